@@ -1,0 +1,98 @@
+"""Everything that cloudtask raises.
+
+CloudTaskError
+├── ConfigurationError      (also ImproperlyConfigured)
+├── EnqueueError
+│   ├── QueueNotFound
+│   ├── DuplicateTask
+│   ├── PayloadTooLarge
+│   └── EnqueueUnavailable
+├── PayloadError
+│   ├── UnsupportedValue    (also TypeError)
+│   ├── BadSignature
+│   └── PayloadLost
+├── TaskNotFound
+├── UntrustedRequest
+├── Retry                   raised by tasks
+├── PermanentTaskFailure    raised by tasks
+└── SingularTaskFailure     raised by tasks
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.core.exceptions import ImproperlyConfigured
+
+
+class CloudTaskError(Exception):
+    """Base of all errors of this library."""
+
+
+class ConfigurationError(CloudTaskError, ImproperlyConfigured):
+    """A setting, or the place where a task is declared, is wrong."""
+
+
+class EnqueueError(CloudTaskError):
+    """The task was not enqueued; the message names queue and task."""
+
+
+class QueueNotFound(EnqueueError):
+    """The queue does not exist, or was created less than a minute ago."""
+
+
+class DuplicateTask(EnqueueError):
+    """A task with this name is waiting, or ran a short while ago."""
+
+
+class PayloadTooLarge(EnqueueError):
+    """The call does not fit the limit that applies to it."""
+
+
+class EnqueueUnavailable(EnqueueError):
+    """Cloud Tasks or the store could not be reached; trying again may help."""
+
+
+class PayloadError(CloudTaskError):
+    """What travels, or should travel, can't be used."""
+
+
+class UnsupportedValue(PayloadError, TypeError):
+    """A value can't travel; the message names its place in the arguments."""
+
+
+class BadSignature(PayloadError):
+    """The body was not sealed with a key of this project, or was altered, or expired."""
+
+
+class PayloadLost(PayloadError):
+    """The stored payload that a task refers to is gone, and the task did not run."""
+
+
+class TaskNotFound(CloudTaskError):
+    """No task of this path is known to the running version."""
+
+
+class UntrustedRequest(CloudTaskError):
+    """The request can't be shown to come from the project's own Cloud Tasks queues."""
+
+
+class Retry(CloudTaskError):
+    """Raise it in a task to run the same call again: not a failure.
+
+    `delay` is a timedelta or seconds; without it the task's own backoff applies.
+    """
+
+    def __init__(
+        self, message: str = "", *, delay: timedelta | float | None = None
+    ) -> None:
+        super().__init__(message or "The task asked to run again.")
+        self.delay = delay
+
+
+class PermanentTaskFailure(CloudTaskError):
+    """Raise it in a task when trying again can't help: it is kept as failed."""
+
+
+class SingularTaskFailure(CloudTaskError):
+    """Raise it in a task to be retried without an error in the log."""

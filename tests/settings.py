@@ -1,0 +1,48 @@
+"""Settings of the test project; cloudtask itself is left at its defaults."""
+
+import os
+
+import pymysql
+
+from tests.databases import databases
+
+# PyMySQL stands in for mysqlclient, which needs a compiler and headers; Django asks
+# for the version of the real one.
+pymysql.version_info = (2, 2, 7, "final", 0)
+pymysql.install_as_MySQLdb()
+
+SECRET_KEY = "a key for tests only"
+DATABASES = databases(os.environ.get("CLOUDTASK_TEST_DATABASE", "sqlite"))
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+INSTALLED_APPS = [
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.admin",
+    "cloudtask",
+    "tests.testapp",
+]
+MIDDLEWARE = [
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+ROOT_URLCONF = "tests.urls"
+STATIC_URL = "/static/"
+USE_TZ = True
+TIME_ZONE = "Europe/Bratislava"
