@@ -1,0 +1,76 @@
+"""JSON bytes to values: json does the parsing, a hook makes the tagged values."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NoReturn
+
+from cloudtask.codec.packing import MAX_DEPTH
+from cloudtask.codec.registry import decoder_for, decoders
+from cloudtask.exceptions import PayloadError
+
+# A tagged value takes up to five JSON levels, a tuple three, a list one.
+MAX_JSON_DEPTH = 5 * MAX_DEPTH + 10
+_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_SAME_BRACKETS = bytes.maketrans(b"{}", b"[]")
+
+
+def _tagged(found: dict[str, Any]) -> Any:
+    if "$" not in found:
+        return found
+    body = found["$"]
+    if len(found) != 1 or type(body) is not list or len(body) != 2:
+        raise PayloadError("A tagged value of the payload is malformed.")
+    tag, payload = body
+    if type(tag) is not str:
+        raise PayloadError("A tag of the payload is no str.")
+    decoder = decoders.get(tag) or decoder_for(tag)
+    if decoder is None:
+        raise PayloadError(
+            f"The payload has a value of the unknown tag {tag!r}; is its type "
+            "registered with cloudtask.codec.register() in this process?"
+        )
+    try:
+        return decoder(payload)
+    except PayloadError:
+        raise
+    except Exception as error:
+        raise PayloadError(
+            f"A {tag!r} value of the payload can't be decoded: {type(error).__name__}."
+        ) from error
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise PayloadError(f"The payload has {name}, which is no JSON.")
+
+
+_decode = json.JSONDecoder(object_hook=_tagged, parse_constant=_no_constant).decode
+
+
+def parse(data: bytes) -> Any:
+    """The value that `data` stands for; raises PayloadError for anything else."""
+    if is_too_deep(data):
+        raise PayloadError(
+            f"The payload is nested more than {MAX_JSON_DEPTH} levels deep."
+        )
+    try:
+        return _decode(str(data, "utf-8", "surrogatepass"))
+    except RecursionError as error:
+        raise PayloadError("The payload is nested too deeply.") from error
+    except ValueError as error:  # also UnicodeDecodeError, json.JSONDecodeError
+        raise PayloadError("The payload is not JSON in UTF-8.") from error
+
+
+def is_too_deep(data: bytes) -> bool:
+    """Whether brackets nest deeper than any payload of ours; strings don't count."""
+    if data.count(b"[") + data.count(b"{") <= MAX_JSON_DEPTH:
+        return False
+    brackets = _STRINGS.sub(b"", data).translate(_SAME_BRACKETS, _NOT_BRACKETS)
+    for _ in range(MAX_JSON_DEPTH):
+        inner = brackets.replace(b"[]", b"")
+        if len(inner) == len(brackets):
+            break  # flat by now, or unbalanced, which the parser reports
+        brackets = inner
+    return brackets.count(b"[") > 0 and b"[]" in brackets

@@ -1,0 +1,72 @@
+"""Why a value can't travel, and where it stands: what `UnsupportedValue` says."""
+
+from __future__ import annotations
+
+import types
+from typing import Any
+
+from cloudtask.exceptions import UnsupportedValue
+
+BUILTINS = (str, int, float, complex, bytes, list, tuple, set, frozenset, dict)
+REGISTER = "register its type with cloudtask.codec.register()"
+SHOWN_PLACES = 12
+
+_ADVICE: dict[type, str] = {
+    types.GeneratorType: "Pass a list of what it yields.",
+    types.MethodType: "Pass the object, and call the method in the task.",
+    types.ModuleType: "Pass the module's name.",
+    types.BuiltinFunctionType: "Wrap it in a function of an installed app.",
+}
+
+
+class Refusal(UnsupportedValue):
+    """An UnsupportedValue on its way up; each container adds its own place."""
+
+    def __init__(self, kind: type, advice: str) -> None:
+        super().__init__(advice)
+        self.kind = kind
+        self.advice = advice
+        self.places: list[str] = []
+
+    def placed(self, root: str) -> UnsupportedValue:
+        """The error that the caller sees: place, type, what to do."""
+        place = root + "".join(shortened(self.places[::-1]))
+        prefix = f"{place}: " if place else ""
+        return UnsupportedValue(
+            f"{prefix}{full_name(self.kind)} can't travel. {self.advice}"
+        )
+
+
+def shortened(places: list[str]) -> list[str]:
+    if len(places) <= SHOWN_PLACES:
+        return places
+    return [*places[: SHOWN_PLACES - 2], "...", places[-1]]
+
+
+def full_name(kind: type) -> str:
+    """`_thread.lock`, `tests.models.Book`, and plain `function` for builtins."""
+    module = getattr(kind, "__module__", "builtins")
+    return (
+        kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
+    )
+
+
+def unsupported(kind: type) -> Refusal:
+    if kind in _ADVICE:
+        return Refusal(kind, _ADVICE[kind])
+    for base in BUILTINS:
+        if issubclass(kind, base):
+            return Refusal(
+                kind,
+                f"As a {base.__name__} it would lose its type: pass "
+                f"{base.__name__}(value), or {REGISTER}.",
+            )
+    return Refusal(kind, f"Pass its id or the data it stands for, or {REGISTER}.")
+
+
+def key_place(key: Any) -> str:
+    """`['items']` or `[3]`; a key of any other type is named by its type alone."""
+    if type(key) is str and len(key) > 40:
+        key = key[:37] + "..."
+    shown = repr(key) if type(key) in (str, int, bool, type(None)) else None
+    return f"[{shown or full_name(type(key))}]"

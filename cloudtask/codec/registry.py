@@ -1,0 +1,94 @@
+"""Which kinds of values travel, and under which tags.
+
+A packer turns a value into what `json` can write: plain values as they are, all others
+as `{"$": [tag, payload]}`. A decoder gets the payload, its parts decoded already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from cloudtask.codec.packing import Packing
+
+T = TypeVar("T")
+Packer = Callable[[Any, "Packing"], Any]
+Decoder = Callable[[Any], Any]
+
+packers: dict[type, Packer] = {}
+decoders: dict[str, Decoder] = {}
+# Asked in order about a type that has no packer of its own.
+families: list[Callable[[type], Packer | None]] = []
+
+# Kinds that need django.db.models: loaded at the first value that nothing else takes.
+_DJANGO_KINDS = ("text", "expressions", "instances", "querysets")
+_PLAIN = (type(None), bool, int, float, str, list, dict)
+
+
+def plain_kind(
+    kind: type[T], tag: str, encode: Callable[[T], Any], decode: Decoder
+) -> None:
+    """A kind whose `encode` gives plain JSON, with nothing inside to encode."""
+    packers[kind] = lambda value, packing: {"$": [tag, encode(value)]}
+    decoders[tag] = decode
+
+
+def register(
+    type: type[T], tag: str, encode: Callable[[T], Any], decode: Callable[[Any], T]
+) -> None:
+    """Let values of exactly this type travel.
+
+    `encode(value)` gives a value that travels already, e.g. a str or a dict;
+    `decode(encoded)` makes the value again. Both sides need the registration: put it
+    where every process imports it, such as `AppConfig.ready`. A subclass wants a
+    registration of its own.
+
+    Raises ValueError when the tag is taken, or the type is written as plain JSON.
+    """
+    if type in _PLAIN:
+        raise ValueError(f"{type.__name__} is plain JSON; it can't be registered.")
+    taken = _registered.get(tag)
+    if taken not in (None, type) or (taken is None and _is_built_in(tag)):
+        raise ValueError(f"The codec's tag {tag!r} is taken; choose another.")
+
+    def pack(value: T, packing: Packing) -> Any:
+        return {"$": [tag, packing.pack(encode(value))]}
+
+    packers[type] = pack
+    decoders[tag] = decode
+    _registered[tag] = type
+    packer_for.cache_clear()
+
+
+_registered: dict[str, type] = {}
+
+
+def _is_built_in(tag: str) -> bool:
+    return decoder_for(tag) is not None
+
+
+@lru_cache(maxsize=1024)
+def packer_for(kind: type) -> Packer | None:
+    """The packer of a type, also one found by what the type derives from."""
+    return _search(kind) or (_load_django_kinds() or _search(kind))
+
+
+def _search(kind: type) -> Packer | None:
+    if kind in packers:
+        return packers[kind]
+    return next((packer for ask in families if (packer := ask(kind))), None)
+
+
+def decoder_for(tag: str) -> Decoder | None:
+    if tag not in decoders:
+        _load_django_kinds()
+    return decoders.get(tag)
+
+
+@lru_cache(maxsize=1)
+def _load_django_kinds() -> None:
+    for name in _DJANGO_KINDS:
+        import_module(f"cloudtask.codec.{name}")
