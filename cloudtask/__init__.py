@@ -1,1 +1,63 @@
+"""Run Django functions later, surely, on Google Cloud Tasks.
+
+The public names are loaded when first used: importing the package alone loads neither
+models nor Google's clients, so that tools such as the emulator start without Django.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cloudtask.context import TaskContext, current
+    from cloudtask.decorators import Task, call, task
+    from cloudtask.exceptions import (
+        CloudTaskError,
+        PermanentTaskFailure,
+        Retry,
+        SingularTaskFailure,
+    )
+    from cloudtask.message import Backoff, Enqueued
+
 __version__ = "0.1.0"
+
+__all__ = [
+    "Backoff",
+    "CloudTaskError",
+    "Enqueued",
+    "PermanentTaskFailure",
+    "Retry",
+    "SingularTaskFailure",
+    "Task",
+    "TaskContext",
+    "call",
+    "current",
+    "task",
+]
+
+_HOMES = {
+    "Backoff": "message",
+    "CloudTaskError": "exceptions",
+    "Enqueued": "message",
+    "PermanentTaskFailure": "exceptions",
+    "Retry": "exceptions",
+    "SingularTaskFailure": "exceptions",
+    "Task": "decorators",
+    "TaskContext": "context",
+    "call": "decorators",
+    "current": "context",
+    "task": "decorators",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

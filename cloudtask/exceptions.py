@@ -20,7 +20,9 @@ CloudTaskError
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
+from types import MappingProxyType
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -34,7 +36,13 @@ class ConfigurationError(CloudTaskError, ImproperlyConfigured):
 
 
 class EnqueueError(CloudTaskError):
-    """The task was not enqueued; the message names queue and task."""
+    """The task was not enqueued; the message names queue and task.
+
+    `failures` is filled by `defer_many`: the place of each call that was not enqueued,
+    with its own error.
+    """
+
+    failures: Mapping[int, EnqueueError] = MappingProxyType({})
 
 
 class QueueNotFound(EnqueueError):

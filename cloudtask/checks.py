@@ -1,0 +1,115 @@
+"""System checks: what is wrong with the settings, and what to write instead."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from django.core.checks import CheckMessage, Error, Tags, Warning, register
+
+from cloudtask import conf, registry
+from cloudtask.exceptions import ConfigurationError
+from cloudtask.targets import AppEngineTarget, HttpTarget, handler_path, target
+from cloudtask.transports import transport
+
+
+@register("cloudtask")
+def settings_are_right(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    """E001: CLOUDTASK, its target and its transport can be made."""
+    steps: list[Callable[[], object]] = [conf.settings, target, transport]
+    for step in steps:
+        try:
+            step()
+        except ConfigurationError as error:
+            return [Error(str(error), id="cloudtask.E001")]
+    return []
+
+
+@register(Tags.urls)
+def handler_has_a_url(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    """W001: the handler is in the URLconf."""
+    try:
+        handler_path("task")
+    except ConfigurationError as error:
+        return [Warning(str(error), id="cloudtask.W001")]
+    return []
+
+
+@register("cloudtask")
+def tasks_can_be_imported(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    """W002: every task lies in a module that a worker will import."""
+    return [
+        Warning(
+            f"Task {path} lies outside of the installed apps, so a worker that has not "
+            "imported its module does not find it.",
+            hint="Add its package to CLOUDTASK['TRUSTED_MODULES'], or move it.",
+            id="cloudtask.W002",
+        )
+        for path in registry.tasks()
+        if not registry.is_trusted(path.rpartition(".")[0])
+    ]
+
+
+@register("cloudtask", deploy=True)
+def deliveries_are_verified(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    """E002 to E005: nothing that belongs to development is left in production."""
+    try:
+        found = target()
+    except ConfigurationError:
+        return []  # E001 says so
+    problems = list(_target_problems(found))
+    if conf.emulator_host():
+        names = ("CLOUD_TASKS_EMULATOR_HOST", "TASKS_EMULATOR_HOST")
+        name = next(name for name in names if os.environ.get(name))
+        problems.append(
+            Error(f"{name} is set: tasks go to an emulator.", id="cloudtask.E004")
+        )
+    if "memory" in conf.transport_options(conf.settings())["BACKEND"]:
+        problems.append(
+            Error(
+                "CLOUDTASK['TRANSPORT'] keeps tasks in memory: they never leave the "
+                "process.",
+                id="cloudtask.E005",
+            )
+        )
+    return problems
+
+
+def _target_problems(found: Any) -> Sequence[CheckMessage]:
+    problems: list[CheckMessage] = []
+    if getattr(found, "verifies", True) is False:
+        problems.append(
+            Error(
+                "CLOUDTASK['TARGET']['VERIFY'] is False: whoever learns a sealed body "
+                "can have it run again.",
+                hint="Leave VERIFY out.",
+                id="cloudtask.E002",
+            )
+        )
+    if isinstance(found, HttpTarget) and found.issuer:
+        problems.append(
+            Error(
+                "CLOUDTASK['TARGET']['ISSUER'] is set: tokens of an emulator would be "
+                "believed.",
+                hint="Leave ISSUER out; Google is the default.",
+                id="cloudtask.E003",
+            )
+        )
+    if isinstance(found, HttpTarget) and found.url.startswith("http://"):
+        problems.append(
+            Warning(
+                "CLOUDTASK['TARGET']['URL'] is not https: tokens and payloads travel in "
+                "the open.",
+                id="cloudtask.W003",
+            )
+        )
+    if isinstance(found, AppEngineTarget) and found.is_claimed:
+        problems.append(
+            Error(
+                "CLOUDTASK['TARGET']['ON_APP_ENGINE'] is True, but this is not App "
+                "Engine: anyone can send X-AppEngine-* headers here.",
+                id="cloudtask.E006",
+            )
+        )
+    return problems

@@ -1,0 +1,288 @@
+"""settings.CLOUDTASK, checked and frozen: the only reader of django.conf.settings."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core import mail
+from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
+
+from cloudtask.exceptions import ConfigurationError
+from cloudtask.message import Backoff, as_timedelta, nearest
+
+HTTP_TARGET = "cloudtask.targets.HttpTarget"
+APP_ENGINE_TARGET = "cloudtask.targets.AppEngineTarget"
+CLOUD_TRANSPORT = "cloudtask.transports.cloud.CloudTransport"
+MEMORY_TRANSPORT = "cloudtask.transports.memory.MemoryTransport"
+DATABASE_STORE = "cloudtask.stores.database.DatabaseStore"
+DEFAULT_MAX_ATTEMPTS = 100  # of a queue that was made without a retry_config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """What a project declares about a queue; None leaves it to the service.
+
+    `rate` is dispatches per second.
+    """
+
+    name: str
+    rate: float | None = None
+    concurrency: int | None = None
+    max_attempts: int | None = None
+    backoff: Backoff | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Settings:
+    """settings.CLOUDTASK with its defaults; see docs/reference/settings.md."""
+
+    project: str | None
+    location: str | None
+    target: Mapping[str, Any]
+    queues: Mapping[str, Queue]
+    store: Mapping[str, Any]
+    transport: Mapping[str, Any] | None
+    prefix: str | None
+    trusted_modules: tuple[str, ...]
+    max_body_size: int
+    max_task_size: int
+    max_age: timedelta
+    retry_config: bool
+    masked: tuple[str, ...]
+    keep_failed: timedelta
+    relay_token: str | None
+    signing_secrets: tuple[str | bytes, ...] = field(repr=False)
+
+    def max_attempts(self, queue: str) -> int:
+        """How often the service tries a task of `queue`, as far as it is known here."""
+        declared = self.queues.get(queue)
+        return (declared and declared.max_attempts) or DEFAULT_MAX_ATTEMPTS
+
+
+def _of_type(*types: type) -> Callable[[str, Any], Any]:
+    def check(key: str, value: Any) -> Any:
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            wanted = " or ".join(t.__name__ for t in types if t is not type(None))
+            raise ConfigurationError(
+                f"CLOUDTASK[{key!r}] must be {wanted}, not {value!r}."
+            )
+        return value
+
+    return check
+
+
+def _backend(key: str, value: Any) -> Any:
+    if value is None and key == "TRANSPORT":
+        return None
+    _of_type(dict)(key, value)
+    if not isinstance(value.get("BACKEND"), str):
+        raise ConfigurationError(
+            f'CLOUDTASK[{key!r}] needs a "BACKEND": the dotted path of a class.'
+        )
+    return dict(value)
+
+
+def _strings(key: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not all(isinstance(v, str) for v in value):
+        raise ConfigurationError(f"CLOUDTASK[{key!r}] must be a list of str.")
+    return tuple(value)
+
+
+def _duration(key: str, value: Any) -> timedelta:
+    try:
+        return as_timedelta(value, f"CLOUDTASK[{key!r}]")
+    except TypeError as error:
+        raise ConfigurationError(str(error)) from error
+
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def _seconds(text: str) -> timedelta:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*", text)
+    if not match:
+        raise ValueError(f"{text!r} is no duration such as 10s, 5m or 1h")
+    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+
+
+def _rate(value: Any) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)/(s|m|h|d)", str(value).replace(" ", ""))
+    if not match:
+        raise ValueError(f"{value!r} is no rate such as 50/s or 10/m")
+    rate = float(match[1]) / _UNITS[match[2]]
+    if not 0 < rate <= 500:
+        raise ValueError(f"{value!r} is not above 0 and up to 500/s")
+    return rate
+
+
+def _queue_backoff(value: Any) -> Backoff:
+    if isinstance(value, Backoff):
+        return value
+    low, dots, high = str(value).partition("..")
+    if not dots:
+        raise ValueError(f"{value!r} is no range such as 1s..10m")
+    return Backoff(min=_seconds(low), max=_seconds(high))
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{value!r} is no whole number from 1")
+    return value
+
+
+_QUEUE_KEYS: dict[str, Callable[[Any], Any]] = {
+    "rate": _rate,
+    "concurrency": _count,
+    "max_attempts": _count,
+    "backoff": _queue_backoff,
+}
+
+
+def _queue(name: str, declared: Any) -> Queue:
+    if not re.fullmatch(r"[A-Za-z0-9-]{1,100}", name):
+        raise ConfigurationError(
+            f"CLOUDTASK['QUEUES'] has {name!r}; a queue id has 1 to 100 letters, digits "
+            "and hyphens."
+        )
+    values = {}
+    for key, value in dict(declared).items():
+        where = f"CLOUDTASK['QUEUES'][{name!r}]"
+        if key not in _QUEUE_KEYS:
+            raise ConfigurationError(
+                f"{where} has no key {key!r}; {nearest(key, _QUEUE_KEYS)}"
+            )
+        try:
+            values[key] = _QUEUE_KEYS[key](value)
+        except (ValueError, TypeError) as error:
+            raise ConfigurationError(f"{where}[{key!r}]: {error}.") from error
+    return Queue(name=name, **values)
+
+
+def _queues(key: str, value: Any) -> dict[str, Queue]:
+    if not isinstance(value, Mapping):
+        # djangae's CLOUD_TASKS_QUEUES is a list of {"name": ...}
+        value = {entry["name"]: {} for entry in value}
+    return {name: _queue(name, declared or {}) for name, declared in value.items()}
+
+
+_KEYS: dict[str, tuple[Any, Callable[[str, Any], Any]]] = {
+    "PROJECT": (None, _of_type(str, type(None))),
+    "LOCATION": (None, _of_type(str, type(None))),
+    "TARGET": (None, lambda key, value: None if value is None else _backend(key, value)),
+    "QUEUES": ({}, _queues),
+    "STORE": ({"BACKEND": DATABASE_STORE}, _backend),
+    "TRANSPORT": (None, _backend),
+    "PREFIX": (None, _of_type(str, type(None))),
+    "TRUSTED_MODULES": ((), _strings),
+    "MAX_BODY_SIZE": (1_200_000, _of_type(int)),
+    "MAX_TASK_SIZE": (1_000_000, _of_type(int)),
+    "MAX_AGE": (timedelta(days=32), _duration),
+    "RETRY_CONFIG": (True, _of_type(bool)),
+    "MASKED": (("password", "secret", "token", "api_key"), _strings),
+    "KEEP_FAILED": (timedelta(days=30), _duration),
+    "RELAY_TOKEN": (None, _of_type(str, type(None))),
+}
+_DJANGAE = {
+    "PROJECT": "CLOUD_TASKS_PROJECT_ID",
+    "LOCATION": "CLOUD_TASKS_LOCATION",
+    "QUEUES": "CLOUD_TASKS_QUEUES",
+}
+
+
+def _given() -> dict[str, Any]:
+    given = getattr(django_settings, "CLOUDTASK", {})
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"CLOUDTASK must be a dict, not {given!r}.")
+    for key in given:
+        if key not in _KEYS:
+            raise ConfigurationError(
+                f"CLOUDTASK has no key {key!r}; {nearest(key, _KEYS)}"
+            )
+    older = {
+        key: getattr(django_settings, name)
+        for key, name in _DJANGAE.items()
+        if getattr(django_settings, name, None)
+    }
+    return {**older, **given}
+
+
+def _default_target() -> dict[str, Any]:
+    return {"BACKEND": APP_ENGINE_TARGET}
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings in force.
+
+    Raises ConfigurationError for an unknown key or a value of a wrong type.
+    """
+    given = _given()
+    values = {
+        key.lower(): check(key, given.get(key, default))
+        for key, (default, check) in _KEYS.items()
+    }
+    values["target"] = values["target"] or _default_target()
+    secrets = (django_settings.SECRET_KEY, *django_settings.SECRET_KEY_FALLBACKS)
+    return Settings(**values, signing_secrets=secrets)
+
+
+def _reread(*, setting: str, **kwargs: Any) -> None:
+    if setting in {"CLOUDTASK", "SECRET_KEY", "SECRET_KEY_FALLBACKS", *_DJANGAE.values()}:
+        settings.cache_clear()
+
+
+setting_changed.connect(_reread, dispatch_uid="cloudtask.conf")
+
+
+def root_urlconf() -> str:
+    return str(django_settings.ROOT_URLCONF)
+
+
+def installed_apps() -> tuple[str, ...]:
+    return tuple(django_settings.INSTALLED_APPS)
+
+
+def in_tests() -> bool:
+    """Whether Django's test environment is set up: it alone makes `mail.outbox`."""
+    return hasattr(mail, "outbox")
+
+
+def transport_options(settings: Settings) -> Mapping[str, Any]:
+    """TRANSPORT; where it is not set, memory in tests and the cloud elsewhere."""
+    if settings.transport is not None:
+        return settings.transport
+    return {"BACKEND": MEMORY_TRANSPORT if in_tests() else CLOUD_TRANSPORT}
+
+
+def emulator_host() -> str | None:
+    """host:port of an emulator, by Google's variable or djangae's."""
+    environ = os.environ
+    return environ.get("CLOUD_TASKS_EMULATOR_HOST") or environ.get("TASKS_EMULATOR_HOST")
+
+
+def backend(key: str, options: Mapping[str, Any]) -> Any:
+    """The class that CLOUDTASK[key]["BACKEND"] names; raises ConfigurationError."""
+    try:
+        return import_string(options["BACKEND"])
+    except ImportError as error:
+        raise ConfigurationError(
+            f"CLOUDTASK[{key!r}]['BACKEND'] is {options['BACKEND']!r}, which can't be "
+            f"imported: {error}"
+        ) from error
+
+
+def check_backend_options(key: str, options: Mapping[str, Any], known: set[str]) -> None:
+    """Raise ConfigurationError for an option that a backend does not know."""
+    for name in options:
+        if name not in known | {"BACKEND"}:
+            raise ConfigurationError(
+                f"CLOUDTASK[{key!r}] has no key {name!r}; {nearest(name, known)}"
+            )

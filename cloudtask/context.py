@@ -1,0 +1,58 @@
+"""What running code may know about its own task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskContext:
+    """The task that is running.
+
+    `attempt` counts from 1 and includes attempts before a `Retry`; `max_attempts` is
+    None when nothing bounds it. `executions` and `previous_response` are as Cloud Tasks
+    reports them: executions leave out 5xx answers on HTTP targets.
+    """
+
+    id: str
+    task: str
+    queue: str
+    name: str
+    attempt: int
+    max_attempts: int | None
+    enqueued_at: datetime
+    eta: datetime | None = None
+    retries: int = 0
+    executions: int = 0
+    previous_response: int | None = None
+    retry_reason: str | None = None
+    shard_index: int | None = None
+    iteration: Any = None
+
+    @property
+    def is_last_attempt(self) -> bool:
+        """Whether a failure of this attempt is kept as a failed task."""
+        return self.max_attempts is not None and self.attempt >= self.max_attempts
+
+
+_current: ContextVar[TaskContext | None] = ContextVar("cloudtask_current", default=None)
+
+
+def current() -> TaskContext | None:
+    """The context of the task that runs here, or None outside of any task."""
+    return _current.get()
+
+
+@contextmanager
+def entered(context: TaskContext) -> Iterator[TaskContext]:
+    """Make `context` the current one inside the block."""
+    token = _current.set(context)
+    try:
+        yield context
+    finally:
+        _current.reset(token)

@@ -1,0 +1,328 @@
+"""`@task`, which makes a function one that can run later."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    overload,
+)
+
+import wrapt
+from asgiref.sync import sync_to_async
+
+from cloudtask import codec, registry, runtime
+from cloudtask.exceptions import ConfigurationError
+from cloudtask.guards import csrf_exempt_if_task, task_only, task_or_superuser_only
+from cloudtask.message import (
+    ONLY_IN_USING,
+    Backoff,
+    BackoffFunction,
+    Enqueued,
+    Options,
+)
+from cloudtask.registry import Definition, Row
+
+__all__ = [
+    "BoundTask",
+    "Call",
+    "Deferrable",
+    "Task",
+    "TaskOptions",
+    "TaskWithOptions",
+    "UsingOptions",
+    "call",
+    "csrf_exempt_if_task",
+    "find_task",
+    "task",
+    "task_only",
+    "task_or_superuser_only",
+]
+
+P = ParamSpec("P")
+Q = ParamSpec("Q")
+R = TypeVar("R")
+
+
+class TaskOptions(TypedDict, total=False):
+    """What `@task` takes; see docs/reference/options.md."""
+
+    queue: str
+    small: bool
+    unique: bool | Callable[..., Any]
+    max_attempts: int | None
+    backoff: Backoff | BackoffFunction | None
+    timeout: timedelta | float | None
+    atomic: bool
+    transactional: bool | None
+    database: str
+    wipe_related_caches: bool
+    service: str | None
+    version: str | None
+    instance: str | None
+    url: str | None
+    headers: Mapping[str, str] | None
+
+
+class UsingOptions(TaskOptions, total=False):
+    """What `.using` takes: the options of `@task`, and those of a single call."""
+
+    countdown: timedelta | float | None
+    eta: datetime | None
+    name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """Arguments, captured for `defer_many`."""
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+def call(*args: Any, **kwargs: Any) -> Call:
+    """Capture the arguments of one call for `defer_many`."""
+    return Call(args, kwargs)
+
+
+class Deferrable(Generic[P, R]):
+    """What can be enqueued: a task, one bound to its subject, one with options."""
+
+    def _parts(self) -> tuple[Definition, Options, tuple[Any, ...]]:
+        """Definition, options, and the subject if there is one."""
+        raise NotImplementedError  # every subclass has its own
+
+    def defer(self, *args: P.args, **kwargs: P.kwargs) -> Enqueued:
+        """Have the function called with these arguments, once, later.
+
+        Raises TypeError for arguments that the function does not take, UnsupportedValue
+        for those that can't travel, EnqueueError when the queue does not take the task.
+        """
+        definition, options, subject = self._parts()
+        arguments = _with_subject(definition, (*subject, *args))
+        return runtime.enqueue(definition, options, arguments, kwargs)
+
+    async def adefer(self, *args: P.args, **kwargs: P.kwargs) -> Enqueued:
+        """As `defer`, for asynchronous code."""
+        return await sync_to_async(self.defer)(*args, **kwargs)
+
+    def defer_many(self, calls: Iterable[Call]) -> list[Enqueued]:
+        """Enqueue many calls, in as few requests as the service allows.
+
+        Arguments that can't be taken or can't travel raise before anything is sent.
+        When the queue refuses some calls, the EnqueueError raised has `failures`: the
+        places of those calls, each with its error; all others are enqueued.
+        """
+        definition, options, subject = self._parts()
+        taken = [
+            (_with_subject(definition, (*subject, *one.args)), one.kwargs)
+            for one in calls
+        ]
+        return runtime.enqueue_many(definition, options, taken)
+
+    def using(self, **options: Unpack[UsingOptions]) -> TaskWithOptions[P, R]:
+        """The same with other options; raises TypeError for an unknown one."""
+        definition, before, subject = self._parts()
+        return TaskWithOptions(definition, before.updated(options), subject)
+
+
+class TaskWithOptions(Deferrable[P, R]):
+    """A task and the options of its next calls."""
+
+    __slots__ = ("definition", "options", "subject")
+
+    def __init__(
+        self, definition: Definition, options: Options, subject: tuple[Any, ...]
+    ) -> None:
+        self.definition = definition
+        self.options = options
+        self.subject = subject
+
+    def _parts(self) -> tuple[Definition, Options, tuple[Any, ...]]:
+        return self.definition, self.options, self.subject
+
+    def __repr__(self) -> str:
+        return f"<{self.definition.path} with options>"
+
+
+class BoundTask(wrapt.BoundFunctionWrapper, Deferrable[P, R]):  # type: ignore[misc]
+    """A task as a method of an instance or a class."""
+
+    def _parts(self) -> tuple[Definition, Options, tuple[Any, ...]]:
+        definition, options, _ = self._self_parent._parts()
+        instance = self._self_instance
+        if not definition.has_subject or instance is None:
+            return definition, options, ()
+        return definition, options, (instance,)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        result: R = super().__call__(*args, **kwargs)
+        return result
+
+
+class Task(wrapt.FunctionWrapper, Deferrable[P, R]):  # type: ignore[misc]
+    """A function that may run later; called plainly, it runs now."""
+
+    __bound_function_wrapper__ = BoundTask
+
+    def __init__(self, wrapped: Callable[P, R], definition: Definition) -> None:
+        super().__init__(wrapped, _call_now)
+        self._self_definition = definition
+
+    def _parts(self) -> tuple[Definition, Options, tuple[Any, ...]]:
+        definition = self._self_definition
+        return definition, definition.options, ()
+
+    @property
+    def path(self) -> str:
+        """The import path under which the task is registered."""
+        return str(self._self_definition.path)
+
+    @property
+    def options(self) -> Options:
+        """The options given to `@task`, with the defaults of the rest."""
+        options: Options = self._self_definition.options
+        return options
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        result: R = super().__call__(*args, **kwargs)
+        return result
+
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Task[P, R]: ...
+    @overload
+    def __get__(
+        self: Task[Concatenate[Any, Q], R], instance: object, owner: type | None = None
+    ) -> BoundTask[Q, R]: ...
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        return super().__get__(instance, owner)
+
+    def __repr__(self) -> str:
+        return f"<task {self.path}>"
+
+    def __reduce__(self) -> tuple[Callable[[str], Any], tuple[str]]:
+        return find_task, (self.path,)
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Callable[[str], Any], tuple[str]]:
+        return self.__reduce__()
+
+    def __copy__(self) -> Task[P, R]:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Task[P, R]:
+        return self
+
+
+_tasks: dict[str, Task[Any, Any]] = {}
+
+
+def find_task(path: str) -> Task[Any, Any]:
+    """The task registered under `path`; raises TaskNotFound."""
+    registry.find(path)
+    return _tasks[path]
+
+
+codec.register(Task, "task", encode=lambda task: task.path, decode=find_task)
+
+
+def _call_now(
+    wrapped: Callable[..., R], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> R:
+    return wrapped(*args, **kwargs)
+
+
+def _with_subject(definition: Definition, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Let a saved model instance travel as its key when it is the subject."""
+    if not definition.has_subject or not args:
+        return args
+    from django.db.models import Model
+
+    subject = args[0]
+    if not isinstance(subject, Model) or subject._state.adding or subject.pk is None:
+        return args
+    row = Row(type(subject), subject.pk, subject._state.db or "default")
+    return (row, *args[1:])
+
+
+@overload
+def task(function: Callable[P, R], /) -> Task[P, R]: ...
+@overload
+def task(
+    **options: Unpack[TaskOptions],
+) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def task(function: Any = None, /, **options: Any) -> Any:
+    """Make a function one that can run later, registered under its import path.
+
+    Works on module-level functions, on methods, on class and static methods, and on
+    `async def`. Raises ConfigurationError for what a worker could not import, TypeError
+    for an unknown option.
+    """
+    for name in options:
+        if name in ONLY_IN_USING:
+            raise TypeError(
+                f"Option {name!r} belongs to a single call: .using({name}=...).defer()"
+            )
+    chosen = Options().updated(options)
+    if function is None:
+        return lambda given: _made(given, chosen)
+    return _made(function, chosen)
+
+
+def _made(given: Any, options: Options) -> Task[Any, Any]:
+    function, binding = _unwrapped(given)
+    _refuse_unimportable(given, function)
+    path = f"{function.__module__}.{function.__qualname__}"
+    definition = Definition(path, function, options, binding)
+    registry.register(definition)
+    made: Task[Any, Any] = Task(given, definition)
+    _tasks[path] = made
+    return made
+
+
+def _unwrapped(given: Any) -> tuple[Any, str]:
+    """The plain function, and how it is bound to a class."""
+    if isinstance(given, Task):
+        raise ConfigurationError(f"{given!r} is a task already; use @task once.")
+    if isinstance(given, classmethod | staticmethod):
+        return given.__func__, type(given).__name__
+    if inspect.isclass(given) or not callable(given):
+        raise ConfigurationError(
+            f"@task takes a function or a method, not {given!r}. Put it on a method of "
+            "the class instead."
+        )
+    qualname = getattr(given, "__qualname__", "")
+    is_method = "." in qualname and "<locals>" not in qualname
+    return given, "method" if is_method else "function"
+
+
+def _refuse_unimportable(given: Any, function: Any) -> None:
+    qualname = getattr(function, "__qualname__", None)
+    module = getattr(function, "__module__", None)
+    if not qualname or not module:
+        reason = "has no name of its own, so a worker can't import it. Use `def`."
+    elif "<lambda>" in qualname:
+        reason = "is a lambda, which a worker can't import. Use `def` at module level."
+    elif "<locals>" in qualname:
+        reason = (
+            "is defined inside a function, so a worker can't import it. Move it to "
+            "module level, and pass what it closes over as arguments."
+        )
+    elif module == "__main__":
+        reason = (
+            "is defined in the script that runs, which a worker can't import. Move it "
+            "to a module, such as an app's tasks.py."
+        )
+    elif inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        reason = "is a generator: calling it runs none of its code."
+    else:
+        return
+    raise ConfigurationError(f"{given!r} can't be a task: it {reason}")

@@ -1,0 +1,135 @@
+"""The signed bytes that travel: a header, the message, the encoded call.
+
+Layout: 2 bytes magic, version, flags, expiry (unix seconds), key id, HMAC-SHA256; then
+the body: one line of JSON about the message, a newline, the payload; compressed when
+that helps. The HMAC covers all but itself. Nothing of the body is read before it is
+verified.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import struct
+import zlib
+from functools import lru_cache
+from typing import Any
+
+from cloudtask import codec, conf
+from cloudtask.exceptions import BadSignature, PayloadError
+from cloudtask.message import Message, options_from_wire
+
+MAGIC = b"ct"
+VERSION = 1
+COMPRESSED = 1
+COMPRESS_FROM = 1024  # bytes; below it zlib rarely wins its own time back
+MAX_EXPANDED = 64 * 1024 * 1024  # bytes; twice the largest payload that is accepted
+_HEAD = struct.Struct(">2sBBI4s")
+_MAC_SIZE = 32
+HEADER_SIZE = _HEAD.size + _MAC_SIZE
+
+
+class NotAnEnvelope(PayloadError):
+    """The bytes are no envelope at all: too short, or of another kind."""
+
+
+@lru_cache(maxsize=16)
+def _key(secret: str | bytes) -> tuple[bytes, bytes]:
+    """The signing key that belongs to a SECRET_KEY, and its id."""
+    raw = secret.encode() if isinstance(secret, str) else secret
+    key = hmac.digest(raw, b"cloudtask.envelope.v1", "sha256")
+    return hashlib.sha256(key).digest()[:4], key
+
+
+def seal(message: Message) -> bytes:
+    """The envelope of `message`, signed with the first of the project's keys."""
+    settings = conf.settings()
+    key_id, key = _key(settings.signing_secrets[0])
+    body = b"%b\n%b" % (_about(message), message.payload)
+    flags = 0
+    if len(body) >= COMPRESS_FROM:
+        packed = zlib.compress(body, 6)
+        if len(packed) < len(body):
+            body, flags = packed, COMPRESSED
+    start = max(message.created, message.eta or 0.0)
+    expires = int(start + settings.max_age.total_seconds())
+    head = _HEAD.pack(MAGIC, VERSION, flags, expires, key_id)
+    return b"%b%b%b" % (head, hmac.digest(key, head + body, "sha256"), body)
+
+
+def unseal(data: bytes, *, now: float) -> Message:
+    """The message in an envelope, without its call being decoded.
+
+    `now` is in unix seconds. Raises NotAnEnvelope when the bytes are something else,
+    BadSignature when no key of the project signed them or their time is over.
+    """
+    if len(data) < HEADER_SIZE or data[:2] != MAGIC:
+        raise NotAnEnvelope("The body is not a cloudtask envelope.")
+    _, version, flags, expires, key_id = _HEAD.unpack_from(data)
+    if version != VERSION:
+        raise NotAnEnvelope(f"Envelope version {version} is not known here.")
+    body = _verified(data, key_id)
+    if now > expires:
+        raise BadSignature("The envelope has expired.")
+    if flags & COMPRESSED:
+        body = _expanded(body)
+    about, newline, payload = body.partition(b"\n")
+    if not newline:
+        raise PayloadError("The envelope holds no message.")
+    return _message(codec.loads(about), payload)
+
+
+def _verified(data: bytes, key_id: bytes) -> bytes:
+    head, mac = data[: _HEAD.size], data[_HEAD.size : HEADER_SIZE]
+    body = data[HEADER_SIZE:]
+    for secret in conf.settings().signing_secrets:
+        known_id, key = _key(secret)
+        if known_id == key_id and hmac.compare_digest(
+            hmac.digest(key, head + body, "sha256"), mac
+        ):
+            return body
+    raise BadSignature(
+        "The body was altered, or signed with a key that is neither SECRET_KEY nor in "
+        "SECRET_KEY_FALLBACKS."
+    )
+
+
+def _expanded(body: bytes) -> bytes:
+    unpacker = zlib.decompressobj()
+    expanded = unpacker.decompress(body, MAX_EXPANDED)
+    if unpacker.unconsumed_tail:
+        raise PayloadError(f"The envelope expands beyond {MAX_EXPANDED} bytes.")
+    return expanded
+
+
+def _about(message: Message) -> bytes:
+    about: dict[str, Any] = {
+        "id": message.id,
+        "task": message.task,
+        "queue": message.queue,
+        "name": message.name,
+        "created": message.created,
+    }
+    for field in _WHEN_SET:
+        if value := getattr(message, field):
+            about[field] = value
+    if message.options.travelling:
+        about["options"] = message.options.travelling
+    return codec.dumps(about)
+
+
+_WHEN_SET = (
+    "eta",
+    "attempts",
+    "sequence",
+    "stored",
+    "digest",
+    "named",
+    "outboxed",
+    "unique",
+)
+
+
+def _message(about: dict[str, Any], payload: bytes) -> Message:
+    options = options_from_wire(about.pop("options", {}), about["queue"])
+    return Message(payload=payload, options=options, **about)

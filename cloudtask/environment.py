@@ -1,0 +1,100 @@
+"""What code may ask about the request it runs in, under djangae's names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+from django.http import HttpRequest
+
+from cloudtask import targets
+from cloudtask.context import current
+from cloudtask.deliveries import delivery_of, header
+
+
+@dataclass(frozen=True, slots=True)
+class TaskEnvironment:
+    """What the headers of a trusted delivery said."""
+
+    name: str | None = None
+    queue: str | None = None
+    retries: int | None = None
+    executions: int | None = None
+    is_cron: bool = False
+
+
+_environment: ContextVar[TaskEnvironment | None] = ContextVar(
+    "cloudtask_environment", default=None
+)
+
+
+@contextmanager
+def of_request(request: HttpRequest, *, is_task: bool) -> Iterator[None]:
+    """Answer for `request` inside the block; headers of strangers are not believed."""
+    token = _environment.set(_read(request, is_task=is_task))
+    try:
+        yield
+    finally:
+        _environment.reset(token)
+
+
+def _read(request: HttpRequest, *, is_task: bool) -> TaskEnvironment:
+    # App Engine strips X-AppEngine-Cron from requests of strangers; nothing else does.
+    is_cron = (
+        targets.on_app_engine() and request.headers.get("X-AppEngine-Cron") == "true"
+    )
+    if not is_task:
+        return TaskEnvironment(is_cron=is_cron)
+    delivery = delivery_of(request.headers)
+    return TaskEnvironment(
+        name=header(request.headers, "TaskName"),
+        queue=header(request.headers, "QueueName"),
+        retries=delivery.retries,
+        executions=delivery.executions,
+        is_cron=is_cron,
+    )
+
+
+def is_in_task() -> bool:
+    """Whether a task runs here, or a view that Cloud Tasks called."""
+    return current() is not None or task_name() is not None
+
+
+def is_in_cron() -> bool:
+    """Whether an App Engine cron job made the request."""
+    found = _environment.get()
+    return found is not None and found.is_cron
+
+
+def task_name() -> str | None:
+    """The Cloud Tasks id of the task, or None outside of one."""
+    if context := current():
+        return context.name
+    found = _environment.get()
+    return found.name if found else None
+
+
+def task_queue_name() -> str | None:
+    """The id of the task's queue, or None outside of one."""
+    if context := current():
+        return context.queue
+    found = _environment.get()
+    return found.queue if found else None
+
+
+def task_retry_count() -> int | None:
+    """How often the task was tried before, or None outside of one."""
+    if context := current():
+        return context.retries
+    found = _environment.get()
+    return found.retries if found else None
+
+
+def task_execution_count() -> int | None:
+    """How often the task reached the application before, or None outside of one."""
+    if context := current():
+        return context.executions
+    found = _environment.get()
+    return found.executions if found else None

@@ -1,0 +1,37 @@
+"""The record that an atomic task ran, committed together with what it wrote."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from django.db import IntegrityError, transaction
+from django.db.models.functions import Now
+
+from cloudtask.message import Message
+from cloudtask.stores import AlreadyDone
+
+
+def record(message: Message) -> None:
+    """Write, in the open transaction, that `message` ran.
+
+    A concurrent delivery waits here until that transaction ends. Raises AlreadyDone
+    when another one has committed.
+    """
+    from cloudtask.models import Execution
+
+    alias = message.options.database
+    try:
+        with transaction.atomic(using=alias):
+            Execution.objects.using(alias).create(id=message.id, task=message.task)
+    except IntegrityError as error:
+        raise AlreadyDone(message.id) from error
+
+
+def prune(alias: str, older_than: timedelta, limit: int = 10_000) -> int:
+    """Forget executions that no message in flight can repeat; how many."""
+    from cloudtask.models import Execution
+
+    rows = Execution.objects.using(alias)
+    old = rows.filter(ran_at__lt=Now() - older_than)
+    keys = list(old.values_list("pk", flat=True)[:limit])
+    return rows.filter(pk__in=keys).delete()[0]

@@ -1,0 +1,81 @@
+"""What Cloud Tasks, and this library, accept; checked before anything is sent.
+
+The figures are those of https://cloud.google.com/tasks/docs/quotas and of the comments
+in google/cloud/tasks/v2/task.proto.
+"""
+
+from __future__ import annotations
+
+import re
+
+from cloudtask import conf
+from cloudtask.exceptions import EnqueueError, PayloadTooLarge, QueueNotFound
+from cloudtask.message import Message, nearest
+from cloudtask.targets import target
+
+SMALL = 100 * 1024  # bytes of payload with `small`, djangae's limit
+LARGEST = 32 * 1024 * 1024  # bytes of payload in all
+HORIZON = 30 * 24 * 3600.0  # seconds; the service takes no later schedule_time
+PAST = 60.0  # seconds by which an eta may lie behind: clocks differ
+NAME = re.compile(r"[A-Za-z0-9_-]{1,500}")
+QUEUE = re.compile(r"[A-Za-z0-9-]{1,100}")
+
+
+def check(message: Message, now: float) -> None:
+    """Refuse, with the names of queue and task, what the service would refuse.
+
+    `now` is in unix seconds. Raises QueueNotFound, PayloadTooLarge or EnqueueError.
+    """
+    what = f"Task {message.task} ({message.id}) for queue {message.queue!r}"
+    _check_queue(message, what)
+    if message.named and not NAME.fullmatch(message.name):
+        raise EnqueueError(
+            f"{what} was refused: its name {message.name!r} must be 1 to 500 letters, "
+            "digits, hyphens and underscores."
+        )
+    if message.eta is not None:
+        _check_eta(message.eta - now, what)
+    if message.options.timeout is not None:
+        _check_timeout(message.options.timeout.total_seconds(), what)
+    size, limit = len(message.payload), SMALL if message.options.small else LARGEST
+    if size > limit:
+        raise PayloadTooLarge(
+            f"{what} was refused: its arguments take {size:,} bytes, more than {limit:,}"
+            + (", the limit with small=True." if message.options.small else ".")
+            + " Pass the id of what is large."
+        )
+
+
+def _check_queue(message: Message, what: str) -> None:
+    declared = conf.settings().queues
+    if declared and message.queue not in declared:
+        raise QueueNotFound(
+            f"{what} was refused: CLOUDTASK['QUEUES'] has no such queue; "
+            f"{nearest(message.queue, declared)}"
+        )
+    if not QUEUE.fullmatch(message.queue):
+        raise EnqueueError(
+            f"{what} was refused: a queue id has 1 to 100 letters, digits and hyphens."
+        )
+
+
+def _check_eta(ahead: float, what: str) -> None:
+    if ahead > HORIZON:
+        raise EnqueueError(
+            f"{what} was refused: it is due in {ahead / 86400:.1f} days; Cloud Tasks "
+            "takes 30 at most. Let a task defer the next leg."
+        )
+    if ahead < -PAST:
+        raise EnqueueError(
+            f"{what} was refused: it was due {-ahead:,.0f} seconds ago. Leave eta and "
+            "countdown out to run it now; check the time zone if that surprises you."
+        )
+
+
+def _check_timeout(seconds: float, what: str) -> None:
+    low, high = target().min_deadline, target().max_deadline
+    if not low <= seconds <= high:
+        raise EnqueueError(
+            f"{what} was refused: its timeout of {seconds:g} seconds is not between "
+            f"{low:g} and {high:g}, what Cloud Tasks takes for this target."
+        )

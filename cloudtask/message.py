@@ -1,0 +1,273 @@
+"""What a call of a task is made of: frozen values, changed with `replace` only."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Self
+
+from django.utils.timezone import is_naive
+
+if TYPE_CHECKING:
+    from cloudtask.context import TaskContext
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint for a misspelt name: the closest known one, else all of them."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return "known are " + ", ".join(names) + "."
+
+
+def as_timedelta(value: timedelta | float, what: str) -> timedelta:
+    """A duration given as a timedelta or as seconds; `what` names it in the error."""
+    if isinstance(value, timedelta):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return timedelta(seconds=value)
+    raise TypeError(f"{what} must be a timedelta or seconds, not {value!r}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Backoff:
+    """Waiting times between attempts, in the terms of a Cloud Tasks queue.
+
+    The wait before retry n doubles `doublings` times from `min`, then grows by
+    `min * 2**doublings` a step, and never exceeds `max` (RetryConfig in
+    google/cloud/tasks/v2/queue.proto).
+    """
+
+    min: timedelta = timedelta(seconds=0.1)
+    max: timedelta = timedelta(hours=1)
+    doublings: int = 16
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "min", as_timedelta(self.min, "Backoff.min"))
+        object.__setattr__(self, "max", as_timedelta(self.max, "Backoff.max"))
+        if not timedelta(0) <= self.min <= self.max or self.doublings < 0:
+            raise ValueError(f"Backoff needs 0 <= min <= max, doublings >= 0: {self}.")
+
+    def delay(self, retry: int) -> timedelta:
+        """The wait before retry number `retry`, counted from 1."""
+        step = self.min * 2 ** min(retry - 1, self.doublings, 64)
+        linear = max(0, retry - 1 - self.doublings) * self.min * 2 ** min(
+            self.doublings, 64
+        )
+        return min(step + linear, self.max)
+
+
+BackoffFunction = Callable[[BaseException, "TaskContext"], "float | timedelta | None"]
+
+ONLY_IN_USING = frozenset({"countdown", "eta", "name"})
+DURATIONS = ("countdown", "timeout")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a task is enqueued and run; the names that `@task` and `.using` take."""
+
+    queue: str = "default"
+    small: bool = False
+    countdown: timedelta | None = None
+    eta: datetime | None = None
+    name: str | None = None
+    unique: bool | Callable[..., Any] = False
+    max_attempts: int | None = None
+    backoff: Backoff | BackoffFunction | None = None
+    timeout: timedelta | None = None
+    atomic: bool = False
+    transactional: bool | None = None
+    database: str = "default"
+    wipe_related_caches: bool = True
+    service: str | None = None
+    version: str | None = None
+    instance: str | None = None
+    url: str | None = None
+    headers: Mapping[str, str] | None = None
+    travelling: Mapping[str, Any] = field(
+        init=False, repr=False, compare=False, default_factory=dict
+    )
+
+    def __post_init__(self) -> None:
+        for name in DURATIONS:
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, as_timedelta(value, name))
+        _check_values(self)
+        object.__setattr__(self, "travelling", _travelling(self))
+
+    def updated(self, given: Mapping[str, Any]) -> Self:
+        """These options with `given` over them.
+
+        Raises TypeError for an unknown name, or for a value of a wrong type, and
+        ValueError for a value out of range.
+        """
+        for name in given:
+            if name not in OPTION_NAMES:
+                raise TypeError(
+                    f"Unknown task option {name!r}; {nearest(name, OPTION_NAMES)}"
+                )
+        if "countdown" in given and "eta" not in given:
+            given = {"eta": None, **given}
+        elif "eta" in given and "countdown" not in given:
+            given = {"countdown": None, **given}
+        return replace(self, **given)
+
+
+OPTION_NAMES = tuple(f.name for f in fields(Options) if f.init)
+# What the handler or a successor of the message needs; the rest is used up when the
+# message is made.
+TRAVELLING = (
+    "max_attempts",
+    "backoff",
+    "timeout",
+    "atomic",
+    "database",
+    "service",
+    "version",
+    "instance",
+    "url",
+    "headers",
+)
+_TYPES: dict[str, tuple[type, ...]] = {
+    "queue": (str,),
+    "small": (bool,),
+    "name": (str, type(None)),
+    "max_attempts": (int, type(None)),
+    "atomic": (bool,),
+    "transactional": (bool, type(None)),
+    "database": (str,),
+    "wipe_related_caches": (bool,),
+    "service": (str, type(None)),
+    "version": (str, type(None)),
+    "instance": (str, type(None)),
+    "url": (str, type(None)),
+    "headers": (Mapping, type(None)),
+    "eta": (datetime, type(None)),
+}
+
+
+def _check_values(options: Options) -> None:
+    for name, types in _TYPES.items():
+        value = getattr(options, name)
+        if not isinstance(value, types) or (int in types and value is True):
+            wanted = " or ".join(t.__name__ for t in types if t is not type(None))
+            raise TypeError(f"Task option {name!r} must be {wanted}, not {value!r}.")
+    if options.eta is not None and is_naive(options.eta):
+        raise ValueError(f"eta must be an aware datetime, not {options.eta!r}.")
+    if options.eta is not None and options.countdown is not None:
+        raise ValueError("Give eta or countdown, not both.")
+    if options.max_attempts is not None and options.max_attempts < 1:
+        raise ValueError(f"max_attempts must be 1 or more: {options.max_attempts}.")
+    backoff = options.backoff
+    if not (backoff is None or isinstance(backoff, Backoff) or callable(backoff)):
+        raise TypeError(f"backoff must be a Backoff or a function, not {backoff!r}.")
+    if not (isinstance(options.unique, bool) or callable(options.unique)):
+        raise TypeError(f"unique must be a bool or a function, not {options.unique!r}.")
+
+
+_DEFAULTS = {f.name: f.default for f in fields(Options)}
+
+
+def _travelling(options: Options) -> dict[str, Any]:
+    """The non-default options that go with the message, as plain JSON values."""
+    wire: dict[str, Any] = {}
+    for name in TRAVELLING:
+        value = getattr(options, name)
+        if value == _DEFAULTS[name]:
+            continue
+        if isinstance(value, timedelta):
+            value = value.total_seconds()
+        elif isinstance(value, Backoff):
+            value = [value.min.total_seconds(), value.max.total_seconds(), value.doublings]
+        elif isinstance(value, Mapping):
+            value = dict(value)
+        elif callable(value):
+            continue  # a backoff function stays with the task's definition
+        wire[name] = value
+    return wire
+
+
+def options_from_wire(wire: Mapping[str, Any], queue: str) -> Options:
+    """The reverse of `Options.travelling`; names of a newer version are ignored."""
+    given = {name: value for name, value in wire.items() if name in TRAVELLING}
+    if isinstance(given.get("backoff"), list):
+        given["backoff"] = Backoff(*given["backoff"])
+    return Options(queue=queue, **given)
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """The receipt of `defer()`: the id of the call, its Cloud Tasks task id, its queue."""
+
+    id: str
+    name: str
+    queue: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One call of a task, in flight.
+
+    `payload` is the encoded call; it is empty while the call rests in a store, under
+    the key `stored`, with the SHA-256 `digest`. `outboxed` tells that an outbox row of
+    the same key was made in `options.database`. `created` and `eta` are unix seconds. `attempts` counts the
+    attempts of the messages that this one succeeds (`Retry`), and `sequence` those
+    messages themselves. `unique` is the key of which one message may wait.
+    """
+
+    id: str
+    task: str
+    queue: str
+    name: str
+    payload: bytes
+    created: float
+    eta: float | None = None
+    attempts: int = 0
+    sequence: int = 0
+    stored: str | None = None
+    digest: str | None = None
+    named: bool = False
+    outboxed: bool = False
+    unique: str | None = None
+    options: Options
+
+    @property
+    def receipt(self) -> Enqueued:
+        return Enqueued(self.id, self.name, self.queue)
+
+    @property
+    def key(self) -> str:
+        """What tells this message from its predecessors and successors."""
+        return f"{self.id}-{self.sequence}" if self.sequence else self.id
+
+    def successor(self, *, now: float, delay: timedelta, attempts: int) -> Message:
+        """The same call once more, `delay` from `now`; its name follows from this one,
+        so that making it twice makes one task."""
+        sequence = self.sequence + 1
+        return replace(
+            self,
+            name=f"{self.id}-{sequence}",
+            named=False,
+            outboxed=False,
+            eta=now + delay.total_seconds() if delay > timedelta(0) else None,
+            attempts=attempts,
+            sequence=sequence,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What Cloud Tasks says about one dispatch of a message, read from its headers.
+
+    Times are unix seconds. `retries` is X-CloudTasks-TaskRetryCount.
+    """
+
+    retries: int = 0
+    executions: int = 0
+    eta: float | None = None
+    previous_response: int | None = None
+    retry_reason: str | None = None

@@ -1,0 +1,138 @@
+"""The tasks that this version of the application knows, by import path."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.apps import apps
+
+from cloudtask import codec, conf
+from cloudtask.exceptions import ConfigurationError, TaskNotFound
+from cloudtask.message import Options
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Definition:
+    """A function that may run later.
+
+    `path` is module and qualified name; `binding` is "function", "method",
+    "classmethod" or "staticmethod"; with a method or classmethod the subject (instance
+    or class) is the first argument of every call.
+    """
+
+    path: str
+    function: Callable[..., Any]
+    options: Options
+    binding: str = "function"
+    signature: inspect.Signature = field(init=False, repr=False)
+    is_async: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "signature", inspect.signature(self.function))
+        object.__setattr__(
+            self, "is_async", inspect.iscoroutinefunction(self.function)
+        )
+
+    @property
+    def has_subject(self) -> bool:
+        return self.binding in ("method", "classmethod")
+
+    def check_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Raise TypeError unless the function takes these arguments."""
+        try:
+            self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.path}{self.signature}: {error}.") from None
+
+
+_known: dict[str, Definition] = {}
+
+
+def register(definition: Definition) -> None:
+    """Make a task known under its path; a reloaded module replaces its own tasks.
+
+    Raises ConfigurationError when another function has the path.
+    """
+    before = _known.get(definition.path)
+    if before is not None and _place(before) != _place(definition):
+        raise ConfigurationError(
+            f"Two tasks have the path {definition.path}: one at {_place(before)}, one "
+            f"at {_place(definition)}. Rename one."
+        )
+    _known[definition.path] = definition
+
+
+def _place(definition: Definition) -> str:
+    code = inspect.unwrap(definition.function).__code__
+    return f"{code.co_filename}:{code.co_firstlineno}"
+
+
+def tasks() -> dict[str, Definition]:
+    """All known tasks by path."""
+    return dict(_known)
+
+
+def find(path: str) -> Definition:
+    """The task of this path, importing its module if that has not happened.
+
+    Only modules of installed apps and of CLOUDTASK["TRUSTED_MODULES"] are imported.
+    Raises TaskNotFound.
+    """
+    definition = _known.get(path)
+    if definition is None:
+        _import_module_of(path)
+        definition = _known.get(path)
+    if definition is None:
+        raise TaskNotFound(
+            f"No task {path!r} is known to this version. If it was renamed or removed, "
+            "keep a task of the old name until its queue is empty."
+        )
+    return definition
+
+
+def is_trusted(module: str) -> bool:
+    """Whether `module` lies in an installed app or under TRUSTED_MODULES."""
+    prefixes = [config.name for config in apps.get_app_configs()]
+    return any(
+        module == prefix or module.startswith(prefix + ".")
+        for prefix in (*prefixes, *conf.settings().trusted_modules)
+    )
+
+
+def _import_module_of(path: str) -> None:
+    module = path
+    while "." in module:
+        module = module.rpartition(".")[0]
+        if module in sys.modules or not is_trusted(module):
+            continue
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if error.name is None or not module.startswith(error.name):
+                raise
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A saved model instance as the subject of a method: looked up again when it runs."""
+
+    model: type[Any]
+    pk: Any
+    alias: str
+
+    def load(self) -> Any:
+        """The instance as the database has it now; raises the model's DoesNotExist."""
+        return self.model._base_manager.using(self.alias).get(pk=self.pk)
+
+
+codec.register(
+    Row,
+    "subject",
+    encode=lambda row: [row.model, row.pk, row.alias],
+    decode=lambda parts: Row(*parts),
+)

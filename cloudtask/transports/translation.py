@@ -1,0 +1,60 @@
+"""Errors of Google's clients as errors of this library: the one place."""
+
+from __future__ import annotations
+
+from cloudtask.exceptions import (
+    DuplicateTask,
+    EnqueueError,
+    EnqueueUnavailable,
+    PayloadTooLarge,
+    QueueNotFound,
+)
+from cloudtask.message import Message
+
+# An outcome that is not known, or a refusal that passes. INTERNAL comes from
+# connections that break in the middle of an answer.
+PASSING = frozenset(
+    {"UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "INTERNAL", "RESOURCE_EXHAUSTED"}
+)
+
+
+def _code(error: Exception) -> str:
+    status = getattr(error, "grpc_status_code", None)
+    return status.name if status is not None else type(error).__name__
+
+
+def may_pass(error: Exception) -> bool:
+    """Whether the same call, under the same name, may succeed a moment later."""
+    return _code(error) in PASSING
+
+
+def translated(error: Exception, message: Message) -> EnqueueError:
+    """What to raise, `from error`, for a create_task that failed."""
+    code = _code(error)
+    text = str(getattr(error, "message", error))
+    what = f"Task {message.task} ({message.id})"
+    where = f"queue {message.queue!r}"
+    if code == "ALREADY_EXISTS":
+        return DuplicateTask(
+            f"{what} was refused: a task named {message.name!r} is in {where}, or ran a "
+            "short while ago. Names are free again after up to 24 hours."
+        )
+    if code == "NOT_FOUND" or (code == "FAILED_PRECONDITION" and "queue" in text.lower()):
+        return QueueNotFound(
+            f"{what} was not enqueued: {where} does not exist. Create it with `gcloud "
+            f"tasks queues create {message.queue}`; a new one needs a minute. ({text})"
+        )
+    if code == "INVALID_ARGUMENT" and "too large" in text.lower():
+        return PayloadTooLarge(f"{what} is too large for {where}. ({text})")
+    if code in PASSING:
+        return EnqueueUnavailable(
+            f"{what} was not enqueued on {where}: Cloud Tasks could not be reached, or "
+            f"did not answer in time. Trying again may help. ({code}: {text})"
+        )
+    if code in {"PERMISSION_DENIED", "UNAUTHENTICATED"}:
+        return EnqueueError(
+            f"{what} was not enqueued on {where}: the account of this process needs the "
+            f"role roles/cloudtasks.enqueuer, and iam.serviceAccounts.actAs on the "
+            f"target's account. ({code}: {text})"
+        )
+    return EnqueueError(f"{what} was refused by {where}: {code}: {text}")

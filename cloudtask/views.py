@@ -1,0 +1,105 @@
+"""Where deliveries arrive. Each answer tells Cloud Tasks what to do next."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from django.db import transaction
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.csrf import csrf_exempt
+
+from cloudtask import conf, envelope, runtime
+from cloudtask.deliveries import delivery_of
+from cloudtask.envelope import NotAnEnvelope
+from cloudtask.exceptions import (
+    BadSignature,
+    EnqueueError,
+    PayloadError,
+    TaskNotFound,
+    UntrustedRequest,
+)
+from cloudtask.message import Message
+from cloudtask.targets import target
+
+logger = logging.getLogger("cloudtask")
+security = logging.getLogger("django.security.cloudtask")
+
+
+class Refused(Exception):
+    """A request that runs nothing; `status` is the answer."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+@csrf_exempt
+@transaction.non_atomic_requests
+def run(request: HttpRequest, task: str) -> HttpResponse:
+    """Run one delivery of `task`.
+
+    403: not from our queues, or not sealed by us; 405, 413, 400: no delivery at all;
+    404: unknown to this version; 500: try again; 200: settled, whatever it came to.
+    Never 503 or 429: these throttle the whole queue.
+    """
+    try:
+        message = _message_of(request, task)
+    except Refused as refused:
+        return _answer(refused.status, str(refused))
+    try:
+        result = runtime.execute(message, delivery_of(request.headers))
+    except TaskNotFound as error:
+        logger.error("%s", error)
+        return _answer(404, "unknown task")
+    except EnqueueError as error:
+        logger.error("Task %s (%s) is not settled: %s", task, message.id, error)
+        return _answer(500, "not settled")
+    return _answer(200 if result.outcome.is_settled else 500, result.outcome.value)
+
+
+def _message_of(request: HttpRequest, task: str) -> Message:
+    """The signed message of a trusted request; raises Refused for any other."""
+    if request.method != "POST":
+        raise Refused(405, "POST only")
+    try:
+        target().verify(request)
+    except UntrustedRequest as error:
+        security.error("A request for task %s was refused: %s", task, error)
+        raise Refused(403, "untrusted") from error
+    try:
+        message = envelope.unseal(_body(request), now=time.time())
+    except NotAnEnvelope as error:
+        logger.error("A delivery of task %s was refused: %s", task, error)
+        raise Refused(400, "not an envelope") from error
+    except BadSignature as error:
+        security.error("A delivery of task %s was refused: %s", task, error)
+        raise Refused(403, "bad signature") from error
+    except PayloadError as error:
+        logger.error("A delivery of task %s can't be read: %s", task, error)
+        raise Refused(400, "unreadable") from error
+    if message.task != task:
+        security.error(
+            "A delivery of task %s was refused: its body is of %s.", task, message.task
+        )
+        raise Refused(403, "body of another task")
+    return message
+
+
+def _body(request: HttpRequest) -> bytes:
+    limit = conf.settings().max_body_size
+    announced = request.headers.get("Content-Length") or "0"
+    if announced.isdecimal() and int(announced) > limit:
+        raise Refused(413, "too large")
+    # Not request.body: its limit, DATA_UPLOAD_MAX_MEMORY_SIZE, is set for forms.
+    body: bytes = request.read(limit + 1)
+    if len(body) > limit:
+        raise Refused(413, "too large")
+    return body
+
+
+def _answer(status: int, text: str) -> HttpResponse:
+    response = HttpResponse(text, status=status, content_type="text/plain")
+    if status == 405:
+        response["Allow"] = "POST"
+    return response
