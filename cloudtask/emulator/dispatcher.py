@@ -1,0 +1,174 @@
+"""The shell around the queues: timers, requests in flight, what follows from them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Coroutine
+
+from cloudtask.emulator.attempt import Response
+from cloudtask.emulator.chaos import Chaos, Mischief, plan
+from cloudtask.emulator.dispatch_log import DispatchLog, DispatchRecord
+from cloudtask.emulator.http_client import HttpClient
+from cloudtask.emulator.outgoing import Outgoing, Target, Tokens, outgoing
+from cloudtask.emulator.queue import Queue, Verdict
+from cloudtask.emulator.state import State
+from cloudtask.emulator.task import Dispatch
+
+_LONGEST_SLEEP = 60.0
+"""Seconds after which a queue is looked at again: the wall clock may have been set."""
+
+_CALM = Mischief()
+
+
+class Dispatcher:
+    """Dispatches the due tasks of all queues; lives in one event loop."""
+
+    def __init__(
+        self,
+        state: State,
+        *,
+        target: Target,
+        tokens: Tokens,
+        log: DispatchLog,
+        chaos: Chaos | None = None,
+    ) -> None:
+        self._state = state
+        self._target = target
+        self._tokens = tokens
+        self._log = log
+        self._chaos = chaos
+        self._dice = random.Random(chaos.seed if chaos else None)
+        self._shuffle = self._dice if chaos and chaos.reorder else None
+        self._loop = asyncio.get_running_loop()
+        self._client = HttpClient()
+        self._soon: set[Queue] = set()
+        self._timers: dict[Queue, asyncio.TimerHandle] = {}
+        self._in_flight: set[asyncio.Task[None]] = set()
+        self._stopped = False
+        state.on_change = self.wake
+        state.on_force = self.force
+
+    def wake(self, queue: Queue) -> None:
+        """Look at the queue as soon as the loop is free."""
+        if queue not in self._soon:
+            self._soon.add(queue)
+            self._loop.call_soon(self._pump, queue)
+
+    def force(
+        self, queue: Queue, dispatch: Dispatch, port: int | None
+    ) -> asyncio.Task[None]:
+        """Deliver RunTask's dispatch; what comes back ends with the response."""
+        return self._launch(self._deliver(queue, dispatch, port))
+
+    @property
+    def in_flight(self) -> int:
+        """Requests under way, delayed ones and chaos's duplicates included."""
+        return len(self._in_flight)
+
+    async def stop(self) -> None:
+        """Abandon what is under way; with a journal it is dispatched again later."""
+        self._stopped = True
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+        await self.abandon()
+        self._client.close()
+
+    async def abandon(self) -> None:
+        """Cancel the requests in flight and wait until they are gone."""
+        for task in self._in_flight:
+            task.cancel()
+        await asyncio.gather(*self._in_flight, return_exceptions=True)
+
+    def _pump(self, queue: Queue) -> None:
+        self._soon.discard(queue)
+        timer = self._timers.pop(queue, None)
+        if timer is not None:
+            timer.cancel()
+        if self._stopped or self._state.queues.get(queue.name) is not queue:
+            return
+        clock = self._state.clock
+        while (dispatch := queue.take(clock(), self._shuffle)) is not None:
+            self._launch(self._deliver(queue, dispatch, None))
+        delay = queue.delay(clock())
+        if delay is not None:
+            wait = min(delay, _LONGEST_SLEEP)
+            self._timers[queue] = self._loop.call_later(wait, self._pump, queue)
+
+    def _launch(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(coroutine)
+        self._in_flight.add(task)
+        task.add_done_callback(self._in_flight.discard)
+        return task
+
+    async def _deliver(
+        self, queue: Queue, dispatch: Dispatch, port: int | None
+    ) -> None:
+        mischief = plan(self._chaos, self._dice) if self._chaos else _CALM
+        if mischief.delay:
+            await asyncio.sleep(mischief.delay)
+        try:
+            request = outgoing(
+                queue, dispatch, target=self._target, tokens=self._tokens, port=port
+            )
+        except ValueError as error:
+            # Such as a URL that the API takes but nobody can call.
+            self._conclude(queue, dispatch, None, Response(None, None, str(error)))
+            return
+        if mischief.duplicate_after is not None:
+            self._launch(self._repeat(dispatch, request, mischief.duplicate_after))
+        response = await self._client.send(request)
+        if mischief.drops_response:
+            response = Response(None, None, f"chaos dropped {response.status}")
+        self._conclude(queue, dispatch, request, response)
+
+    async def _repeat(
+        self, dispatch: Dispatch, request: Outgoing, after: float
+    ) -> None:
+        await asyncio.sleep(after)
+        started = self._state.clock()
+        response = await self._client.send(request)
+        self._note(dispatch, request, response, "duplicate", started)
+
+    def _conclude(
+        self,
+        queue: Queue,
+        dispatch: Dispatch,
+        request: Outgoing | None,
+        response: Response,
+    ) -> None:
+        state, task = self._state, dispatch.task
+        verdict = queue.finish(
+            dispatch, response, now=state.clock(), remember=state.task_tombstone
+        )
+        if verdict is Verdict.RETRY:
+            state.journal.put_attempt(queue, task)
+        elif verdict is not Verdict.GONE:
+            state.journal.drop_task(queue, task.id)
+        started = dispatch.dispatch_time
+        self._note(dispatch, request, response, verdict.value, started)
+        self.wake(queue)
+
+    def _note(
+        self,
+        dispatch: Dispatch,
+        request: Outgoing | None,
+        response: Response,
+        verdict: str,
+        started: float,
+    ) -> None:
+        self._log.add(
+            DispatchRecord(
+                task=dispatch.task.name,
+                attempt=dispatch.number,
+                method=request.method if request else "",
+                url=request.url if request else "",
+                headers=request.headers if request else {},
+                status=response.status,
+                verdict=verdict,
+                started=started,
+                duration=self._state.clock() - started,
+                problem=response.problem,
+            )
+        )

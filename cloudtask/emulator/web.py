@@ -1,0 +1,150 @@
+"""The HTTP side: status page, health, reset, and the documents that verify tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from cloudtask.emulator import queue_verbs, task_verbs
+from cloudtask.emulator.errors import ApiError
+from cloudtask.emulator.page import render
+from cloudtask.emulator.protos import PauseQueueRequest, RunTaskRequest
+from cloudtask.emulator.settings import is_loopback
+
+if TYPE_CHECKING:
+    from cloudtask.emulator.server import Server
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_NO_CACHE = {"Cache-Control": "no-store"}
+_CERTS_CACHE = {"Cache-Control": "public, max-age=3600"}
+_PAGE_HEADERS = {
+    **_NO_CACHE,
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
+    "form-action 'self'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
+_CLAIMS = ["aud", "azp", "email", "email_verified", "exp", "iat", "iss", "sub"]
+_QUEUE_ACTIONS = {
+    "pause": queue_verbs.pause_queue,
+    "resume": queue_verbs.resume_queue,
+    "purge": queue_verbs.purge_queue,
+}
+
+
+def application(server: Server) -> web.Application:
+    """The aiohttp application that shows and steers `server`."""
+    side = HttpSide(server)
+    app = web.Application(middlewares=[side.guard])
+    app.add_routes(
+        [
+            web.get("/", side.page),
+            web.get("/healthz", side.health),
+            web.get("/.well-known/openid-configuration", side.discovery),
+            web.get("/oauth2/v3/certs", side.jwks),
+            web.get("/oauth2/v1/certs", side.pem_certs),
+            web.post("/reset", side.reset),
+            web.post("/queues/{action}", side.act_on_queue),
+            web.post("/tasks/run", side.run_task),
+        ]
+    )
+    return app
+
+
+class HttpSide:
+    """The handlers, around one server."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+
+    @web.middleware
+    async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Keep web pages of other sites from reading or steering the emulator.
+
+        A page elsewhere can make a browser post here: its Origin gives it away. With a
+        name that it points at 127.0.0.1 it could read, too: the Host gives that away.
+        """
+        host = urlsplit(f"//{request.host}").hostname or ""
+        if not self._server.settings.allow_remote and not is_loopback(host):
+            raise web.HTTPForbidden(text=f"Not for the host {host!r}.\n")
+        origin = request.headers.get("Origin")
+        is_foreign = origin is not None and urlsplit(origin).netloc != request.host
+        fetch_site = request.headers.get("Sec-Fetch-Site", "none")
+        if request.method == "POST" and (
+            is_foreign or fetch_site not in ("none", "same-origin")
+        ):
+            raise web.HTTPForbidden(text="Not from another site.\n")
+        try:
+            return await handler(request)
+        except ApiError as error:
+            status = 404 if error.code.name == "NOT_FOUND" else 400
+            return web.Response(status=status, text=f"{error.message}\n")
+
+    async def page(self, request: web.Request) -> web.Response:
+        text = render(self._server)
+        return web.Response(text=text, content_type="text/html", headers=_PAGE_HEADERS)
+
+    async def health(self, request: web.Request) -> web.Response:
+        return web.json_response(
+            {
+                "status": "ok",
+                "grpc": self._server.address,
+                "queues": len(self._server.state.queues),
+                "tasks": sum(len(q.tasks) for q in self._server.state.queues.values()),
+            },
+            headers=_NO_CACHE,
+        )
+
+    async def discovery(self, request: web.Request) -> web.Response:
+        """OpenID Connect Discovery 1.0."""
+        here = self._server.http_address
+        return web.json_response(
+            {
+                "issuer": self._server.settings.issuer or here,
+                "jwks_uri": f"{here}/oauth2/v3/certs",
+                "id_token_signing_alg_values_supported": ["RS256"],
+                "response_types_supported": ["id_token"],
+                "subject_types_supported": ["public"],
+                "claims_supported": _CLAIMS,
+            }
+        )
+
+    async def jwks(self, request: web.Request) -> web.Response:
+        return web.json_response(
+            {"keys": [self._server.tokens.key.jwk()]}, headers=_CERTS_CACHE
+        )
+
+    async def pem_certs(self, request: web.Request) -> web.Response:
+        """Key id to PEM, the form that google-auth reads without PyJWT."""
+        key = self._server.tokens.key
+        return web.json_response({key.id: key.public_pem}, headers=_CERTS_CACHE)
+
+    async def reset(self, request: web.Request) -> web.Response:
+        await self._server.reset()
+        return await _back(request)
+
+    async def act_on_queue(self, request: web.Request) -> web.Response:
+        act = _QUEUE_ACTIONS.get(request.match_info["action"])
+        if act is None:
+            raise web.HTTPNotFound
+        form = await request.post()
+        name = str(form.get("name", ""))
+        act(self._server.state, PauseQueueRequest(name=name))
+        await self._server.state.journal.flushed()
+        return await _back(request)
+
+    async def run_task(self, request: web.Request) -> web.Response:
+        form = await request.post()
+        name = str(form.get("name", ""))
+        task_verbs.run_task(self._server.state, RunTaskRequest(name=name))
+        return await _back(request)
+
+
+async def _back(request: web.Request) -> web.Response:
+    """To the page for a browser; a plain yes for a program."""
+    if "text/html" in request.headers.get("Accept", ""):
+        raise web.HTTPSeeOther("/")
+    return web.json_response({"status": "ok"})
