@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 # Imported for what they register.
-from cloudtask.codec import classes, containers, scalars, times  # noqa: F401
+from cloudtask.codec import classes, containers, lazy, scalars, times  # noqa: F401
 from cloudtask.codec.packing import Packing, as_bytes
 from cloudtask.codec.parsing import parse
 from cloudtask.codec.refusals import Refusal

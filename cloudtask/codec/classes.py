@@ -4,6 +4,7 @@ classes."""
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from enum import Enum, EnumMeta, Flag
 from functools import cached_property
 from types import FunctionType
@@ -11,7 +12,13 @@ from typing import Any
 
 from cloudtask.codec.packing import Packing
 from cloudtask.codec.refusals import BUILTINS, REGISTER, Refusal
-from cloudtask.codec.registry import Packer, decoders, families, packers
+from cloudtask.codec.registry import (
+    Packer,
+    decoders,
+    families,
+    load_django_kinds,
+    packers,
+)
 from cloudtask.codec.trust import is_class, is_function, is_trusted, path_of, resolve
 from cloudtask.exceptions import PayloadError
 
@@ -36,6 +43,10 @@ def is_namedtuple(value: Any) -> bool:
         return False
     names = getattr(value, "_fields", None)
     return isinstance(names, tuple) and all(type(name) is str for name in names)
+
+
+# Kinds of classes that may also come from Python's own modules and from Django.
+verified_kinds: list[Callable[[Any], bool]] = [is_enum, is_dataclass, is_namedtuple]
 
 
 def _pack_enum(value: Enum, packing: Packing) -> Any:
@@ -158,11 +169,12 @@ def _pack_function(value: Any, packing: Packing) -> Any:
 def _pack_class(value: type, packing: Packing) -> Any:
     if _BUILTIN_CLASSES.get(value.__name__) is value:
         return {"$": ["class", value.__name__]}
+    load_django_kinds()
     return {"$": ["class", path_of(value, is_class, library=_is_verified(value))]}
 
 
 def _is_verified(value: Any) -> bool:
-    return is_enum(value) or is_dataclass(value) or is_namedtuple(value)
+    return any(is_kind(value) for is_kind in verified_kinds)
 
 
 def _decode_class(path: str) -> Any:
@@ -170,6 +182,7 @@ def _decode_class(path: str) -> Any:
         return _BUILTIN_CLASSES[path]
     if is_trusted(path.partition(":")[0]):
         return resolve(path, is_class)
+    load_django_kinds()  # one of them adds to verified_kinds
     return resolve(path, _is_verified, library=True)
 
 

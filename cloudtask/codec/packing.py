@@ -12,7 +12,7 @@ import math
 from typing import Any
 
 from cloudtask.codec.refusals import REGISTER, Refusal, key_place, unsupported
-from cloudtask.codec.registry import packer_for, packers
+from cloudtask.codec.registry import Packer, packer_for, packers
 from cloudtask.exceptions import UnsupportedValue
 
 MAX_DEPTH = 100
@@ -31,10 +31,10 @@ class Packing:
 
     def pack(self, value: Any) -> Any:
         """What `json` writes for `value`; raises Refusal when it can't travel."""
-        kind = type(value)
+        kind: type = type(value)
         if kind in ATOMS:
             return value
-        packer = packers.get(kind) or packer_for(kind)
+        packer: Packer | None = packers.get(kind) or packer_for(kind)
         if packer is None:
             raise unsupported(kind)
         if self.depth >= MAX_DEPTH:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
 from cloudtask.codec.packing import MAX_DEPTH
-from cloudtask.codec.registry import decoder_for, decoders
+from cloudtask.codec.registry import Decoder, decoder_for, decoders
 from cloudtask.exceptions import PayloadError
 
 # A tagged value takes up to five JSON levels, a tuple three, a list one.
@@ -17,16 +18,26 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _SAME_BRACKETS = bytes.maketrans(b"{}", b"[]")
 
 
-def _tagged(found: dict[str, Any]) -> Any:
-    if "$" not in found:
-        return found
+Decode = Callable[[str], Any]
+
+
+def parser(extra: Mapping[str, Decoder]) -> Decode:
+    """A JSON parser that makes the tagged values; `extra` adds tags of its own."""
+
+    def hook(found: dict[str, Any]) -> Any:
+        return _untagged(found, extra) if "$" in found else found
+
+    return json.JSONDecoder(object_hook=hook, parse_constant=_no_constant).decode
+
+
+def _untagged(found: dict[str, Any], extra: Mapping[str, Decoder]) -> Any:
     body = found["$"]
     if len(found) != 1 or type(body) is not list or len(body) != 2:
         raise PayloadError("A tagged value of the payload is malformed.")
     tag, payload = body
     if type(tag) is not str:
         raise PayloadError("A tag of the payload is no str.")
-    decoder = decoders.get(tag) or decoder_for(tag)
+    decoder = extra.get(tag) or decoders.get(tag) or decoder_for(tag)
     if decoder is None:
         raise PayloadError(
             f"The payload has a value of the unknown tag {tag!r}; is its type "
@@ -46,17 +57,17 @@ def _no_constant(name: str) -> NoReturn:
     raise PayloadError(f"The payload has {name}, which is no JSON.")
 
 
-_decode = json.JSONDecoder(object_hook=_tagged, parse_constant=_no_constant).decode
+_decode = parser({})
 
 
-def parse(data: bytes) -> Any:
+def parse(data: bytes, decode: Decode = _decode) -> Any:
     """The value that `data` stands for; raises PayloadError for anything else."""
     if is_too_deep(data):
         raise PayloadError(
             f"The payload is nested more than {MAX_JSON_DEPTH} levels deep."
         )
     try:
-        return _decode(str(data, "utf-8", "surrogatepass"))
+        return decode(str(data, "utf-8", "surrogatepass"))
     except RecursionError as error:
         raise PayloadError("The payload is nested too deeply.") from error
     except ValueError as error:  # also UnicodeDecodeError, json.JSONDecodeError

@@ -6,6 +6,7 @@ as `{"$": [tag, payload]}`. A decoder gets the payload, its parts decoded alread
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import lru_cache
 from importlib import import_module
@@ -23,8 +24,8 @@ decoders: dict[str, Decoder] = {}
 # Asked in order about a type that has no packer of its own.
 families: list[Callable[[type], Packer | None]] = []
 
-# Kinds that need django.db.models: loaded at the first value that nothing else takes.
-_DJANGO_KINDS = ("text", "expressions", "instances", "querysets")
+# Kinds that import django.db.models.
+_DJANGO_KINDS = ("expressions", "instances", "querysets")
 _PLAIN = (type(None), bool, int, float, str, list, dict)
 
 
@@ -73,10 +74,8 @@ def _is_built_in(tag: str) -> bool:
 @lru_cache(maxsize=1024)
 def packer_for(kind: type) -> Packer | None:
     """The packer of a type, also one found by what the type derives from."""
-    return _search(kind) or (_load_django_kinds() or _search(kind))
-
-
-def _search(kind: type) -> Packer | None:
+    if "django.db.models" in sys.modules:  # else no value of theirs can exist
+        load_django_kinds()
     if kind in packers:
         return packers[kind]
     return next((packer for ask in families if (packer := ask(kind))), None)
@@ -84,11 +83,11 @@ def _search(kind: type) -> Packer | None:
 
 def decoder_for(tag: str) -> Decoder | None:
     if tag not in decoders:
-        _load_django_kinds()
+        load_django_kinds()
     return decoders.get(tag)
 
 
 @lru_cache(maxsize=1)
-def _load_django_kinds() -> None:
+def load_django_kinds() -> None:
     for name in _DJANGO_KINDS:
         import_module(f"cloudtask.codec.{name}")
