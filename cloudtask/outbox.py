@@ -20,7 +20,7 @@ from django.db import InterfaceError, OperationalError, connections, transaction
 from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 
-from cloudtask import envelope
+from cloudtask import envelope, failpoints
 from cloudtask.exceptions import (
     CloudTaskError,
     DuplicateTask,
@@ -50,6 +50,12 @@ def send(messages: Sequence[Message]) -> None:
     Its `failures` maps places in `messages` to errors. A `unique` message whose name is
     taken counts as sent: one like it waits.
     """
+    failpoints.reached("enqueue.before_send")
+    _send(messages)
+    failpoints.reached("enqueue.after_send")
+
+
+def _send(messages: Sequence[Message]) -> None:
     if len(messages) == 1:
         try:
             transport().send(messages[0])
@@ -97,11 +103,13 @@ class RelayAfterCommit(AfterCommit):
     """Sends messages that have rows: what fails is left to a relay."""
 
     def leave(self, messages: Sequence[Message]) -> None:
+        failpoints.reached("outbox.committed")
         try:
             errors = transport().send_many(messages)
         except CloudTaskError:
             logger.exception("The messages of a commit were not sent; a relay will.")
             return
+        failpoints.reached("relay.after_send")
         sent = [m.key for m, error in zip(messages, errors, strict=True) if not error]
         for error in filter(None, errors):
             logger.warning("A message stays in the outbox: %s", error)
@@ -123,6 +131,7 @@ def add(messages: Sequence[Message], alias: str) -> None:
     try:
         with transaction.atomic(using=alias, savepoint=False):
             _rows(alias).bulk_create([_row(message) for message in marked])
+            failpoints.reached("outbox.added")
             transaction.on_commit(RelayAfterCommit(marked, alias), using=alias)
     except (OperationalError, InterfaceError) as error:
         raise EnqueueUnavailable(
@@ -185,6 +194,7 @@ def relay(
         rows = _claim(alias, min(limit, BATCH))
         if not rows:
             break
+        failpoints.reached("relay.claimed")
         limit -= len(rows)
         report += _send_rows(alias, rows)
     return report
@@ -220,10 +230,12 @@ def _send_rows(alias: str, rows: Sequence[OutboxMessage]) -> RelayReport:
             report += _park(alias, row, error)
         else:
             opened.append((row, message))
+    failpoints.reached("relay.before_send")
     try:
         errors = transport().send_many([message for _, message in opened])
     except CloudTaskError as error:
         errors = [EnqueueUnavailable(str(error))] * len(opened)
+    failpoints.reached("relay.after_send")
     for (row, _), failure in zip(opened, errors, strict=True):
         report += _settle(alias, row, failure)
     return report

@@ -18,6 +18,7 @@ from cloudtask import (
     codec,
     conf,
     executions,
+    failpoints,
     failures,
     limits,
     outbox,
@@ -217,7 +218,9 @@ def execute(message: Message, delivery: Delivery) -> Result:
 
 def finish(attempt: Attempt) -> Result:
     """Make durable what must follow from `attempt`, and tell the signal."""
+    failpoints.reached("execute.before_settle")
     result = settle(attempt)
+    failpoints.reached("execute.settled")
     if signals.task_finished.receivers:
         signals.task_finished.send_robust(
             sender=attempt.message.task,
@@ -230,6 +233,7 @@ def finish(attempt: Attempt) -> Result:
 
 def run(message: Message, delivery: Delivery) -> Attempt:
     """Call the function once; what it raises is in the attempt."""
+    failpoints.reached("execute.received")
     definition = find(message.task)
     context = _context(message, delivery, definition)
     attempt = Attempt(message, definition, context)
@@ -243,7 +247,10 @@ def run(message: Message, delivery: Delivery) -> Attempt:
             return replace(attempt, error=done)
         try:
             args, kwargs = _arguments(payload, definition)
-            return replace(attempt, value=_called(message, definition, args, kwargs))
+            failpoints.reached("execute.before_call")
+            value = _called(message, definition, args, kwargs)
+            failpoints.reached("execute.after_call")
+            return replace(attempt, value=value)
         except Exception as error:  # noqa: BLE001  whatever a task raises has an outcome
             return replace(attempt, error=error)
 
@@ -354,7 +361,9 @@ def _again(attempt: Attempt, delay: timedelta) -> Result:
     successor = attempt.message.successor(
         now=time.time(), delay=max(delay, timedelta(0)), attempts=attempt.context.attempt
     )
+    failpoints.reached("execute.before_successor")
     outbox.send([successor])
+    failpoints.reached("execute.after_successor")
     outbox.forget(attempt.message)
     return Result(Outcome.RETRIED, attempt, successor)
 
@@ -373,6 +382,7 @@ def _tidy(attempt: Attempt) -> None:
     if message.stored is None and not message.outboxed:
         return
     try:
+        failpoints.reached("store.before_finish")
         if message.stored is not None:
             store().finish_payload(message.stored)
         outbox.forget(message)

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import replace
 
-from cloudtask import conf, envelope
+from cloudtask import conf, envelope, failpoints
 from cloudtask.exceptions import PayloadLost
 from cloudtask.message import Message
 from cloudtask.stores import store
@@ -30,8 +30,10 @@ def _light(message: Message) -> Message:
         return message
     if len(envelope.seal(message)) <= limit:
         return message
+    failpoints.reached("store.before_save")
     digest = hashlib.sha256(message.payload).hexdigest()
     store().save_payload(message.id, zlib.compress(message.payload, FAST))
+    failpoints.reached("store.after_save")
     return replace(message, payload=b"", stored=message.id, digest=digest)
 
 
@@ -43,6 +45,7 @@ def payload_of(message: Message) -> bytes:
     """
     if message.stored is None:
         return message.payload
+    failpoints.reached("store.before_load")
     data = store().load_payload(message.stored)
     try:
         payload = zlib.decompress(data)

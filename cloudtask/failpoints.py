@@ -1,0 +1,85 @@
+"""Named points in the library at which a test can crash, raise, delay or duplicate.
+
+Off, a point costs one look at an empty dict. With CLOUDTASK_FAILPOINT="name=kill" in
+its environment a process kills itself at that point, as the machine would.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+POINTS = frozenset(
+    {
+        "enqueue.before_send",
+        "enqueue.after_send",
+        "outbox.added",
+        "outbox.committed",
+        "relay.claimed",
+        "relay.before_send",
+        "relay.after_send",
+        "store.before_save",
+        "store.after_save",
+        "store.before_load",
+        "store.before_finish",
+        "execute.received",
+        "execute.before_call",
+        "execute.after_call",
+        "execute.before_settle",
+        "execute.before_successor",
+        "execute.after_successor",
+        "execute.settled",
+    }
+)
+
+
+class Crashed(BaseException):
+    """Stands for a process that is killed: nothing that catches Exception sees it."""
+
+
+_actions: dict[str, Callable[[], None]] = {}
+
+
+def reached(name: str) -> None:
+    """Run what a test has put at the point `name`."""
+    if _actions:
+        action = _actions.get(name)
+        if action is not None:
+            action()
+
+
+@contextmanager
+def at(name: str, action: Callable[[], None]) -> Iterator[None]:
+    """Have `action` run at the point `name` inside the block; raises ValueError for an
+    unknown name."""
+    if name not in POINTS:
+        raise ValueError(f"There is no failpoint {name!r}; see failpoints.POINTS.")
+    before = _actions.get(name)
+    _actions[name] = action
+    try:
+        yield
+    finally:
+        if before is None:
+            del _actions[name]
+        else:
+            _actions[name] = before
+
+
+def crash() -> None:
+    """An action: the process dies here."""
+    raise Crashed
+
+
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _read_environment() -> None:
+    name, equals, what = os.environ.get("CLOUDTASK_FAILPOINT", "").partition("=")
+    if equals and what == "kill" and name in POINTS:
+        _actions[name] = _kill
+
+
+_read_environment()
