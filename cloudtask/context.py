@@ -10,6 +10,11 @@ from datetime import datetime
 from typing import Any
 
 
+# Attempts after the last one: deliveries whose process was killed before it could keep
+# the failure. Some are given another chance, since the kill may have been a deploy.
+KILLED_ATTEMPTS = 3
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskContext:
     """The task that is running.
@@ -33,6 +38,14 @@ class TaskContext:
     retry_reason: str | None = None
     shard_index: int | None = None
     iteration: Any = None
+
+    @property
+    def is_beyond_hope(self) -> bool:
+        """Whether several attempts after the last one left no trace."""
+        return (
+            self.max_attempts is not None
+            and self.attempt > self.max_attempts + KILLED_ATTEMPTS
+        )
 
     @property
     def is_last_attempt(self) -> bool:

@@ -46,6 +46,11 @@ from cloudtask.stores import AlreadyDone, payloads, store
 
 logger = logging.getLogger("cloudtask")
 
+KILLED = (
+    "It was not run again: attempts beyond its last one neither returned nor raised, so "
+    "they were killed, or ran into their deadline."
+)
+
 # Called with the messages that were just enqueued; what one raises reaches the caller.
 watchers: list[Callable[[Sequence[Message]], None]] = []
 
@@ -237,6 +242,8 @@ def run(message: Message, delivery: Delivery) -> Attempt:
     definition = find(message.task)
     context = _context(message, delivery, definition)
     attempt = Attempt(message, definition, context)
+    if context.is_beyond_hope:
+        return replace(attempt, error=PermanentTaskFailure(KILLED))
     uniqueness.release(message)
     with entered(context):
         if signals.task_started.receivers:

@@ -13,7 +13,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from cloudtask import conf, envelope
-from cloudtask.exceptions import ConfigurationError, EnqueueError
+from cloudtask.exceptions import ConfigurationError, EnqueueError, PayloadError
 from cloudtask.message import Message
 from cloudtask.targets import target
 from cloudtask.transports import requests, translation
@@ -122,7 +122,7 @@ class CloudTransport:
             try:
                 clients.get().create_task(wrapped, timeout=RPC_TIMEOUT)
             except google.AlreadyExists as error:
-                if message.named and attempt == 1:
+                if message.named and not self._is_ours(message, request, attempt):
                     raise translation.translated(error, message) from error
             except google.GoogleAPICallError as error:
                 if attempt == TRIES or not translation.may_pass(error):
@@ -130,6 +130,30 @@ class CloudTransport:
                 self._pause(attempt, message, error)
                 continue
             return
+
+    def _is_ours(self, message: Message, request: Any, attempt: int) -> bool:
+        """Whether the task that has the caller's own name is this very message, sent
+        before by a try whose answer was lost, or by a process that died."""
+        from google.api_core import exceptions as google
+        from google.cloud import tasks_v2
+
+        if attempt == 1 and not message.outboxed:
+            return False
+        full = tasks_v2.GetTaskRequest(
+            name=request.task.name, response_view=tasks_v2.Task.View.FULL
+        )
+        try:
+            task = clients.get().get_task(full, timeout=RPC_TIMEOUT)
+        except google.NotFound:
+            # It ran. A message with a row would have had the row removed.
+            return not message.outboxed
+        except google.GoogleAPICallError as error:
+            raise translation.translated(error, message) from error
+        body = task.http_request.body or task.app_engine_http_request.body
+        try:
+            return envelope.unseal(body, now=message.created).key == message.key
+        except PayloadError:
+            return False
 
     def _pause(self, attempt: int, message: Message, error: Exception) -> None:
         pause = FIRST_PAUSE * 2 ** (attempt - 1)

@@ -114,9 +114,9 @@ def _fill_policy(task: Any, message: Message) -> None:
     if not conf.settings().retry_config:
         return
     if options.max_attempts is not None:
-        # The handler ends the task at its last attempt; one more is left to the
-        # service, so that a delivery that never reached the handler is not the last.
-        task.retry_config.max_attempts = options.max_attempts + 1
+        # The handler counts: it keeps the last failure, where the service would drop
+        # the task, also one whose last attempt was killed and could keep nothing.
+        task.retry_config.max_attempts = -1
     if isinstance(options.backoff, Backoff):
         task.retry_config.min_backoff.FromTimedelta(options.backoff.min)
         task.retry_config.max_backoff.FromTimedelta(options.backoff.max)
