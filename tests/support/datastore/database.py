@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 from grpc import StatusCode
 
@@ -170,7 +171,7 @@ def _footprint(rows: list[Row]) -> Footprint:
     return tuple((row.record.key, row.record.version) for row in rows)
 
 
-def _abort(what: str) -> None:
+def _abort(what: str) -> NoReturn:
     raise Refused(
         StatusCode.ABORTED,
         "Aborted due to cross-transaction contention:"

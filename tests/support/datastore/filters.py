@@ -67,7 +67,7 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class All:
+class AllOf:
     parts: tuple[Condition, ...] = ()
 
     def matches(self, record: Record) -> bool:
@@ -100,27 +100,27 @@ class Joint:
 
 
 @dataclass(frozen=True)
-class Any:
+class AnyOf:
     parts: tuple[Condition, ...]
 
     def matches(self, record: Record) -> bool:
         return any(part.matches(record) for part in self.parts)
 
 
-Condition = Within | Comparison | All | Any
+Condition = Within | Comparison | AllOf | AnyOf
 
 
 def comparisons(condition: Condition) -> Iterator[Comparison]:
     if isinstance(condition, Comparison):
         yield condition
-    elif isinstance(condition, All | Any):
+    elif isinstance(condition, AllOf | AnyOf):
         for part in condition.parts:
             yield from comparisons(part)
 
 
 def ancestor_of(condition: Condition) -> Key | None:
     """The ancestor that every result must have, if there is one."""
-    parts = condition.parts if isinstance(condition, All) else (condition,)
+    parts = condition.parts if isinstance(condition, AllOf) else (condition,)
     for part in parts:
         if isinstance(part, Within):
             return part.ancestor
@@ -138,9 +138,9 @@ def read_filter(message: protos.Filter, home: Partition, limits: Limits) -> Cond
     if not parts:
         invalid("A composite filter has no filters.")
     if composite.op == protos.CompositeFilter.Operator.AND:
-        return All(parts)
+        return AllOf(parts)
     if composite.op == protos.CompositeFilter.Operator.OR:
-        return Any(parts)
+        return AnyOf(parts)
     invalid("A composite filter has no operator.")
 
 

@@ -9,8 +9,7 @@ from tests.support.datastore.cursors import Cursor, read_cursor
 from tests.support.datastore.entities import KEY
 from tests.support.datastore.errors import invalid, unimplemented
 from tests.support.datastore.filters import (
-    RANGES,
-    All,
+    AllOf,
     Condition,
     Operator,
     ancestor_of,
@@ -20,7 +19,7 @@ from tests.support.datastore.filters import (
 from tests.support.datastore.keys import Partition
 from tests.support.datastore.limits import Limits
 
-INEQUALITIES = (*RANGES, Operator.NOT_EQUAL, Operator.NOT_IN)
+UNEQUAL = (Operator.NOT_EQUAL, Operator.NOT_IN)
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def _read_condition(
     message: protos.Query, home: Partition, limits: Limits
 ) -> Condition:
     if not message.HasField("filter"):
-        return All()
+        return AllOf()
     return read_filter(message.filter, home, limits)
 
 
@@ -130,6 +129,9 @@ def _check(plan: Plan) -> None:
     named |= set(plan.projection)
     if plan.kind is None and named - {KEY}:
         invalid("A query without a kind filters and sorts by key and ancestor only.")
+    unequal = [c for c in comparisons(plan.condition) if c.op in UNEQUAL]
+    if len(unequal) > 1:
+        invalid("A query has at most one != or NOT_IN filter.")
     if len(ranged) > 1:
         # Allowed by the service since 2024, with an index of the application's own.
         unimplemented("inequalities on more than one property")

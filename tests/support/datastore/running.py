@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from google.cloud.datastore import Client
+
 from tests.support.datastore.server import DatastoreServer
+
+MakeClient = Callable[..., Client]  # what the fixture make_datastore_client gives
 
 VARIABLE = "DATASTORE_EMULATOR_HOST"
 

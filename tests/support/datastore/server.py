@@ -110,7 +110,7 @@ class DatastoreServer:
         skip: int = 0,
         message: str = "A fault that the test asked for.",
     ) -> None:
-        """Fails the next `times` calls of `method`, after `skip` good ones, with `code`.
+        """Fails `times` calls of `method` with `code`, after `skip` good ones.
 
         With `apply` the call takes its effect first: the ambiguous case, in which
         the caller cannot know.
