@@ -163,7 +163,8 @@ class Emulator:
         """Wait until nothing is running, due, or waiting for another attempt.
 
         Tasks scheduled for later and never attempted are waited for only if
-        `scheduled`; those in paused queues never. `TimeoutError` after `timeout` seconds.
+        `scheduled`; those in paused queues never. `TimeoutError` after `timeout`
+        seconds.
         """
         server = self._started()
         waiting = asyncio.wait_for(
@@ -186,7 +187,7 @@ class Emulator:
         return self._ask(lambda server: _tasks(server, queue))
 
     def dispatches(self, task: str | None = None) -> list[DispatchRecord]:
-        """The requests made so far (the last 10,000), of one task by id or name, or all."""
+        """The last 10,000 requests, of one task (id or full name) or of all."""
         return self._ask(
             lambda server: [
                 record

@@ -1,8 +1,8 @@
 """The HTTP request that a dispatch becomes.
 
 Header rules: proto comments on `HttpRequest.headers` and
-`AppEngineHttpRequest.headers`; the counts and the headers of retries were recorded from the real service by the
-maintainers of aertje/cloud-tasks-emulator.
+`AppEngineHttpRequest.headers`; the counts and the headers of retries were recorded from
+the real service by the maintainers of aertje/cloud-tasks-emulator.
 """
 
 from __future__ import annotations

@@ -138,6 +138,8 @@ def _attempts(config: QueueConfig, value: object) -> QueueConfig:
 
 def _backoff(config: QueueConfig, value: object) -> QueueConfig:
     parts = value.split("..") if isinstance(value, str) else value
+    if hasattr(parts, "min") and hasattr(parts, "max"):
+        parts = (parts.min, parts.max)  # cloudtask.Backoff, which is not imported here
     if not isinstance(parts, list | tuple) or len(parts) != 2:
         raise ValueError(f"{value!r} is not a backoff such as '1s..10m'.")
     shortest, longest = parts

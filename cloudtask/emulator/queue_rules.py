@@ -93,7 +93,7 @@ def from_message(
     """The configuration that a client sent, defaults filled in.
 
     proto3 can't tell `max_doublings = 0` from an unset one: it is taken at its word
-    only in a message that `is_complete`. `burst` is output only, hence not read from it.
+    only in a message that `is_complete`. `burst` is output only: not read from it.
     """
     limits = message.rate_limits
     rate = limits.max_dispatches_per_second or MAX_RATE

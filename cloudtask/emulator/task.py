@@ -14,8 +14,8 @@ class Task:
     """The stored form of a task; times are unix seconds.
 
     `message` holds what the client set, with the service's defaults filled in, and
-    never changes. `response_count` counts every answer, `execution_count` those that were not
-    5xx: the two targets report different ones.
+    never changes. `response_count` counts every answer, `execution_count` those that
+    were not 5xx: the two targets report different ones.
     """
 
     id: str

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _NO_CACHE = {"Cache-Control": "no-store"}
-_CERTS_CACHE = {"Cache-Control": "public, max-age=3600"}
+# A restarted emulator has another key: clients that honour this notice soon.
+_CERTS_CACHE = {"Cache-Control": "public, max-age=5"}
 _PAGE_HEADERS = {
     **_NO_CACHE,
     "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "

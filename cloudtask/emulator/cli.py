@@ -1,0 +1,203 @@
+"""The command line, shared by `python -m cloudtask.emulator` and `manage.py`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cloudtask.emulator.chaos import parse_chaos
+from cloudtask.emulator.queue_options import Options, declare
+from cloudtask.emulator.queue_yaml import read_queue_yaml
+from cloudtask.emulator.server import Server
+from cloudtask.emulator.settings import DEFAULT_TARGET, Settings
+
+DEFAULT_PORT = 8123
+DEFAULT_PROJECT = DEFAULT_LOCATION = "local"
+
+Write = Callable[[str], None]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options; their values are what `settings_from` reads."""
+    add = parser.add_argument
+    add("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    add("--port", type=int, default=DEFAULT_PORT, help="gRPC port (%(default)s)")
+    add("--http-port", type=int, help="status page and certificates (port + 1)")
+    add("--target", help="base URL of App Engine tasks")
+    add(
+        "--service",
+        action="append",
+        default=[],
+        metavar="NAME=URL",
+        help="another base URL for an App Engine service; repeatable",
+    )
+    add(
+        "--queue",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a queue to make: an id or a full name; repeatable",
+    )
+    add("--queue-yaml", type=Path, metavar="FILE", help="an App Engine queue.yaml")
+    add("--project", help="project of queues given by id (local)")
+    add("--location", help="location of queues given by id (local)")
+    add("--no-rate-limits", action="store_true", help="dispatch as fast as it goes")
+    add("--data", type=Path, metavar="FILE", help="keep queued tasks in this file")
+    add("--chaos", metavar="SPEC", help="e.g. duplicate=0.02,delay=0.05,reorder,seed=7")
+    add("--issuer", default="", help="issuer of OIDC tokens (the HTTP address)")
+    add("--allow-remote", action="store_true", help="let other machines in")
+    add("--quiet", action="store_true", help="no line per dispatch")
+    add("--announce", type=Path, metavar="FILE", help=argparse.SUPPRESS)
+    add("--until-stdin-closes", action="store_true", help=argparse.SUPPRESS)
+
+
+def settings_from(
+    options: dict[str, Any],
+    write: Write,
+    *,
+    queues: dict[str, Options] | None = None,
+    target: str = DEFAULT_TARGET,
+) -> Settings:
+    """The settings that the parsed options mean; `queues` are added to them.
+
+    Raises `ValueError` or `OSError` with what to correct.
+    """
+    port, http_port = options["port"], options["http_port"]
+    chosen = dict(queues or {})
+    if options["queue_yaml"]:
+        chosen |= read_queue_yaml(options["queue_yaml"])
+    chosen |= {name: chosen.get(name, {}) for name in options["queue"]}
+    return Settings(
+        host=options["host"],
+        port=port,
+        http_port=http_port if http_port is not None else port and port + 1,
+        target=options["target"] or target,
+        services=dict(_service(each) for each in options["service"]),
+        queues=declare(
+            chosen or {"default": {}},
+            project=options["project"] or DEFAULT_PROJECT,
+            location=options["location"] or DEFAULT_LOCATION,
+        ),
+        rate_limits=not options["no_rate_limits"],
+        data=options["data"],
+        chaos=parse_chaos(options["chaos"]) if options["chaos"] else None,
+        issuer=options["issuer"],
+        allow_remote=options["allow_remote"],
+        listener=None if options["quiet"] else lambda record: write(str(record)),
+    )
+
+
+def serve(
+    settings: Settings,
+    write: Write,
+    *,
+    announce: Path | None = None,
+    until_stdin_closes: bool = False,
+) -> None:
+    """Run until SIGINT or SIGTERM, or until the parent goes away; `OSError` if it
+    can't start."""
+    with asyncio.Runner() as runner:
+        runner.run(_serve(settings, write, announce, until_stdin_closes))
+
+
+async def _serve(
+    settings: Settings, write: Write, announce: Path | None, until_stdin_closes: bool
+) -> None:
+    stop = asyncio.Event()
+    server = Server(settings)
+    with _stopped_by_signals(stop, ignore_interrupt=until_stdin_closes):
+        await server.start()
+        try:
+            write(f"Cloud Tasks emulator: gRPC on {server.address}")
+            write(f"Status page: {server.http_address}/")
+            for name in sorted(server.state.queues):
+                write(f"Queue: {name}")
+            if announce is not None:
+                _announce(announce, server)
+            if until_stdin_closes:
+                _watch_stdin(stop)
+            await stop.wait()
+        finally:
+            await server.stop()
+    write("Stopped.")
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(
+    stop: asyncio.Event, *, ignore_interrupt: bool
+) -> Iterator[None]:
+    """SIGTERM and SIGINT end it in order; a parent may keep Ctrl-C to itself."""
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: int, _: object) -> None:
+        if number == signal.SIGINT and ignore_interrupt:
+            return
+        loop.call_soon_threadsafe(stop.set)
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, on_signal) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _watch_stdin(stop: asyncio.Event) -> None:
+    loop = asyncio.get_running_loop()
+
+    def wait() -> None:
+        while os.read(0, 4096):
+            pass
+        with contextlib.suppress(RuntimeError):  # the loop may have ended first
+            loop.call_soon_threadsafe(stop.set)
+
+    threading.Thread(target=wait, name="watch-stdin", daemon=True).start()
+
+
+def _announce(path: Path, server: Server) -> None:
+    """Tell who waits where the ports are; the file appears complete or not at all."""
+    partial = path.with_suffix(".partial")
+    facts = {"address": server.address, "http_address": server.http_address}
+    partial.write_text(json.dumps(facts), encoding="utf-8")
+    partial.replace(path)
+
+
+def _service(text: str) -> tuple[str, str]:
+    name, separator, url = text.partition("=")
+    if not separator:
+        raise ValueError(f"--service {text!r} is not NAME=URL.")
+    return name, url
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry point; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m cloudtask.emulator", description="A local Google Cloud Tasks."
+    )
+    add_arguments(parser)
+    options = parser.parse_args(arguments)
+    try:
+        serve(
+            settings_from(vars(options), _print),
+            _print,
+            announce=options.announce,
+            until_stdin_closes=options.until_stdin_closes,
+        )
+    except (OSError, ValueError) as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
+    return 0

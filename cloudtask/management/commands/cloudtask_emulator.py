@@ -1,0 +1,93 @@
+"""`manage.py cloudtask_emulator`: a local Cloud Tasks for this project."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+from django.conf import settings
+from django.core.management import get_commands, load_command_class
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+
+class Command(BaseCommand):
+    """Serves the queues of settings.CLOUDTASK, dispatching to runserver's port."""
+
+    help = (
+        "Starts a local Google Cloud Tasks with the queues of settings.CLOUDTASK. "
+        "Point the application at it with CLOUD_TASKS_EMULATOR_HOST=127.0.0.1:8123."
+    )
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        _cli().add_arguments(parser)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        cli = _cli()
+        options["project"] = options["project"] or _project()
+        options["location"] = options["location"] or _setting("LOCATION")
+        try:
+            chosen = cli.settings_from(
+                options,
+                self._write,
+                queues={"default": {}} | _queues(),
+                target=f"http://127.0.0.1:{_runserver_port()}",
+            )
+            cli.serve(
+                chosen,
+                self._write,
+                announce=options["announce"],
+                until_stdin_closes=options["until_stdin_closes"],
+            )
+        except (OSError, ValueError) as error:
+            raise CommandError(str(error)) from error
+
+    def _write(self, line: str) -> None:
+        self.stdout.write(line)
+        self.stdout.flush()
+
+
+def _cli() -> ModuleType:
+    """Imported late, as it loads gRPC, and may lack what the extra brings."""
+    try:
+        from cloudtask.emulator import cli
+    except ImportError as error:
+        raise CommandError(
+            f"{error}. Install what the emulator needs: "
+            'pip install "django-cloudtask-defer[emulator]"'
+        ) from error
+    return cli
+
+
+# djangae's names are understood where CLOUDTASK lacks the key.
+_DJANGAE = {
+    "PROJECT": "CLOUD_TASKS_PROJECT_ID",
+    "LOCATION": "CLOUD_TASKS_LOCATION",
+    "QUEUES": "CLOUD_TASKS_QUEUES",
+}
+
+
+def _setting(key: str) -> Any:
+    chosen = getattr(settings, "CLOUDTASK", {}).get(key)
+    return chosen or getattr(settings, _DJANGAE[key], None)
+
+
+def _project() -> str | None:
+    return _setting("PROJECT") or os.environ.get("GOOGLE_CLOUD_PROJECT")
+
+
+def _queues() -> dict[str, Mapping[str, Any]]:
+    queues = _setting("QUEUES") or {}
+    if isinstance(queues, Mapping):
+        return dict(queues)
+    return {queue["name"]: {} for queue in queues}
+
+
+def _runserver_port() -> str:
+    """The default port of this project's own runserver."""
+    app: Any = get_commands()["runserver"]
+    if not isinstance(app, BaseCommand):
+        app = load_command_class(app, "runserver")
+    return str(getattr(app, "default_port", "8000"))

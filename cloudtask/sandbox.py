@@ -1,0 +1,232 @@
+"""A local Cloud Tasks beside `manage.py`, for as long as the command runs.
+
+In manage.py::
+
+    from cloudtask import sandbox
+
+    with sandbox.emulator():
+        execute_from_command_line(sys.argv)
+
+The emulator is a process of its own, so that reloads, forks and debuggers of the
+application don't touch it; it ends with this one, however this one ends. Under
+`runserver` the autoreloader runs manage.py twice: only the outer, lasting process
+starts an emulator, the inner one inherits its address.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HOST_VARIABLE = "CLOUD_TASKS_EMULATOR_HOST"
+PROJECT_VARIABLE = "GOOGLE_CLOUD_PROJECT"
+DEFAULT_PORT = 8123
+DEFAULT_DATA = Path(".cloudtask") / "tasks.sqlite3"
+
+# Set by django.utils.autoreload in the process that serves; not imported from there, as
+# Django must not be loaded before the environment is ready.
+_RELOADED = "RUN_MAIN"
+_START_TIMEOUT = 60.0
+_STOP_TIMEOUT = 10.0
+
+
+@dataclass
+class _Running:
+    process: subprocess.Popen[bytes]
+    environment: dict[str, str | None] = field(default_factory=dict)
+
+
+_running: dict[str, _Running] = {}
+
+
+@contextlib.contextmanager
+def emulator(
+    *,
+    port: int | None = None,
+    target: str | None = None,
+    queues: Sequence[str] = (),
+    queue_yaml: str | Path | None = None,
+    data: str | Path | None = None,
+    chaos: str | None = None,
+    rate_limits: bool = True,
+    project: str | None = None,
+    quiet: bool = False,
+) -> Iterator[str]:
+    """Run the emulator around a block; gives its address, "host:port".
+
+    `port` is 8123, or the next free one when it is taken and not given. `target` is
+    where `runserver` will listen, as its arguments say. The queues of
+    settings.CLOUDTASK come by themselves. `data` keeps queued tasks in a file.
+
+    Sets `CLOUD_TASKS_EMULATOR_HOST`, and `GOOGLE_CLOUD_PROJECT` where it is missing;
+    both are put back at the end. Raises `RuntimeError` if it does not start.
+    """
+    if os.environ.get(_RELOADED) == "true":
+        yield os.environ.get(HOST_VARIABLE, "")
+        return
+    arguments = ["--target", target or f"http://127.0.0.1:{runserver_port(sys.argv)}"]
+    for name in queues:
+        arguments += ["--queue", name]
+    for option, value in (
+        ("--queue-yaml", queue_yaml),
+        ("--data", data),
+        ("--chaos", chaos),
+        ("--project", project),
+    ):
+        if value is not None:
+            arguments += [option, str(value)]
+    if not rate_limits:
+        arguments.append("--no-rate-limits")
+    if quiet:
+        arguments.append("--quiet")
+    running, address = _start(port, arguments, project)
+    try:
+        yield address
+    finally:
+        _stop(running)
+
+
+def start_emulators(
+    persist_data: bool = False,
+    project_id: str | None = None,
+    emulators: Sequence[str] = ("tasks",),
+    tasks_port: int | None = None,
+    task_target_port: int | None = None,
+    task_queue_yaml: str | None = None,
+    autodetect_task_port: bool = True,
+) -> None:
+    """djangae's way to start it, for scripts without a `with`; see `emulator`.
+
+    Only "tasks" can be asked for: Google's own emulators cover Datastore and Storage.
+    With `persist_data` queued tasks are kept in `.cloudtask/tasks.sqlite3`.
+    """
+    if list(emulators) != ["tasks"]:
+        raise ValueError(f'Only the emulator "tasks" is started here, not {emulators}.')
+    if os.environ.get(_RELOADED) == "true" or "tasks" in _running:
+        return
+    argv = sys.argv if autodetect_task_port else []
+    target_port = task_target_port or runserver_port(argv)
+    arguments = ["--target", f"http://127.0.0.1:{target_port}"]
+    if task_queue_yaml:
+        arguments += ["--queue-yaml", task_queue_yaml]
+    if project_id:
+        arguments += ["--project", project_id]
+    if persist_data:
+        DEFAULT_DATA.parent.mkdir(exist_ok=True)
+        arguments += ["--data", str(DEFAULT_DATA)]
+    _running["tasks"], _ = _start(tasks_port, arguments, project_id)
+
+
+def stop_emulators(emulators: Sequence[str] | None = None) -> None:
+    """End what `start_emulators` started; nothing is an error."""
+    for name in list(_running):
+        if emulators is None or name in emulators:
+            _stop(_running.pop(name))
+
+
+def runserver_port(argv: Sequence[str]) -> int:
+    """The port that `manage.py runserver ...` will use; 8000 for other commands."""
+    if "runserver" not in argv[1:2]:
+        return 8000
+    for argument in argv[2:]:
+        match = re.fullmatch(r"(?:[^-].*:)?(\d+)", argument)
+        if match is not None:
+            return int(match[1])
+    return 8000
+
+
+def _start(
+    port: int | None, arguments: list[str], project: str | None
+) -> tuple[_Running, str]:
+    chosen = _free_port() if port is None else port
+    with tempfile.TemporaryDirectory() as folder:
+        announcement = Path(folder) / "ready.json"
+        process = subprocess.Popen(  # noqa: S603 - this Python, options from manage.py
+            [
+                *_program(),
+                *arguments,
+                f"--port={chosen}",
+                "--http-port=0",
+                f"--announce={announcement}",
+                "--until-stdin-closes",
+            ],
+            stdin=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": _python_path()},
+        )
+        running = _Running(process)
+        try:
+            address = str(_announced(process, announcement)["address"])
+        except BaseException:
+            _stop(running)
+            raise
+    running.environment[HOST_VARIABLE] = os.environ.get(HOST_VARIABLE)
+    os.environ[HOST_VARIABLE] = address
+    if PROJECT_VARIABLE not in os.environ:
+        running.environment[PROJECT_VARIABLE] = None
+        os.environ[PROJECT_VARIABLE] = project or "local"
+    return running, address
+
+
+def _program() -> list[str]:
+    """With settings the management command, which knows the project's queues."""
+    if os.environ.get("DJANGO_SETTINGS_MODULE"):
+        return [sys.executable, "-m", "django", "cloudtask_emulator"]
+    return [sys.executable, "-m", "cloudtask.emulator"]
+
+
+def _python_path() -> str:
+    """The directory of manage.py is on our path, but not on that of `-m django`."""
+    return os.pathsep.join(path for path in sys.path if path)
+
+
+def _free_port() -> int:
+    for port in range(DEFAULT_PORT, DEFAULT_PORT + 100):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
+    return 0
+
+
+def _announced(process: subprocess.Popen[bytes], path: Path) -> dict[str, str]:
+    give_up = time.monotonic() + _START_TIMEOUT
+    while time.monotonic() < give_up:
+        if path.exists():
+            facts: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+            return facts
+        if process.poll() is not None:
+            raise RuntimeError(
+                f"The Cloud Tasks emulator ended with status {process.returncode}; "
+                "what it wrote says why."
+            )
+        time.sleep(0.02)
+    raise RuntimeError(
+        f"The Cloud Tasks emulator did not start in {_START_TIMEOUT:g} s."
+    )
+
+
+def _stop(running: _Running) -> None:
+    for name, value in running.environment.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    process = running.process
+    if process.stdin is not None:
+        process.stdin.close()
+    try:
+        process.wait(_STOP_TIMEOUT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
