@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import (
     Any,
@@ -132,7 +132,10 @@ class Deferrable(Generic[P, R]):
     def using(self, **options: Unpack[UsingOptions]) -> TaskWithOptions[P, R]:
         """The same with other options; raises TypeError for an unknown one."""
         definition, before, subject = self._parts()
-        return TaskWithOptions(definition, before.updated(options), subject)
+        after = before.updated(options)
+        if "backoff" in options:
+            after = replace(after, carries_backoff=callable(after.backoff))
+        return TaskWithOptions(definition, after, subject)
 
 
 class TaskWithOptions(Deferrable[P, R]):
@@ -154,7 +157,7 @@ class TaskWithOptions(Deferrable[P, R]):
         return f"<{self.definition.path} with options>"
 
 
-class BoundTask(wrapt.BoundFunctionWrapper, Deferrable[P, R]):  # type: ignore[misc]
+class BoundTask(wrapt.BoundFunctionWrapper, Deferrable[P, R]):  # type: ignore[type-arg]
     """A task as a method of an instance or a class."""
 
     def _parts(self) -> tuple[Definition, Options, tuple[Any, ...]]:
@@ -169,7 +172,7 @@ class BoundTask(wrapt.BoundFunctionWrapper, Deferrable[P, R]):  # type: ignore[m
         return result
 
 
-class Task(wrapt.FunctionWrapper, Deferrable[P, R]):  # type: ignore[misc]
+class Task(wrapt.FunctionWrapper, Deferrable[P, R]):  # type: ignore[type-arg]
     """A function that may run later; called plainly, it runs now."""
 
     __bound_function_wrapper__ = BoundTask
@@ -197,7 +200,7 @@ class Task(wrapt.FunctionWrapper, Deferrable[P, R]):  # type: ignore[misc]
         result: R = super().__call__(*args, **kwargs)
         return result
 
-    @overload
+    @overload  # type: ignore[override]
     def __get__(self, instance: None, owner: type | None = None) -> Task[P, R]: ...
     @overload
     def __get__(
@@ -235,7 +238,10 @@ codec.register(Task, "task", encode=lambda task: task.path, decode=find_task)
 
 
 def _call_now(
-    wrapped: Callable[..., R], instance: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    wrapped: Callable[..., R],
+    instance: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> R:
     return wrapped(*args, **kwargs)
 

@@ -70,7 +70,7 @@ class UnsupportedValue(PayloadError, TypeError):
 
 
 class BadSignature(PayloadError):
-    """The body was not sealed with a key of this project, or was altered, or expired."""
+    """The body was not sealed with a key of this project, was altered, or expired."""
 
 
 class PayloadLost(PayloadError):

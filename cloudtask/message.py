@@ -13,6 +13,7 @@ from django.utils.timezone import is_naive
 if TYPE_CHECKING:
     from cloudtask.context import TaskContext
 
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for a misspelt name: the closest known one, else all of them."""
     names = sorted(known)
@@ -53,10 +54,11 @@ class Backoff:
     def delay(self, retry: int) -> timedelta:
         """The wait before retry number `retry`, counted from 1."""
         step = self.min * 2 ** min(retry - 1, self.doublings, 64)
-        linear = max(0, retry - 1 - self.doublings) * self.min * 2 ** min(
-            self.doublings, 64
+        linear = (
+            max(0, retry - 1 - self.doublings) * self.min * 2 ** min(self.doublings, 64)
         )
-        return min(step + linear, self.max)
+        delay: timedelta = min(step + linear, self.max)
+        return delay
 
 
 BackoffFunction = Callable[[BaseException, "TaskContext"], "float | timedelta | None"]
@@ -67,7 +69,11 @@ DURATIONS = ("countdown", "timeout")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How a task is enqueued and run; the names that `@task` and `.using` take."""
+    """How a task is enqueued and run; the names that `@task` and `.using` take.
+
+    A backoff function of `@task` stays with the task; one of `.using` travels, by its
+    import path, which `carries_backoff` tells.
+    """
 
     queue: str = "default"
     small: bool = False
@@ -87,6 +93,7 @@ class Options:
     instance: str | None = None
     url: str | None = None
     headers: Mapping[str, str] | None = None
+    carries_backoff: bool = False
     travelling: Mapping[str, Any] = field(
         init=False, repr=False, compare=False, default_factory=dict
     )
@@ -117,7 +124,9 @@ class Options:
         return replace(self, **given)
 
 
-OPTION_NAMES = tuple(f.name for f in fields(Options) if f.init)
+OPTION_NAMES = tuple(
+    f.name for f in fields(Options) if f.init and f.name != "carries_backoff"
+)
 # What the handler or a successor of the message needs; the rest is used up when the
 # message is made.
 TRAVELLING = (
@@ -182,11 +191,15 @@ def _travelling(options: Options) -> dict[str, Any]:
         if isinstance(value, timedelta):
             value = value.total_seconds()
         elif isinstance(value, Backoff):
-            value = [value.min.total_seconds(), value.max.total_seconds(), value.doublings]
+            value = [
+                value.min.total_seconds(),
+                value.max.total_seconds(),
+                value.doublings,
+            ]
         elif isinstance(value, Mapping):
             value = dict(value)
-        elif callable(value):
-            continue  # a backoff function stays with the task's definition
+        elif callable(value) and not options.carries_backoff:
+            continue
         wire[name] = value
     return wire
 
@@ -196,12 +209,13 @@ def options_from_wire(wire: Mapping[str, Any], queue: str) -> Options:
     given = {name: value for name, value in wire.items() if name in TRAVELLING}
     if isinstance(given.get("backoff"), list):
         given["backoff"] = Backoff(*given["backoff"])
-    return Options(queue=queue, **given)
+    carries_backoff = callable(given.get("backoff"))
+    return Options(queue=queue, carries_backoff=carries_backoff, **given)
 
 
 @dataclass(frozen=True, slots=True)
 class Enqueued:
-    """The receipt of `defer()`: the id of the call, its Cloud Tasks task id, its queue."""
+    """The receipt of `defer()`: the call's id, its Cloud Tasks task id, its queue."""
 
     id: str
     name: str
@@ -214,9 +228,9 @@ class Message:
 
     `payload` is the encoded call; it is empty while the call rests in a store, under
     the key `stored`, with the SHA-256 `digest`. `outboxed` tells that an outbox row of
-    the same key was made in `options.database`. `created` and `eta` are unix seconds. `attempts` counts the
-    attempts of the messages that this one succeeds (`Retry`), and `sequence` those
-    messages themselves. `unique` is the key of which one message may wait.
+    the same key was made in `options.database`. `created` and `eta` are unix seconds.
+    `attempts` counts the attempts of the messages that this one succeeds (`Retry`), and
+    `sequence` those messages themselves. `unique` is the key of which one may wait.
     """
 
     id: str

@@ -16,11 +16,18 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from django.db import InterfaceError, OperationalError, connections, transaction
+from django.db import (
+    DatabaseError,
+    InterfaceError,
+    OperationalError,
+    connections,
+    router,
+    transaction,
+)
 from django.db.models import F, QuerySet
 from django.db.models.functions import Now
 
-from cloudtask import envelope, failpoints
+from cloudtask import conf, envelope, failpoints
 from cloudtask.exceptions import (
     CloudTaskError,
     DuplicateTask,
@@ -41,6 +48,7 @@ HEAD_START = timedelta(seconds=15)  # for the process that made the row to send 
 LEASE = timedelta(seconds=120)  # for a relay to send what it has taken
 BATCH = 100  # rows that a relay takes at once
 PARK_AFTER = 8  # refusals that may pass, such as a queue just created
+PIGGYBACK_EVERY = 30.0  # seconds between two looks of one process at its outbox
 LONGEST_PAUSE = 600  # seconds between two tries of a row
 
 
@@ -114,6 +122,7 @@ class RelayAfterCommit(AfterCommit):
         for error in filter(None, errors):
             logger.warning("A message stays in the outbox: %s", error)
         _rows(self.alias).filter(key__in=sent).delete()
+        piggyback.ride(self.alias)
 
 
 def send_on_commit(messages: Sequence[Message], alias: str) -> None:
@@ -164,6 +173,27 @@ def forget(message: Message) -> None:
         _rows(message.options.database).filter(key=message.key).delete()
 
 
+class _Piggyback:
+    """A small relay beside an enqueue, now and then: what a dead process left behind is
+    sent even where no relay is scheduled."""
+
+    def __init__(self) -> None:
+        self.next: dict[str, float] = {}
+
+    def ride(self, alias: str) -> None:
+        now = time.monotonic()
+        if conf.in_tests() or now < self.next.setdefault(alias, now + PIGGYBACK_EVERY):
+            return
+        self.next[alias] = now + PIGGYBACK_EVERY
+        try:
+            relay(alias, limit=20, seconds=2.0)
+        except DatabaseError:
+            logger.exception("The outbox of %r was not relayed.", alias)
+
+
+piggyback = _Piggyback()
+
+
 @dataclass(frozen=True, slots=True)
 class RelayReport:
     """What one relay did: rows sent, put off until later, and parked."""
@@ -198,6 +228,35 @@ def relay(
         limit -= len(rows)
         report += _send_rows(alias, rows)
     return report
+
+
+def aliases() -> list[str]:
+    """The databases that may have an outbox, by the routers of the project."""
+    from cloudtask.models import OutboxMessage
+
+    return [
+        alias
+        for alias in connections
+        if router.allow_migrate_model(alias, OutboxMessage)
+    ]
+
+
+def parked(alias: str, limit: int = 100) -> list[OutboxMessage]:
+    """Rows that can't be sent as they are, oldest first; `error` says why."""
+    from cloudtask.models import OutboxMessage
+
+    rows = _rows(alias).filter(state=OutboxMessage.State.PARKED)
+    return list(rows.order_by("created_at")[:limit])
+
+
+def release(alias: str, keys: Sequence[str] | None = None) -> int:
+    """Let relays try parked rows again, all or those of `keys`; how many."""
+    from cloudtask.models import OutboxMessage
+
+    rows = _rows(alias).filter(state=OutboxMessage.State.PARKED)
+    if keys is not None:
+        rows = rows.filter(key__in=keys)
+    return rows.update(state=OutboxMessage.State.WAITING, due_at=Now(), attempts=0)
 
 
 def _claim(alias: str, count: int) -> list[OutboxMessage]:

@@ -34,9 +34,7 @@ class Definition:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "signature", inspect.signature(self.function))
-        object.__setattr__(
-            self, "is_async", inspect.iscoroutinefunction(self.function)
-        )
+        object.__setattr__(self, "is_async", inspect.iscoroutinefunction(self.function))
 
     @property
     def has_subject(self) -> bool:
@@ -119,7 +117,7 @@ def _import_module_of(path: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A saved model instance as the subject of a method: looked up again when it runs."""
+    """A saved model instance as the subject of a method: read again when it runs."""
 
     model: type[Any]
     pk: Any

@@ -47,7 +47,7 @@ from cloudtask.stores import AlreadyDone, payloads, store
 logger = logging.getLogger("cloudtask")
 
 KILLED = (
-    "It was not run again: attempts beyond its last one neither returned nor raised, so "
+    "It was not run again: attempts beyond its last one neither returned nor raised; "
     "they were killed, or ran into their deadline."
 )
 
@@ -78,7 +78,7 @@ def enqueue_many(
     options: Options,
     calls: Sequence[tuple[tuple[Any, ...], dict[str, Any]]],
 ) -> list[Enqueued]:
-    """As `enqueue` for many calls of one task; nothing is sent unless all can travel."""
+    """As `enqueue` for many calls of a task; nothing is sent unless all can travel."""
     messages = [make_message(definition, options, *call) for call in calls]
     if options.unique:
         return [_enqueue_unique(message) for message in messages]
@@ -187,7 +187,9 @@ class Attempt:
 
     @property
     def is_failure(self) -> bool:
-        return self.error is not None and not isinstance(self.error, Retry | AlreadyDone)
+        return self.error is not None and not isinstance(
+            self.error, Retry | AlreadyDone
+        )
 
     @property
     def is_last(self) -> bool:
@@ -293,7 +295,10 @@ def _arguments(
 
 
 def _called(
-    message: Message, definition: Definition, args: tuple[Any, ...], kwargs: dict[str, Any]
+    message: Message,
+    definition: Definition,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> Any:
     function = definition.function
     if definition.is_async:
@@ -366,7 +371,9 @@ def _again(attempt: Attempt, delay: timedelta) -> Result:
     if attempt.context.is_last_attempt and attempt.error is not None:
         return _exhausted(attempt, attempt.error)
     successor = attempt.message.successor(
-        now=time.time(), delay=max(delay, timedelta(0)), attempts=attempt.context.attempt
+        now=time.time(),
+        delay=max(delay, timedelta(0)),
+        attempts=attempt.context.attempt,
     )
     failpoints.reached("execute.before_successor")
     outbox.send([successor])

@@ -19,7 +19,9 @@ from cloudtask import codec
 from cloudtask.message import Enqueued, Message, Options
 from cloudtask.registry import Definition
 
-PATIENCE = timedelta(hours=24)  # after its eta, a message that never started counts as gone
+PATIENCE = timedelta(
+    hours=24
+)  # after its eta, a message that never started counts as gone
 
 
 def key_of(
@@ -61,7 +63,7 @@ def claim(message: Message) -> Enqueued | None:
     while True:
         try:
             with transaction.atomic(using=message.options.database):
-                rows.create(key=message.unique, **values)
+                rows.create(key=str(message.unique), **values)
             return None
         except IntegrityError:
             taken = rows.filter(key=message.unique)
@@ -80,3 +82,12 @@ def release(message: Message) -> None:
         return
     rows = UniqueKey.objects.using(message.options.database)
     rows.filter(key=message.unique, message=message.id).delete()
+
+
+def prune(alias: str, limit: int = 10_000) -> int:
+    """Forget keys whose message never started in its time; how many."""
+    from cloudtask.models import UniqueKey
+
+    rows = UniqueKey.objects.using(alias)
+    keys = list(rows.filter(expires_at__lt=Now()).values_list("pk", flat=True)[:limit])
+    return rows.filter(pk__in=keys).delete()[0]

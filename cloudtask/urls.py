@@ -7,4 +7,5 @@ from cloudtask import views
 app_name = "cloudtask"
 urlpatterns = [
     path("run/<str:task>", views.run, name="run"),
+    path("relay/", views.relay, name="relay"),
 ]

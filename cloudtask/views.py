@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import logging
 import time
 
@@ -9,7 +10,7 @@ from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
-from cloudtask import conf, envelope, runtime
+from cloudtask import conf, envelope, outbox, runtime
 from cloudtask.deliveries import delivery_of
 from cloudtask.envelope import NotAnEnvelope
 from cloudtask.exceptions import (
@@ -20,7 +21,9 @@ from cloudtask.exceptions import (
     UntrustedRequest,
 )
 from cloudtask.message import Message
-from cloudtask.targets import target
+from cloudtask.targets import AppEngineTarget, on_app_engine, target
+
+RELAY_SECONDS = 25.0  # a database; Cloud Scheduler waits three minutes by default
 
 logger = logging.getLogger("cloudtask")
 security = logging.getLogger("django.security.cloudtask")
@@ -56,6 +59,46 @@ def run(request: HttpRequest, task: str) -> HttpResponse:
         logger.error("Task %s (%s) is not settled: %s", task, message.id, error)
         return _answer(500, "not settled")
     return _answer(200 if result.outcome.is_settled else 500, result.outcome.value)
+
+
+@csrf_exempt
+@transaction.non_atomic_requests
+def relay(request: HttpRequest) -> HttpResponse:
+    """Send what waits in the outboxes: for Cloud Scheduler, App Engine's cron, or cron.
+
+    200 with the counts; 403 for strangers; 500 when a database can't be reached.
+    """
+    if request.method not in ("GET", "POST"):
+        return _answer(405, "GET or POST")
+    if not _may_relay(request):
+        security.error("A request to relay the outbox was refused.")
+        return _answer(403, "untrusted")
+    report = sum(
+        (outbox.relay(alias, seconds=RELAY_SECONDS) for alias in outbox.aliases()),
+        outbox.RelayReport(),
+    )
+    return _answer(
+        200,
+        f"{report.sent} sent, {report.postponed} postponed, {report.parked} parked",
+    )
+
+
+def _may_relay(request: HttpRequest) -> bool:
+    """Cloud Scheduler shows the target's token, App Engine's cron a header that App
+    Engine strips from strangers, any other cron the token of RELAY_TOKEN."""
+    token = conf.settings().relay_token
+    given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+    if token and hmac.compare_digest(token.encode(), given.encode()):
+        return True
+    if on_app_engine() and request.headers.get("X-Appengine-Cron") == "true":
+        return True
+    if isinstance(target(), AppEngineTarget) and not on_app_engine():
+        return False
+    try:
+        target().verify(request)
+    except UntrustedRequest:
+        return False
+    return True
 
 
 def _message_of(request: HttpRequest, task: str) -> Message:

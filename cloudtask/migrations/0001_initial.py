@@ -6,88 +6,159 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Execution',
+            name="Execution",
             fields=[
-                ('id', models.CharField(max_length=80, primary_key=True, serialize=False)),
-                ('task', models.CharField(max_length=500)),
-                ('ran_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), db_index=True)),
+                (
+                    "id",
+                    models.CharField(max_length=80, primary_key=True, serialize=False),
+                ),
+                ("task", models.CharField(max_length=500)),
+                (
+                    "ran_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(),
+                        db_index=True,
+                    ),
+                ),
             ],
         ),
         migrations.CreateModel(
-            name='FailedTask',
+            name="FailedTask",
             fields=[
-                ('key', models.CharField(max_length=80, primary_key=True, serialize=False)),
-                ('task', models.CharField(db_index=True, max_length=500)),
-                ('queue', models.CharField(max_length=100)),
-                ('name', models.CharField(max_length=500)),
-                ('envelope', models.BinaryField()),
-                ('arguments', models.TextField(blank=True)),
-                ('error', models.TextField()),
-                ('traceback', models.TextField()),
-                ('attempts', models.PositiveIntegerField()),
-                ('enqueued_at', models.DateTimeField()),
-                ('failed_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), db_index=True)),
+                (
+                    "key",
+                    models.CharField(max_length=80, primary_key=True, serialize=False),
+                ),
+                ("task", models.CharField(db_index=True, max_length=500)),
+                ("queue", models.CharField(max_length=100)),
+                ("name", models.CharField(max_length=500)),
+                ("envelope", models.BinaryField()),
+                ("arguments", models.TextField(blank=True)),
+                ("error", models.TextField()),
+                ("traceback", models.TextField()),
+                ("attempts", models.PositiveIntegerField()),
+                ("enqueued_at", models.DateTimeField()),
+                (
+                    "failed_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(),
+                        db_index=True,
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'failed task',
+                "verbose_name": "failed task",
             },
         ),
         migrations.CreateModel(
-            name='Payload',
+            name="Payload",
             fields=[
-                ('key', models.CharField(max_length=80, primary_key=True, serialize=False)),
-                ('size', models.PositiveBigIntegerField()),
-                ('saved_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), db_index=True)),
-                ('is_done', models.BooleanField(default=False)),
+                (
+                    "key",
+                    models.CharField(max_length=80, primary_key=True, serialize=False),
+                ),
+                ("size", models.PositiveBigIntegerField()),
+                (
+                    "saved_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(),
+                        db_index=True,
+                    ),
+                ),
+                ("is_done", models.BooleanField(default=False)),
             ],
         ),
         migrations.CreateModel(
-            name='UniqueKey',
+            name="UniqueKey",
             fields=[
-                ('key', models.CharField(max_length=64, primary_key=True, serialize=False)),
-                ('task', models.CharField(max_length=500)),
-                ('message', models.CharField(max_length=80)),
-                ('name', models.CharField(max_length=500)),
-                ('queue', models.CharField(max_length=100)),
-                ('expires_at', models.DateTimeField(db_index=True)),
+                (
+                    "key",
+                    models.CharField(max_length=64, primary_key=True, serialize=False),
+                ),
+                ("task", models.CharField(max_length=500)),
+                ("message", models.CharField(max_length=80)),
+                ("name", models.CharField(max_length=500)),
+                ("queue", models.CharField(max_length=100)),
+                ("expires_at", models.DateTimeField(db_index=True)),
             ],
         ),
         migrations.CreateModel(
-            name='OutboxMessage',
+            name="OutboxMessage",
             fields=[
-                ('key', models.CharField(max_length=80, primary_key=True, serialize=False)),
-                ('task', models.CharField(max_length=500)),
-                ('queue', models.CharField(max_length=100)),
-                ('envelope', models.BinaryField()),
-                ('state', models.CharField(choices=[('waiting', 'Waiting'), ('parked', 'Parked')], default='waiting', max_length=10)),
-                ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('due_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
-                ('attempts', models.PositiveIntegerField(default=0)),
-                ('error', models.TextField(blank=True, default='')),
+                (
+                    "key",
+                    models.CharField(max_length=80, primary_key=True, serialize=False),
+                ),
+                ("task", models.CharField(max_length=500)),
+                ("queue", models.CharField(max_length=100)),
+                ("envelope", models.BinaryField()),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[("waiting", "Waiting"), ("parked", "Parked")],
+                        default="waiting",
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now()
+                    ),
+                ),
+                (
+                    "due_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now()
+                    ),
+                ),
+                ("attempts", models.PositiveIntegerField(default=0)),
+                ("error", models.TextField(blank=True, default="")),
             ],
             options={
-                'verbose_name': 'outbox message',
-                'indexes': [models.Index(fields=['state', 'due_at'], name='cloudtask_outbox_due')],
+                "verbose_name": "outbox message",
+                "indexes": [
+                    models.Index(
+                        fields=["state", "due_at"], name="cloudtask_outbox_due"
+                    )
+                ],
             },
         ),
         migrations.CreateModel(
-            name='PayloadChunk',
+            name="PayloadChunk",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('index', models.PositiveIntegerField()),
-                ('data', models.BinaryField()),
-                ('payload', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='chunks', to='cloudtask.payload')),
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True,
+                        primary_key=True,
+                        serialize=False,
+                        verbose_name="ID",
+                    ),
+                ),
+                ("index", models.PositiveIntegerField()),
+                ("data", models.BinaryField()),
+                (
+                    "payload",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="chunks",
+                        to="cloudtask.payload",
+                    ),
+                ),
             ],
             options={
-                'constraints': [models.UniqueConstraint(fields=('payload', 'index'), name='cloudtask_payload_chunk')],
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("payload", "index"), name="cloudtask_payload_chunk"
+                    )
+                ],
             },
         ),
     ]

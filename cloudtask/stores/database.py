@@ -123,12 +123,16 @@ class DatabaseStore:
         from cloudtask.models import FailedTask
 
         with self._reachable(f"Deleting failed task {key}"):
-            return bool(FailedTask.objects.using(self.alias).filter(key=key).delete()[0])
+            return bool(
+                FailedTask.objects.using(self.alias).filter(key=key).delete()[0]
+            )
 
     def old_failed(self, older_than: timedelta, limit: int) -> list[str]:
         from cloudtask.models import FailedTask
 
-        old = FailedTask.objects.using(self.alias).filter(failed_at__lt=Now() - older_than)
+        old = FailedTask.objects.using(self.alias).filter(
+            failed_at__lt=Now() - older_than
+        )
         with self._reachable("Listing old failed tasks"):
             return list(old.values_list("key", flat=True)[:limit])
 

@@ -1,0 +1,82 @@
+"""manage.py cloudtask_failed: list, show, retry and discard failed tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from cloudtask import failures
+from cloudtask.exceptions import CloudTaskError
+from cloudtask.stores import FailedCall, store
+
+
+class Command(BaseCommand):
+    help = "List, show, retry and discard tasks that will not be tried again."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        verbs = parser.add_subparsers(dest="verb", required=True)
+        listing = verbs.add_parser("list", help="the latest, newest first")
+        listing.add_argument("--task", help="only those of this task")
+        listing.add_argument("--limit", type=int, default=50)
+        verbs.add_parser("show", help="one, with arguments and traceback").add_argument(
+            "keys", nargs="+", metavar="KEY"
+        )
+        for verb, what in (
+            ("retry", "enqueue again"),
+            ("discard", "forget, with the payload"),
+        ):
+            chosen = verbs.add_parser(verb, help=what)
+            chosen.add_argument("keys", nargs="*", metavar="KEY")
+            chosen.add_argument("--task", help="all those of this task")
+            chosen.add_argument("--all", action="store_true", help="every failed task")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        verb: Callable[[dict[str, Any]], None] = getattr(self, "_" + options["verb"])
+        verb(options)
+
+    def _list(self, options: dict[str, Any]) -> None:
+        for failed in store().list_failed(task=options["task"], limit=options["limit"]):
+            self.stdout.write(
+                f"{failed.key}  {_moment(failed)}  {failed.task} on {failed.queue}, "
+                f"{failed.attempts} attempts: {failed.error.splitlines()[0]}"
+            )
+
+    def _show(self, options: dict[str, Any]) -> None:
+        for key in options["keys"]:
+            failed = store().load_failed(key)
+            if failed is None:
+                raise CommandError(f"There is no failed task {key!r}.")
+            self.stdout.write(
+                f"{failed.key}\n  task: {failed.task}\n  queue: {failed.queue}\n"
+                f"  name: {failed.name}\n  attempts: {failed.attempts}\n"
+                f"  enqueued: {failed.enqueued_at}\n  failed: {_moment(failed)}\n"
+                f"  arguments: {failed.arguments}\n\n{failed.traceback}"
+            )
+
+    def _retry(self, options: dict[str, Any]) -> None:
+        for key in self._chosen(options):
+            try:
+                message = failures.retry(key)
+            except CloudTaskError as error:
+                raise CommandError(str(error)) from error
+            self.stdout.write(f"{key}: enqueued again as {message.name}")
+
+    def _discard(self, options: dict[str, Any]) -> None:
+        for key in self._chosen(options):
+            if not failures.discard(key):
+                raise CommandError(f"There is no failed task {key!r}.")
+            self.stdout.write(f"{key}: discarded")
+
+    def _chosen(self, options: dict[str, Any]) -> list[str]:
+        if options["keys"]:
+            return list(options["keys"])
+        if not options["task"] and not options["all"]:
+            raise CommandError("Name keys, or give --task PATH or --all.")
+        failed = store().list_failed(task=options["task"], limit=10_000)
+        return [one.key for one in failed]
+
+
+def _moment(failed: FailedCall) -> str:
+    return f"{failed.failed_at:%Y-%m-%d %H:%M:%S}" if failed.failed_at else "?"

@@ -1,0 +1,45 @@
+"""manage.py cloudtask_prune: remove what nothing will ask for again."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from cloudtask import conf, executions, failures, outbox, uniqueness
+from cloudtask.stores import store
+
+
+class Command(BaseCommand):
+    help = (
+        "Remove failed tasks older than CLOUDTASK['KEEP_FAILED'], payloads that "
+        "nothing refers to, and records of tasks that can't be delivered again."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--failed-older-than",
+            type=float,
+            metavar="DAYS",
+            help="age of failed tasks to remove (default: CLOUDTASK['KEEP_FAILED'])",
+        )
+        parser.add_argument("--limit", type=int, default=10_000, help="rows of a kind")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        settings, limit = conf.settings(), options["limit"]
+        keep_failed = settings.keep_failed
+        if options["failed_older_than"] is not None:
+            keep_failed = timedelta(days=options["failed_older_than"])
+        failed = failures.prune(keep_failed, limit)
+        # A payload may belong to a message in flight or to a failed task.
+        unneeded = settings.max_age + settings.keep_failed
+        payloads = store().prune_payloads(unneeded, limit)
+        executed = unique = 0
+        for alias in outbox.aliases():
+            executed += executions.prune(alias, settings.max_age, limit)
+            unique += uniqueness.prune(alias, limit)
+        self.stdout.write(
+            f"removed {failed} failed tasks, {payloads} payloads, {executed} execution "
+            f"records, {unique} unique keys"
+        )
