@@ -26,6 +26,12 @@ families: list[Callable[[type], Packer | None]] = []
 
 # Kinds that import django.db.models.
 _DJANGO_KINDS = ("expressions", "instances", "querysets")
+DJANGO_TAGS = frozenset(
+    {
+        *("expression", "field", "graph", "instance", "instances", "met", "model"),
+        *("node", "prefetch", "prepared", "q", "queryset", "relation"),
+    }
+)
 _PLAIN = (type(None), bool, int, float, str, list, dict)
 
 
@@ -52,7 +58,9 @@ def register(
     if type in _PLAIN:
         raise ValueError(f"{type.__name__} is plain JSON; it can't be registered.")
     taken = _registered.get(tag)
-    if taken not in (None, type) or (taken is None and _is_built_in(tag)):
+    if taken is None and (tag in decoders or tag in DJANGO_TAGS):
+        taken = object  # by the codec itself
+    if taken not in (None, type):
         raise ValueError(f"The codec's tag {tag!r} is taken; choose another.")
 
     def pack(value: T, packing: Packing) -> Any:
@@ -67,10 +75,6 @@ def register(
 _registered: dict[str, type] = {}
 
 
-def _is_built_in(tag: str) -> bool:
-    return decoder_for(tag) is not None
-
-
 @lru_cache(maxsize=1024)
 def packer_for(kind: type) -> Packer | None:
     """The packer of a type, also one found by what the type derives from."""
@@ -82,7 +86,7 @@ def packer_for(kind: type) -> Packer | None:
 
 
 def decoder_for(tag: str) -> Decoder | None:
-    if tag not in decoders:
+    if tag in DJANGO_TAGS:
         load_django_kinds()
     return decoders.get(tag)
 

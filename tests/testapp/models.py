@@ -18,3 +18,68 @@ class Book(models.Model):
 
     def __str__(self) -> str:
         return self.title
+
+
+class Genre(models.TextChoices):
+    FICTION = "fiction", "Fiction"
+    SCIENCE = "science", "Science"
+
+
+class NovelQuerySet(models.QuerySet):
+    def long(self) -> "NovelQuerySet":
+        return self.filter(pages__gt=500)
+
+
+class Novel(Book):
+    """A table of its own beside its parent's."""
+
+    genre = models.CharField(max_length=20, choices=Genre, default=Genre.FICTION)
+
+    objects = NovelQuerySet.as_manager()
+
+
+class Thriller(Novel):
+    class Meta:
+        proxy = True
+
+
+class Spot:
+    """A value that no codec knows: only its field can write and read it."""
+
+    def __init__(self, x: int, y: int) -> None:
+        self.x, self.y = x, y
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Spot) and (self.x, self.y) == (other.x, other.y)
+
+    def __hash__(self) -> int:
+        return hash((self.x, self.y))
+
+
+class SpotField(models.CharField):
+    def from_db_value(self, value, expression, connection):
+        return self.to_python(value)
+
+    def to_python(self, value):
+        return Spot(*map(int, value.split(","))) if isinstance(value, str) else value
+
+    def get_prep_value(self, value):
+        return f"{value.x},{value.y}" if isinstance(value, Spot) else value
+
+
+class Cover(models.Model):
+    book = models.OneToOneField(Book, models.CASCADE, related_name="cover")
+    image = models.FileField(upload_to="covers")
+    thumbnail = models.BinaryField(default=b"")
+    focus = SpotField(max_length=20, default="0,0")
+
+    def __str__(self) -> str:
+        return self.image.name
+
+
+class Label(models.Model):
+    name = models.CharField(max_length=50)
+    books = models.ManyToManyField(Book, related_name="labels")
+
+    def __str__(self) -> str:
+        return self.name
