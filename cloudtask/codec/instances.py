@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.apps import apps
+from django.core.files import File
 from django.db.models import Field, FileField, Model
 from django.db.models.base import ModelBase, ModelState
 
@@ -56,8 +57,8 @@ def snapshot(value: Model, packing: Packing) -> list[Any]:
 
 def _pack_field(field: Field[Any, Any], value: Any, packing: Packing) -> Any:
     place = f".{field.attname}"
-    if isinstance(field, FileField) and hasattr(value, "_committed"):
-        return packing.part(_file_name(value), place)
+    if isinstance(field, FileField) and isinstance(value, File):
+        value = _file_name(value, place)
     try:
         return packing.part(value, place)
     except Refusal:
@@ -67,11 +68,11 @@ def _pack_field(field: Field[Any, Any], value: Any, packing: Packing) -> Any:
         return {"$": ["prepared", packing.part(prepared, place)]}
 
 
-def _file_name(file: Any) -> str | None:
-    if not file._committed and file:
-        raise Refusal(
-            type(file), "Its content is not saved yet: save the instance first."
-        )
+def _file_name(file: Any, place: str) -> str | None:
+    if file and not getattr(file, "_committed", False):
+        refusal = Refusal(type(file), "It is not stored yet: save the instance first.")
+        refusal.places.append(place)
+        raise refusal
     name: str | None = file.name
     return name
 

@@ -12,7 +12,7 @@ import math
 from typing import Any
 
 from cloudtask.codec.refusals import REGISTER, Refusal, key_place, unsupported
-from cloudtask.codec.registry import Packer, packer_for, packers
+from cloudtask.codec.registry import Packer, leaves, packer_for, packers
 from cloudtask.exceptions import UnsupportedValue
 
 MAX_DEPTH = 100
@@ -37,7 +37,7 @@ class Packing:
         packer: Packer | None = packers.get(kind) or packer_for(kind)
         if packer is None:
             raise unsupported(kind)
-        if self.depth >= MAX_DEPTH:
+        if self.depth >= MAX_DEPTH and kind not in leaves:
             raise Refusal(kind, _TOO_DEEP)
         self.depth += 1
         try:
@@ -86,12 +86,14 @@ class Packing:
         try:
             for key, item in value.items():
                 if type(key) is not str or key == "$":
-                    return {"$": ["dict", self.pairs(value)]}
+                    break
                 packed[key] = item if type(item) in ATOMS else pack(item)
+            else:
+                return packed
         except Refusal as refusal:
             refusal.places.append(key_place(key))
             raise
-        return packed
+        return {"$": ["dict", self.pairs(value)]}
 
 
 _TOO_DEEP = (

@@ -20,6 +20,7 @@ Packer = Callable[[Any, "Packing"], Any]
 Decoder = Callable[[Any], Any]
 
 packers: dict[type, Packer] = {}
+leaves: set[type] = {int, float}  # with nothing inside: they add no level
 decoders: dict[str, Decoder] = {}
 # Asked in order about a type that has no packer of its own.
 families: list[Callable[[type], Packer | None]] = []
@@ -40,6 +41,7 @@ def plain_kind(
 ) -> None:
     """A kind whose `encode` gives plain JSON, with nothing inside to encode."""
     packers[kind] = lambda value, packing: {"$": [tag, encode(value)]}
+    leaves.add(kind)
     decoders[tag] = decode
 
 
