@@ -2,82 +2,150 @@
 
 from __future__ import annotations
 
+import json
+import logging
+import os
 import re
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from cloudtask.exceptions import UntrustedRequest
+
+logger = logging.getLogger("cloudtask")
 
 GOOGLE_ISSUERS = ("https://accounts.google.com", "accounts.google.com")
 GOOGLE_CERTS = "https://www.googleapis.com/oauth2/v1/certs"
 CERTS_PATH = "/oauth2/v1/certs"  # of another issuer: key id -> PEM
 CLOCK_SKEW = 10  # seconds by which two clocks may differ
 DEFAULT_LIFETIME = 300.0  # seconds, when the answer names none
+LONGEST_LIFETIME = 86_400.0  # seconds; Google changes its keys about once a day
+PAUSE = 10.0  # seconds between two fetches, whatever the tokens say
+GRACE = 3600.0  # seconds for which old certificates serve while none can be fetched
+TIMEOUT = 5.0  # seconds a fetch; deliveries wait for it
 
 
-class CachedCertificates:
-    """A google.auth transport request that remembers what it fetched.
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    until: float
+    pems: Mapping[str, str]
 
-    google-auth fetches the certificates for every token; they change about once a day
-    and say in Cache-Control how long they are good.
+
+class Certificates:
+    """The public certificates of token issuers, by address, as long as they are good.
+
+    They are fetched when their lifetime is over, and when a token names a key that is
+    not among them, since keys rotate; but never more often than every PAUSE seconds,
+    so that nobody can make each request a fetch.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.clock = clock
-        self.lock = threading.Lock()
-        self.kept: dict[str, tuple[float, Any]] = {}
-
-    def __call__(self, url: str, method: str = "GET", **kwargs: Any) -> Any:
-        with self.lock:
-            until, response = self.kept.get(url, (0.0, None))
-            if response is None or self.clock() >= until:
-                response = fetch(url, method, **kwargs)
-                if response.status == 200:
-                    lifetime = _lifetime(response.headers)
-                    self.kept[url] = (self.clock() + lifetime, response)
-            return response
+        self.clear()
 
     def clear(self) -> None:
-        self.kept.clear()
+        # A new lock: after a fork, the old one may be held by a thread that is gone.
+        self.lock = threading.Lock()
+        self.kept: dict[str, _Kept] = {}
+        self.tried: dict[str, float] = {}
+
+    def of(self, url: str, key_id: object) -> Mapping[str, str]:
+        """Key id to PEM; `key_id` is among them unless the issuer does not know it.
+
+        Raises UntrustedRequest when there are none to be had.
+        """
+        if kept := self._good(url, key_id):
+            return kept.pems
+        with self.lock:
+            if kept := self._good(url, key_id):
+                return kept.pems
+            self._fetch(url)
+            found = self.kept.get(url)
+        if found is None or self.clock() > found.until + GRACE:
+            raise UntrustedRequest("The certificates of the issuer can't be had.")
+        return found.pems
+
+    def _good(self, url: str, key_id: object) -> _Kept | None:
+        kept = self.kept.get(url)
+        if kept is None or self.clock() >= kept.until:
+            return None
+        return kept if key_id is None or key_id in kept.pems else None
+
+    def _fetch(self, url: str) -> None:
+        """Replace the certificates of `url`; what fails leaves the old ones."""
+        if self.clock() < self.tried.get(url, float("-inf")) + PAUSE:
+            return
+        self.tried[url] = self.clock()
+        try:
+            lifetime, pems = fetch(url)
+        except Exception as error:  # noqa: BLE001  no answer is as bad as a wrong one
+            logger.warning("Certificates could not be fetched from %s: %s", url, error)
+            return
+        self.kept[url] = _Kept(self.clock() + lifetime, pems)
 
 
-def fetch(url: str, method: str, **kwargs: Any) -> Any:
-    """One GET by google-auth's own transport."""
+def fetch(url: str) -> tuple[float, Mapping[str, str]]:
+    """The certificates at `url` and for how many seconds they are good."""
     from google.auth.transport.requests import Request
 
-    return Request()(url, method=method, **kwargs)
+    response = Request()(url, method="GET", timeout=TIMEOUT)
+    if response.status != 200:
+        raise ValueError(f"the answer was {response.status}")
+    pems = json.loads(response.data)
+    if not isinstance(pems, dict) or not all(isinstance(v, str) for v in pems.values()):
+        raise ValueError("the answer is no mapping of key ids to PEM")
+    return _lifetime(response.headers), pems
 
 
 def _lifetime(headers: Mapping[str, str]) -> float:
-    cache_control = {k.lower(): v for k, v in headers.items()}.get("cache-control", "")
-    match = re.search(r"max-age=(\d+)", cache_control)
-    return float(match[1]) if match else DEFAULT_LIFETIME
+    given = {name.lower(): value for name, value in headers.items()}
+    match = re.search(r"max-age=(\d+)", given.get("cache-control", ""))
+    if match is None:
+        return DEFAULT_LIFETIME
+    age = given.get("age", "")
+    lifetime = float(match[1]) - (float(age) if age.isdecimal() else 0.0)
+    return min(max(lifetime, PAUSE), LONGEST_LIFETIME)
 
 
-certificates = CachedCertificates()
+certificates = Certificates()
+os.register_at_fork(after_in_child=certificates.clear)
 
 
 def verified_claims(token: str, audience: str, issuer: str | None) -> Mapping[str, Any]:
-    """The claims of `token`, once signature, expiry, audience and issuer are right.
+    """The claims of `token`, once signature, times, audience and issuer are right.
 
     Raises UntrustedRequest for anything else, also when the certificates can't be had.
     """
-    from google.auth import exceptions
-    from google.oauth2 import id_token
+    from google.auth import jwt
 
-    certs_url = issuer.rstrip("/") + CERTS_PATH if issuer else GOOGLE_CERTS
+    key_id = _key_id(token)
+    url = issuer.rstrip("/") + CERTS_PATH if issuer else GOOGLE_CERTS
+    pems = certificates.of(url, key_id)
     try:
-        claims: Mapping[str, Any] = id_token.verify_token(
-            token,
-            certificates,
-            audience=audience,
-            certs_url=certs_url,
-            clock_skew_in_seconds=CLOCK_SKEW,
+        claims: Mapping[str, Any] = jwt.decode(  # type: ignore[no-untyped-call]
+            token, certs=pems, audience=audience, clock_skew_in_seconds=CLOCK_SKEW
         )
-    except (ValueError, exceptions.GoogleAuthError) as error:
-        raise UntrustedRequest(f"The bearer token is not valid: {error}") from error
+        is_early = claims.get("nbf", 0) > time.time() + CLOCK_SKEW
+    except Exception as error:
+        # Strangers choose the bytes of the token: whatever they break is a refusal.
+        raise UntrustedRequest(f"The token is not valid: {error}") from error
+    if is_early:
+        raise UntrustedRequest("The token is not valid yet.")
     if claims.get("iss") not in ((issuer.rstrip("/"),) if issuer else GOOGLE_ISSUERS):
         raise UntrustedRequest("The token was issued by somebody else.")
     return claims
+
+
+def _key_id(token: str) -> str | None:
+    from google.auth import jwt
+
+    try:
+        key_id = jwt.decode_header(token).get("kid")  # type: ignore[no-untyped-call]
+    except Exception as error:
+        # Not in the message: it may be a token of another kind, and a good one.
+        raise UntrustedRequest("The bearer token is no JSON Web Token.") from error
+    if key_id is None or isinstance(key_id, str):
+        return key_id
+    raise UntrustedRequest("The token names no key.")
