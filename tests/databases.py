@@ -20,13 +20,20 @@ ENGINES = {
     "postgres": "django.db.backends.postgresql",
     "mysql": "django.db.backends.mysql",
 }
+CONNECT_TIMEOUT = 5  # seconds
+
+
+def url_variable(kind: str) -> str:
+    return f"CLOUDTASK_TEST_{kind.upper()}_URL"
 
 
 def server_url(kind: str, environ: Mapping[str, str] = os.environ) -> str:
-    return environ.get(f"CLOUDTASK_TEST_{kind.upper()}_URL") or DEFAULT_URLS[kind]
+    return environ.get(url_variable(kind)) or DEFAULT_URLS[kind]
 
 
-def server_settings(kind: str, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
+def server_settings(
+    kind: str, environ: Mapping[str, str] = os.environ
+) -> dict[str, Any]:
     url = urlsplit(server_url(kind, environ))
     return {
         "ENGINE": ENGINES[kind],
@@ -36,6 +43,34 @@ def server_settings(kind: str, environ: Mapping[str, str] = os.environ) -> dict[
         "PASSWORD": unquote(url.password or ""),
         "NAME": url.path.lstrip("/") or "postgres",
     }
+
+
+def why_unreachable(kind: str) -> str | None:
+    """Why no connection to the server of `kind` can be made; None when it can."""
+    server = server_settings(kind)
+    try:
+        _connect(kind, server)
+    except Exception as error:  # noqa: BLE001  each driver has errors of its own
+        return str(error).strip().splitlines()[0]
+    return None
+
+
+def _connect(kind: str, server: Mapping[str, Any]) -> None:
+    options = {
+        "host": server["HOST"],
+        "port": server["PORT"],
+        "user": server["USER"],
+        "password": server["PASSWORD"],
+        "connect_timeout": CONNECT_TIMEOUT,
+    }
+    if kind == "postgres":
+        import psycopg
+
+        psycopg.connect(dbname=server["NAME"], **options).close()
+    else:
+        import pymysql
+
+        pymysql.connect(**options).close()
 
 
 def sqlite_settings(name: str) -> dict[str, Any]:
@@ -54,6 +89,7 @@ def sqlite_settings(name: str) -> dict[str, Any]:
 
 
 def databases(kind: str) -> dict[str, Any]:
+    """DATABASES for `kind`. CLOUDTASK_TEST_SUFFIX keeps runs on one server apart."""
     if kind == "sqlite":
         return {
             "default": sqlite_settings("default.sqlite3"),

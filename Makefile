@@ -1,0 +1,59 @@
+# `make help` lists the targets. Only Python (3.11 or newer) and make are needed: every
+# target installs what it uses into .venv, once for each state of pyproject.toml.
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHONS := python3.11 python3.12 python3.13 python3
+CODE := cloudtask tests example benchmarks
+# A name may be there and not run, as a version manager's stand-in does.
+PYTHON = $(shell for python in $(PYTHONS); do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$python && break; done)
+# For CI: databases without which `make test` fails, such as "postgres mysql".
+REQUIRE ?=
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install format check test demo bench bench-quick docs
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+install: $(VENV)/.installed ## make .venv and install the package for development
+
+format: $(VENV)/.installed ## rewrite the code as ruff wants it
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+check: $(VENV)/.installed ## style, lint, types
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/mypy
+
+test: $(VENV)/.installed ## the tests, on every database and Python found here
+	$(BIN)/python -m tests.matrix $(addprefix --require ,$(REQUIRE))
+
+demo: $(VENV)/.installed ## the example: 2,000 tasks through real processes
+	$(BIN)/python example/demo.py
+
+bench: $(VENV)/.installed-bench ## every benchmark, with the budgets
+	$(BIN)/python -m benchmarks
+
+bench-quick: $(VENV)/.installed-bench ## the same with fewer repeats, under a minute
+	$(BIN)/python -m benchmarks --quick
+
+docs: $(VENV)/.installed-docs ## the documentation as pages, in docs/_build
+	$(BIN)/mkdocs build --strict --quiet
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, as one of: $(PYTHONS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.installed-%: pyproject.toml | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[dev,$*]'
+	@touch $(VENV)/.installed $@
