@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
@@ -24,6 +24,7 @@ CLOUD_TRANSPORT = "cloudtask.transports.cloud.CloudTransport"
 MEMORY_TRANSPORT = "cloudtask.transports.memory.MemoryTransport"
 DATABASE_STORE = "cloudtask.stores.database.DatabaseStore"
 DEFAULT_MAX_ATTEMPTS = 100  # of a queue that was made without a retry_config
+LONGEST = timedelta(days=3660)  # of the durations here: ten years
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,14 +70,38 @@ class Settings:
 
 def _of_type(*types: type) -> Callable[[str, Any], Any]:
     def check(key: str, value: Any) -> Any:
-        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-            wanted = " or ".join(t.__name__ for t in types if t is not type(None))
+        _check_type(f"CLOUDTASK[{key!r}]", value, types)
+        return value
+
+    return check
+
+
+def _check_type(where: str, value: Any, types: tuple[type, ...]) -> None:
+    if isinstance(value, types) and (bool in types or not isinstance(value, bool)):
+        return
+    wanted = " or ".join(t.__name__ for t in types if t is not type(None))
+    raise ConfigurationError(f"{where} must be {wanted}, not {value!r}.")
+
+
+def _id(pattern: str, of_what: str) -> Callable[[str, Any], Any]:
+    """A check for a part of a queue's name, which goes into it as it is."""
+
+    def check(key: str, value: Any) -> Any:
+        _check_type(f"CLOUDTASK[{key!r}]", value, (str, type(None)))
+        if value and not re.fullmatch(pattern, value):
             raise ConfigurationError(
-                f"CLOUDTASK[{key!r}] must be {wanted}, not {value!r}."
+                f"CLOUDTASK[{key!r}] must be {of_what}, not {value!r}."
             )
         return value
 
     return check
+
+
+def _size(key: str, value: Any) -> int:
+    _check_type(f"CLOUDTASK[{key!r}]", value, (int,))
+    if value < 1:
+        raise ConfigurationError(f"CLOUDTASK[{key!r}] must be 1 or more: {value!r}.")
+    return int(value)
 
 
 def _backend(key: str, value: Any) -> Any:
@@ -91,16 +116,26 @@ def _backend(key: str, value: Any) -> Any:
 
 
 def _strings(key: str, value: Any) -> tuple[str, ...]:
-    if isinstance(value, str) or not all(isinstance(v, str) for v in value):
-        raise ConfigurationError(f"CLOUDTASK[{key!r}] must be a list of str.")
+    if not isinstance(value, list | tuple | set | frozenset) or not all(
+        isinstance(one, str) for one in value
+    ):
+        raise ConfigurationError(
+            f"CLOUDTASK[{key!r}] must be a list of str, not {value!r}."
+        )
     return tuple(value)
 
 
 def _duration(key: str, value: Any) -> timedelta:
     try:
-        return as_timedelta(value, f"CLOUDTASK[{key!r}]")
-    except TypeError as error:
-        raise ConfigurationError(str(error)) from error
+        duration = as_timedelta(value, f"CLOUDTASK[{key!r}]")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ConfigurationError(f"CLOUDTASK[{key!r}]: {error}") from error
+    if not timedelta(0) < duration <= LONGEST:
+        raise ConfigurationError(
+            f"CLOUDTASK[{key!r}] must be above 0 and up to {LONGEST.days} days, not "
+            f"{value!r}."
+        )
+    return duration
 
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -132,58 +167,94 @@ def _queue_backoff(value: Any) -> Backoff:
     return Backoff(min=_seconds(low), max=_seconds(high))
 
 
-def _count(value: Any) -> int:
+def _count(value: Any, most: int | None = None) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f"{value!r} is no whole number from 1")
+    if most is not None and value > most:
+        raise ValueError(f"{value!r} is more than the {most} that Cloud Tasks takes")
     return value
 
 
 _QUEUE_KEYS: dict[str, Callable[[Any], Any]] = {
     "rate": _rate,
-    "concurrency": _count,
+    "concurrency": lambda value: _count(value, most=5000),
     "max_attempts": _count,
     "backoff": _queue_backoff,
 }
 
 
-def _queue(name: str, declared: Any) -> Queue:
-    if not re.fullmatch(r"[A-Za-z0-9-]{1,100}", name):
+def _queue(name: Any, declared: Any) -> Queue:
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9-]{1,100}", name):
         raise ConfigurationError(
-            f"CLOUDTASK['QUEUES'] has {name!r}; a queue id has 1 to 100 letters, digits "
-            "and hyphens."
+            f"CLOUDTASK['QUEUES'] has {name!r}; a queue id has 1 to 100 letters, "
+            "digits and hyphens."
         )
+    where = f"CLOUDTASK['QUEUES'][{name!r}]"
+    _check_type(where, declared, (dict,))
     values = {}
-    for key, value in dict(declared).items():
-        where = f"CLOUDTASK['QUEUES'][{name!r}]"
+    for key, value in declared.items():
         if key not in _QUEUE_KEYS:
             raise ConfigurationError(
-                f"{where} has no key {key!r}; {nearest(key, _QUEUE_KEYS)}"
+                f"{where} has no key {key!r}; {nearest(str(key), _QUEUE_KEYS)}"
             )
         try:
             values[key] = _QUEUE_KEYS[key](value)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise ConfigurationError(f"{where}[{key!r}]: {error}.") from error
     return Queue(name=name, **values)
 
 
 def _queues(key: str, value: Any) -> dict[str, Queue]:
     if not isinstance(value, Mapping):
-        # djangae's CLOUD_TASKS_QUEUES is a list of {"name": ...}
-        value = {entry["name"]: {} for entry in value}
+        raise ConfigurationError(
+            f"CLOUDTASK[{key!r}] must be a dict of queue ids, such as "
+            f'{{"default": {{}}}}, not {value!r}.'
+        )
     return {name: _queue(name, declared or {}) for name, declared in value.items()}
 
 
+_DJANGAE_QUEUE_KEYS = {
+    "rate_per_second": "rate",
+    "rate_max_concurrent": "concurrency",
+    "retry_max_attempts": "max_attempts",
+}
+
+
+def _djangae_queues(value: Any) -> dict[str, Any]:
+    """CLOUD_TASKS_QUEUES, a list of {"name": ..., "rate_per_second": ...}, as QUEUES.
+
+    What else stands there is left out: other libraries read the setting, too.
+    """
+    try:
+        return {
+            entry["name"]: {
+                ours: f"{entry[theirs]}/s" if ours == "rate" else entry[theirs]
+                for theirs, ours in _DJANGAE_QUEUE_KEYS.items()
+                if entry.get(theirs) is not None
+            }
+            for entry in value
+        }
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ConfigurationError(
+            'CLOUD_TASKS_QUEUES must be a list of dicts, each with a "name". Declare '
+            "CLOUDTASK['QUEUES'] instead."
+        ) from error
+
+
 _KEYS: dict[str, tuple[Any, Callable[[str, Any], Any]]] = {
-    "PROJECT": (None, _of_type(str, type(None))),
-    "LOCATION": (None, _of_type(str, type(None))),
-    "TARGET": (None, lambda key, value: None if value is None else _backend(key, value)),
+    "PROJECT": (None, _id(r"[A-Za-z0-9:.-]+", 'a project id, e.g. "my-project"')),
+    "LOCATION": (None, _id(r"[A-Za-z0-9-]+", 'a region, e.g. "europe-west1"')),
+    "TARGET": (
+        None,
+        lambda key, value: None if value is None else _backend(key, value),
+    ),
     "QUEUES": ({}, _queues),
     "STORE": ({"BACKEND": DATABASE_STORE}, _backend),
     "TRANSPORT": (None, _backend),
     "PREFIX": (None, _of_type(str, type(None))),
     "TRUSTED_MODULES": ((), _strings),
-    "MAX_BODY_SIZE": (1_200_000, _of_type(int)),
-    "MAX_TASK_SIZE": (1_000_000, _of_type(int)),
+    "MAX_BODY_SIZE": (1_200_000, _size),
+    "MAX_TASK_SIZE": (1_000_000, _size),
     "MAX_AGE": (timedelta(days=32), _duration),
     "RETRY_CONFIG": (True, _of_type(bool)),
     "MASKED": (("password", "secret", "token", "api_key"), _strings),
@@ -204,13 +275,15 @@ def _given() -> dict[str, Any]:
     for key in given:
         if key not in _KEYS:
             raise ConfigurationError(
-                f"CLOUDTASK has no key {key!r}; {nearest(key, _KEYS)}"
+                f"CLOUDTASK has no key {key!r}; {nearest(str(key), _KEYS)}"
             )
     older = {
         key: getattr(django_settings, name)
         for key, name in _DJANGAE.items()
         if getattr(django_settings, name, None)
     }
+    if "QUEUES" in older and "QUEUES" not in given:
+        older["QUEUES"] = _djangae_queues(older["QUEUES"])
     return {**older, **given}
 
 
@@ -235,7 +308,12 @@ def settings() -> Settings:
 
 
 def _reread(*, setting: str, **kwargs: Any) -> None:
-    if setting in {"CLOUDTASK", "SECRET_KEY", "SECRET_KEY_FALLBACKS", *_DJANGAE.values()}:
+    if setting in {
+        "CLOUDTASK",
+        "SECRET_KEY",
+        "SECRET_KEY_FALLBACKS",
+        *_DJANGAE.values(),
+    }:
         settings.cache_clear()
 
 
@@ -265,24 +343,38 @@ def transport_options(settings: Settings) -> Mapping[str, Any]:
 def emulator_host() -> str | None:
     """host:port of an emulator, by Google's variable or djangae's."""
     environ = os.environ
-    return environ.get("CLOUD_TASKS_EMULATOR_HOST") or environ.get("TASKS_EMULATOR_HOST")
+    return environ.get("CLOUD_TASKS_EMULATOR_HOST") or environ.get(
+        "TASKS_EMULATOR_HOST"
+    )
 
 
 def backend(key: str, options: Mapping[str, Any]) -> Any:
     """The class that CLOUDTASK[key]["BACKEND"] names; raises ConfigurationError."""
     try:
-        return import_string(options["BACKEND"])
+        found = import_string(options["BACKEND"])
     except ImportError as error:
         raise ConfigurationError(
             f"CLOUDTASK[{key!r}]['BACKEND'] is {options['BACKEND']!r}, which can't be "
             f"imported: {error}"
         ) from error
+    if not callable(found):
+        raise ConfigurationError(
+            f"CLOUDTASK[{key!r}]['BACKEND'] is {options['BACKEND']!r}: no class."
+        )
+    return found
 
 
-def check_backend_options(key: str, options: Mapping[str, Any], known: set[str]) -> None:
-    """Raise ConfigurationError for an option that a backend does not know."""
-    for name in options:
-        if name not in known | {"BACKEND"}:
+def check_backend_options(
+    key: str, options: Mapping[str, Any], known: Collection[str] | Mapping[str, type]
+) -> None:
+    """Raise ConfigurationError for an option that a backend does not know, or that has
+    not the type that `known` may give; None is left out."""
+    for name, value in options.items():
+        if name == "BACKEND":
+            continue
+        if name not in known:
             raise ConfigurationError(
-                f"CLOUDTASK[{key!r}] has no key {name!r}; {nearest(name, known)}"
+                f"CLOUDTASK[{key!r}] has no key {name!r}; {nearest(str(name), known)}"
             )
+        if isinstance(known, Mapping) and value is not None:
+            _check_type(f"CLOUDTASK[{key!r}][{name!r}]", value, (known[name],))
