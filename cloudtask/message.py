@@ -16,11 +16,13 @@ if TYPE_CHECKING:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A hint for a misspelt name: the closest known one, else all of them."""
-    names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    names = {one.casefold(): one for one in sorted(known)}
+    if not names:
+        return "there are none."
+    close = difflib.get_close_matches(name.casefold(), names, n=1, cutoff=0.5)
     if close:
-        return f"did you mean {close[0]!r}?"
-    return "known are " + ", ".join(names) + "."
+        return f"did you mean {names[close[0]]!r}?"
+    return "known are " + ", ".join(names.values()) + "."
 
 
 def as_timedelta(value: timedelta | float, what: str) -> timedelta:
