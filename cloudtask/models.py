@@ -5,6 +5,25 @@ from __future__ import annotations
 from django.db import models
 from django.db.models.functions import Now
 
+# Imported for Django, which looks for models here.
+from cloudtask.stores.tables import (
+    IterationFailure,
+    IterationRun,
+    IterationShard,
+)
+
+__all__ = [
+    "Execution",
+    "FailedTask",
+    "IterationFailure",
+    "IterationRun",
+    "IterationShard",
+    "OutboxMessage",
+    "Payload",
+    "PayloadChunk",
+    "UniqueKey",
+]
+
 
 class OutboxMessage(models.Model):
     """A message that waits for its commit, or survived it unsent."""

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from cloudtask import conf
+from cloudtask.stores.runs import RunStore
 
 
 class AlreadyDone(Exception):
@@ -31,7 +32,7 @@ class FailedCall:
     failed_at: datetime | None = None
 
 
-class Store(Protocol):
+class Store(RunStore, Protocol):
     """One place of rest. Every implementation passes tests/stores/contract.py.
 
     Methods raise EnqueueUnavailable when the store can't be reached.

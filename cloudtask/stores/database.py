@@ -13,6 +13,7 @@ from django.db.models.functions import Now
 from cloudtask.conf import check_backend_options
 from cloudtask.exceptions import EnqueueUnavailable, PayloadLost
 from cloudtask.stores import AlreadyDone, FailedCall
+from cloudtask.stores.database_runs import DatabaseRuns
 
 if TYPE_CHECKING:
     from cloudtask.models import FailedTask
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 CHUNK = 512 * 1024  # bytes a row: well under any server's packet limit
 
 
-class DatabaseStore:
+class DatabaseStore(DatabaseRuns):
     """Keeps state in the tables of this app; option ALIAS, default "default"."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -28,7 +29,7 @@ class DatabaseStore:
         self.alias = str(options.get("ALIAS", "default"))
 
     @contextmanager
-    def _reachable(self, what: str) -> Iterator[None]:
+    def reachable(self, what: str) -> Iterator[None]:
         try:
             with transaction.atomic(using=self.alias):
                 yield
@@ -40,7 +41,7 @@ class DatabaseStore:
     def save_payload(self, key: str, data: bytes) -> None:
         from cloudtask.models import Payload, PayloadChunk
 
-        with self._reachable(f"Saving payload {key}"):
+        with self.reachable(f"Saving payload {key}"):
             payload, made = Payload.objects.using(self.alias).update_or_create(
                 key=key, defaults={"size": len(data), "is_done": False}
             )
@@ -54,7 +55,7 @@ class DatabaseStore:
     def load_payload(self, key: str) -> bytes:
         from cloudtask.models import Payload, PayloadChunk
 
-        with self._reachable(f"Loading payload {key}"):
+        with self.reachable(f"Loading payload {key}"):
             payload = Payload.objects.using(self.alias).filter(key=key).first()
             if payload is None:
                 raise PayloadLost(f"The payload {key!r} is not in the store.")
@@ -73,7 +74,7 @@ class DatabaseStore:
     def finish_payload(self, key: str) -> None:
         from cloudtask.models import Payload, PayloadChunk
 
-        with self._reachable(f"Finishing payload {key}"):
+        with self.reachable(f"Finishing payload {key}"):
             Payload.objects.using(self.alias).filter(key=key).update(
                 is_done=True, saved_at=Now()
             )
@@ -82,14 +83,14 @@ class DatabaseStore:
     def delete_payload(self, key: str) -> None:
         from cloudtask.models import Payload
 
-        with self._reachable(f"Deleting payload {key}"):
+        with self.reachable(f"Deleting payload {key}"):
             Payload.objects.using(self.alias).filter(key=key).delete()
 
     def prune_payloads(self, older_than: timedelta, limit: int) -> int:
         from cloudtask.models import Payload
 
         old = Payload.objects.using(self.alias).filter(saved_at__lt=Now() - older_than)
-        with self._reachable("Pruning payloads"):
+        with self.reachable("Pruning payloads"):
             keys = list(old.values_list("key", flat=True)[:limit])
             Payload.objects.using(self.alias).filter(key__in=keys).delete()
         return len(keys)
@@ -98,7 +99,7 @@ class DatabaseStore:
         from cloudtask.models import FailedTask
 
         values = {f: getattr(failed, f) for f in _KEPT}
-        with self._reachable(f"Keeping failed task {failed.key}"):
+        with self.reachable(f"Keeping failed task {failed.key}"):
             FailedTask.objects.using(self.alias).update_or_create(
                 key=failed.key, defaults={**values, "failed_at": Now()}
             )
@@ -106,7 +107,7 @@ class DatabaseStore:
     def load_failed(self, key: str) -> FailedCall | None:
         from cloudtask.models import FailedTask
 
-        with self._reachable(f"Loading failed task {key}"):
+        with self.reachable(f"Loading failed task {key}"):
             row = FailedTask.objects.using(self.alias).filter(key=key).first()
         return _failed_call(row) if row else None
 
@@ -116,13 +117,13 @@ class DatabaseStore:
         rows = FailedTask.objects.using(self.alias).order_by("-failed_at", "key")
         if task is not None:
             rows = rows.filter(task=task)
-        with self._reachable("Listing failed tasks"):
+        with self.reachable("Listing failed tasks"):
             return [_failed_call(row) for row in rows[:limit]]
 
     def delete_failed(self, key: str) -> bool:
         from cloudtask.models import FailedTask
 
-        with self._reachable(f"Deleting failed task {key}"):
+        with self.reachable(f"Deleting failed task {key}"):
             return bool(
                 FailedTask.objects.using(self.alias).filter(key=key).delete()[0]
             )
@@ -133,7 +134,7 @@ class DatabaseStore:
         old = FailedTask.objects.using(self.alias).filter(
             failed_at__lt=Now() - older_than
         )
-        with self._reachable("Listing old failed tasks"):
+        with self.reachable("Listing old failed tasks"):
             return list(old.values_list("key", flat=True)[:limit])
 
 

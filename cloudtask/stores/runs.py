@@ -1,0 +1,310 @@
+"""Runs and shards of iterations: their records, their states, and what a store does.
+
+The transitions below are the whole life of a run and of a shard; docs/explanation/
+iteration-states.md is drawn from them, and a store changes a state only along them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Protocol
+
+
+class RunState(StrEnum):
+    """Where a run stands."""
+
+    WAITING = "waiting"  # made; the plan is not begun
+    PLANNING = "planning"
+    RUNNING = "running"
+    PAUSED = "paused"
+    FINALIZING = "finalizing"
+    FINISHED = "finished"
+    CANCELLED = "cancelled"
+    ABORTED = "aborted"  # by on_error="abort"
+    FAILED = "failed"  # what it walks can't be read by the running version
+
+
+class ShardState(StrEnum):
+    """Where a shard stands."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+
+
+class FailureState(StrEnum):
+    """Where a row that raised stands."""
+
+    WAITING = "waiting"  # to be tried again
+    FAILED = "failed"  # given up or skipped
+    KILLED = "killed"  # its process died in the callback, again and again
+
+
+_STOPPABLE = (RunState.CANCELLED, RunState.ABORTED, RunState.FAILED)
+RUN_TRANSITIONS: Mapping[RunState, tuple[RunState, ...]] = {
+    RunState.WAITING: (RunState.PLANNING, RunState.PAUSED, *_STOPPABLE),
+    RunState.PLANNING: (RunState.RUNNING, RunState.PAUSED, *_STOPPABLE),
+    RunState.RUNNING: (RunState.FINALIZING, RunState.PAUSED, *_STOPPABLE),
+    RunState.PAUSED: (RunState.PLANNING, RunState.RUNNING, *_STOPPABLE),
+    RunState.FAILED: (RunState.PLANNING, RunState.RUNNING, RunState.CANCELLED),
+    RunState.FINALIZING: (RunState.FINISHED, RunState.RUNNING),
+    # Only by retry_failures(), which opens new work.
+    RunState.FINISHED: (RunState.RUNNING,),
+    # To themselves: when their on_failure task is done.
+    RunState.CANCELLED: (RunState.CANCELLED,),
+    RunState.ABORTED: (RunState.ABORTED,),
+}
+SHARD_TRANSITIONS: Mapping[ShardState, tuple[ShardState, ...]] = {
+    ShardState.WAITING: (ShardState.RUNNING, ShardState.DONE),
+    ShardState.RUNNING: (ShardState.RUNNING, ShardState.WAITING, ShardState.DONE),
+    ShardState.DONE: (ShardState.WAITING,),  # only by retry_failures()
+}
+STOPPED = frozenset({RunState.CANCELLED, RunState.ABORTED})
+ENDED = frozenset(
+    {RunState.FINISHED, RunState.CANCELLED, RunState.ABORTED, RunState.FAILED}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One iteration. Keys are encoded by the codec; times are the store's own.
+
+    `description` is a sealed value: what to walk and how. `generation` numbers the
+    tasks that plan or finalize it, `fence` whoever holds its lease.
+    """
+
+    id: str
+    task: str
+    queue: str
+    state: RunState
+    description: bytes = b""
+    is_planned: bool = False
+    keep: bool = False
+    total: int = 0
+    generation: int = 0
+    fence: int = 0
+    lease_until: datetime | None = None
+    error: str = ""
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """A piece of a run: the keys above `low`, up to and with `high`; None is open.
+
+    `seq` numbers the tasks that walk it, `fence` whoever holds its lease. `deaths`
+    counts the leases that ended without a word since `cursor` last moved; `suspect` is
+    the key whose callback was about to be called.
+    """
+
+    run: str
+    index: int
+    low: str | None = None
+    high: str | None = None
+    cursor: str | None = None
+    expected: int = 0
+    seq: int = 0
+    fence: int = 0
+    state: ShardState = ShardState.WAITING
+    lease_until: datetime | None = None
+    deaths: int = 0
+    suspect: str | None = None
+    is_walked: bool = False
+    done: int = 0
+    failed: int = 0
+    skipped: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walked:
+    """How far the holder of a lease has come, in all."""
+
+    cursor: str | None
+    done: int
+    failed: int
+    skipped: int
+    is_walked: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RowFailure:
+    """A row whose callback raised; `due_at` is when it is tried again."""
+
+    run: str
+    shard: int
+    key: str
+    state: FailureState
+    attempts: int = 1
+    error: str = ""
+    traceback: str = ""
+    due_at: datetime | None = None
+
+
+class RunStore(Protocol):
+    """What iteration asks of a store.
+
+    Every change is one transaction of its own unless the caller holds one open. Methods
+    raise EnqueueUnavailable when the store can't be reached.
+    """
+
+    def create_run(self, run: Run) -> None:
+        """Insert `run`."""
+        ...
+
+    def load_run(self, run_id: str) -> Run | None: ...
+
+    def list_runs(self, *, states: Sequence[RunState], limit: int) -> list[Run]:
+        """The latest runs in `states`, newest first; all states when there are none."""
+        ...
+
+    def change_run(
+        self,
+        run_id: str,
+        *,
+        to: RunState,
+        only_from: Sequence[RunState],
+        error: str | None = None,
+        description: bytes | None = None,
+    ) -> bool:
+        """Compare and set: False, and nothing changed, unless it was in `only_from`.
+
+        Entering RUNNING sets `started_at`, entering FINISHED or FAILED `finished_at`;
+        `generation` grows with every change. `error` and `description` replace
+        theirs when given.
+        """
+        ...
+
+    def set_plan(self, run_id: str, shards: Sequence[Shard], *, total: int) -> bool:
+        """In one transaction: insert `shards`, mark the run planned, and let a run that
+        is PLANNING be RUNNING. False when it is planned already, or has ended."""
+        ...
+
+    def load_shards(self, run_id: str) -> list[Shard]:
+        """By index."""
+        ...
+
+    def load_shard(self, run_id: str, index: int) -> Shard | None: ...
+
+    def acquire(
+        self, run_id: str, index: int, seq: int, *, lease: timedelta
+    ) -> Shard | None:
+        """Take the lease of a shard, and return it as it is then.
+
+        None unless the run is RUNNING, `seq` is the shard's, the shard is not done and
+        nobody holds a live lease. `fence` grows by one; `deaths` by one when the lease
+        before this one was not given back, else it becomes 0.
+        """
+        ...
+
+    def checkpoint(
+        self,
+        shard: Shard,
+        walked: Walked,
+        *,
+        lease: timedelta,
+        suspect: str | None = None,
+    ) -> bool:
+        """Write progress and renew the lease; `deaths` becomes 0 if the cursor moved.
+
+        False, and nothing is written, when `shard.fence` is not the shard's any more or
+        the run is not RUNNING.
+        """
+        ...
+
+    def release(
+        self, shard: Shard, walked: Walked, *, split: Shard | None = None
+    ) -> Shard | None:
+        """Give the lease back with `seq` grown by one: a continuation follows.
+
+        With `split`, in the same transaction: insert it under the next free index, and
+        cut this shard's `high` and `expected` to where it begins; the inserted shard is
+        returned. None otherwise. Raises LeaseLost when the fence is not ours; works in
+        any state of the run.
+        """
+        ...
+
+    def complete(self, shard: Shard, walked: Walked) -> bool:
+        """Mark the shard DONE and end the lease; False when the fence is not ours."""
+        ...
+
+    def try_finalize(self, run_id: str) -> bool:
+        """Compare and set RUNNING to FINALIZING if the run is planned and none of its
+        shards is undone; `generation` grows. True for the one caller that did it.
+
+        Must not share a transaction with `complete`: see the write skew in the docs.
+        """
+        ...
+
+    def acquire_run(
+        self, run_id: str, *, state: RunState, lease: timedelta
+    ) -> Run | None:
+        """Take the lease of a run in `state`; None while another one lives."""
+        ...
+
+    def settle_run(self, run: Run, *, to: RunState | None, error: str = "") -> bool:
+        """End the lease, and set the state unless `to` is None; an ended state sets
+        `finished_at`. False when `run.fence` is not the run's any more."""
+        ...
+
+    def delete_run(self, run_id: str) -> None:
+        """Remove the run, its shards and its failures."""
+        ...
+
+    def record_failure(self, failure: RowFailure, *, delay: timedelta) -> None:
+        """Insert or replace the failure of a key; due `delay` from the store's now."""
+        ...
+
+    def resolve_failure(self, run_id: str, key: str) -> None:
+        """Forget the failure of a key: its callback has succeeded."""
+        ...
+
+    def load_failures(
+        self, run_id: str, *, shard: int | None = None, limit: int = 1000
+    ) -> list[RowFailure]:
+        """Failures by key."""
+        ...
+
+    def waiting_failures(
+        self, run_id: str, shard: int, *, limit: int
+    ) -> tuple[list[RowFailure], float | None]:
+        """Those WAITING that are due, the longest first, and the seconds until the next
+        one is, None when none waits beyond them."""
+        ...
+
+    def count_failures(self, run_id: str) -> int:
+        """All of a run, in any state."""
+        ...
+
+    def reopen_failures(self, run_id: str) -> int:
+        """Make FAILED and KILLED rows WAITING and due, and their shards WAITING with
+        `seq` grown; lower their `failed` and `skipped` by them. How many rows."""
+        ...
+
+    def stale_shards(self, *, older_than: timedelta, limit: int) -> list[Shard]:
+        """Undone shards of RUNNING runs that no live lease holds, that nothing has
+        touched for so long and that wait for no row: their task is lost."""
+        ...
+
+    def stale_runs(self, *, older_than: timedelta, limit: int) -> list[Run]:
+        """Runs that nothing has touched for so long, without a live lease, that are
+        PLANNING or FINALIZING, or CANCELLED or ABORTED without a `finished_at`, or
+        RUNNING without an undone shard: their next task is lost."""
+        ...
+
+    def bump_shard(self, shard: Shard) -> Shard | None:
+        """Let `seq` grow by one if it is still `shard.seq` and no lease lives; the
+        shard as it is then, or None."""
+        ...
+
+    def bump_run(self, run: Run) -> Run | None:
+        """The same for the `generation` of a run."""
+        ...
+
+
+class LeaseLost(Exception):
+    """Another delivery holds the shard now: stop at once, write nothing."""
