@@ -47,7 +47,7 @@ def _pack_expression(value: Any, packing: Packing) -> Any:
 def _decode_expression(payload: Any) -> Any:
     path, args, kwargs = payload
     kind = resolve(path, is_machinery, library=True)
-    if not hasattr(kind, "deconstruct"):
+    if issubclass(kind, Field) or not hasattr(kind, "deconstruct"):
         raise PayloadError(f"{path} is no expression.")
     return kind(*args, **kwargs)
 

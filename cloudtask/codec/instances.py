@@ -105,9 +105,10 @@ def restored(payload: list[Any]) -> Model:
     deferred = rest[0] if rest else ()
     model = model_of(label)
     instance: Model = object.__new__(model)
-    instance._state = state = ModelState()
+    state = ModelState()
     state.db, state.adding = db, adding
-    attributes = instance.__dict__
+    attributes = instance.__dict__  # past any __setattr__ that watches for changes
+    attributes["_state"] = state
     for field in model._meta.concrete_fields:
         name = field.attname
         if name in fields:
@@ -122,74 +123,9 @@ def restored(payload: list[Any]) -> Model:
 def _pack_instance(value: Model, packing: Packing) -> Any:
     if packing.wipe_related_caches:
         return {"$": ["instance", snapshot(value, packing)]}
-    return {"$": ["instances", _pack_related(value, packing)]}
+    from cloudtask.codec.related import pack_related
 
-
-def _pack_related(root: Model, packing: Packing) -> list[Any]:
-    """`root` and what its caches hold, each once, linked by their numbers.
-
-    Caches point back at their owners; numbers make that no cycle.
-    """
-    found: list[Model] = [root]
-    numbers = {id(root): 0}
-
-    def number(value: Any) -> Any:
-        if value is None:
-            return None
-        if id(value) not in numbers:
-            numbers[id(value)] = len(found)
-            found.append(value)
-        return numbers[id(value)]
-
-    packed: list[Any] = []
-    for value in found:  # grows while it is walked
-        caches = {
-            name: number(related)
-            for name, related in value._state.fields_cache.items()
-            if related is None or isinstance(related, Model)
-        }
-        prefetched = _pack_prefetched(value, number, packing)
-        packed.append([snapshot(value, packing), caches, prefetched])
-    return packed
-
-
-def _pack_prefetched(value: Model, number: Any, packing: Packing) -> dict[str, Any]:
-    cache = getattr(value, "_prefetched_objects_cache", {})
-    return {
-        name: [packing.part(queryset, f".{name}"), [number(item) for item in queryset]]
-        for name, queryset in cache.items()
-        if getattr(queryset, "_result_cache", None) is not None
-    }
-
-
-def _decode_related(payload: list[Any]) -> Model:
-    instances = [restored(snapshot) for snapshot, _, _ in payload]
-    for instance, (_, caches, prefetched) in zip(instances, payload, strict=True):
-        known = _cache_names(type(instance))
-        instance._state.fields_cache = {
-            name: None if number is None else instances[number]
-            for name, number in caches.items()
-            if name in known
-        }
-        if prefetched:
-            _fill_prefetched(instance, prefetched, instances)
-    return instances[0]
-
-
-def _cache_names(model: type[Model]) -> set[str]:
-    fields = (*model._meta.get_fields(include_hidden=True), *model._meta.private_fields)
-    relations = (field for field in fields if field.is_relation)
-    return {getattr(field, "cache_name", field.name) for field in relations}
-
-
-def _fill_prefetched(
-    instance: Any, prefetched: dict[str, Any], instances: list[Model]
-) -> None:
-    instance._prefetched_objects_cache = cache = {}
-    for name, (queryset, numbers) in prefetched.items():
-        queryset._result_cache = [instances[number] for number in numbers]
-        queryset._prefetch_done = True
-        cache[name] = queryset
+    return {"$": ["instances", pack_related(value, packing)]}
 
 
 def _pack_model(value: type[Model], packing: Packing) -> Any:
@@ -204,6 +140,5 @@ def _family(kind: type) -> Packer | None:
 
 decoders["model"] = model_of
 decoders["instance"] = restored
-decoders["instances"] = _decode_related
 decoders["prepared"] = Prepared
 families.insert(0, _family)  # a model may also be a dataclass, its class is a class

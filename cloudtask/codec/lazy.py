@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
-from django.urls import reverse
-from django.utils import translation
 from django.utils.functional import LazyObject, Promise, empty, lazy, lazystr
-from django.utils.text import format_lazy
-from django.utils.translation import ngettext_lazy, npgettext_lazy
 
 from cloudtask.codec.packing import Packing
 from cloudtask.codec.refusals import REGISTER, Refusal
 from cloudtask.codec.registry import Packer, decoders, families
+from cloudtask.exceptions import PayloadError
 
 
 def _function_of(promise: Any) -> Callable[..., Any]:
@@ -22,27 +20,36 @@ def _function_of(promise: Any) -> Callable[..., Any]:
     return function
 
 
-# A payload can name no other function.
-_FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "gettext": translation.gettext,
-    "ngettext": translation.ngettext,
-    "pgettext": translation.pgettext,
-    "npgettext": translation.npgettext,
-    "reverse": reverse,
-    "format_lazy": _function_of(format_lazy("")),
-    "lazystr": _function_of(lazystr("")),
-}
-_NAMES = {function: name for name, function in _FUNCTIONS.items()}
-# With a number that is known only when the text is formatted.
-_COUNTED: dict[str, Callable[..., Any]] = {
-    "ngettext": ngettext_lazy,
-    "npgettext": npgettext_lazy,
-}
+@lru_cache(maxsize=1)
+def _functions() -> dict[str, Callable[..., Any]]:
+    """What a lazy value may call; a payload can name nothing else.
+
+    Imported when first needed: django.urls brings django.db.models along.
+    """
+    from django.urls import reverse
+    from django.utils import translation
+    from django.utils.text import format_lazy
+
+    return {
+        "gettext": translation.gettext,
+        "ngettext": translation.ngettext,
+        "pgettext": translation.pgettext,
+        "npgettext": translation.npgettext,
+        "reverse": reverse,
+        "format_lazy": _function_of(format_lazy("")),
+        "lazystr": _function_of(lazystr("")),
+    }
+
+
+def _name_of(function: Any) -> str | None:
+    return next(
+        (name for name, known in _functions().items() if known is function), None
+    )
 
 
 def _pack_promise(value: Any, packing: Packing) -> Any:
     function, *arguments = value.__reduce__()[1]
-    name = _NAMES.get(function)
+    name = _name_of(function)
     if name is None:
         raise Refusal(
             Promise, f"Only translations stay lazy; pass str() of it, or {REGISTER}."
@@ -57,12 +64,16 @@ def _pack_promise(value: Any, packing: Packing) -> Any:
 
 def _decode_lazy(payload: Any) -> Any:
     name, args, kwargs = payload
-    return lazy(_FUNCTIONS[name], str)(*args, **kwargs)
+    return lazy(_functions()[name], str)(*args, **kwargs)
 
 
 def _decode_counted(payload: Any) -> Any:
+    from django.utils.translation import ngettext_lazy, npgettext_lazy
+
     name, kwargs = payload
-    return _COUNTED[name](**kwargs)
+    if name not in ("ngettext", "npgettext"):
+        raise PayloadError(f"The payload has a lazy plural of {name!r}.")
+    return (ngettext_lazy if name == "ngettext" else npgettext_lazy)(**kwargs)
 
 
 def _pack_wrapped(value: Any, packing: Packing) -> Any:

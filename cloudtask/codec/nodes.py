@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 import django
-from django.db.models import Field
+from django.db.models import Field, Lookup
 from django.db.models.expressions import BaseExpression, Combinable
 from django.db.models.fields import NOT_PROVIDED
 from django.db.models.query_utils import FilteredRelation
@@ -74,7 +74,7 @@ class NodePacking(Packing):
     __slots__ = ("met",)
 
     def __init__(self, outer: Packing) -> None:
-        super().__init__(outer.wipe_related_caches)
+        super().__init__(wipe_related_caches=True)  # a query has no use for them
         self.depth = outer.depth
         # The object itself is kept so that its id stays its own.
         self.met: dict[int, tuple[int, Any]] = {}
@@ -95,6 +95,9 @@ def _state(value: Any) -> dict[str, Any]:
     state = dict(value.__getstate__() or {})
     for name in _RECOMPUTED & state.keys():
         del state[name]
+    if isinstance(value, Lookup):
+        # Compares without them, unlike other expressions; they may hold an instance.
+        state.pop("_constructor_args", None)
     if isinstance(value, Field):
         # Validation has no part in a query, and a default is often a function.
         state["_validators"] = []
@@ -127,6 +130,8 @@ def unpack_graph(payload: Any) -> Any:
 
     def node(payload: Any) -> Any:
         number, path, state = payload
+        if type(state) is not dict:
+            raise PayloadError("The payload has a query that is malformed.")
         met[number] = instance = _instance(path, state)
         return instance
 

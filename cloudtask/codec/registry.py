@@ -26,7 +26,7 @@ decoders: dict[str, Decoder] = {}
 families: list[Callable[[type], Packer | None]] = []
 
 # Kinds that import django.db.models.
-_DJANGO_KINDS = ("expressions", "instances", "querysets")
+_DJANGO_KINDS = ("expressions", "instances", "related", "querysets")
 DJANGO_TAGS = frozenset(
     {
         *("expression", "field", "graph", "instance", "instances", "met", "model"),
