@@ -1,0 +1,271 @@
+"""The emulator against gcloud-tasks-emulator: create while paused, then drain.
+
+    python benchmarks/emulator.py [--quick]
+
+Both serve the same client and drain into the same asynchronous sink, each in a process
+of its own. gcloud-tasks-emulator pins protobuf under 5, so it gets a virtual environment
+of its own, `.venv-gcloud-emulator`, made on the first run. Loopback only; the number of
+tasks bounds the load.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+from google.cloud import tasks_v2
+from google.cloud.tasks_v2.services.cloud_tasks.transports import (
+    CloudTasksGrpcTransport,
+)
+
+ROOT = Path(__file__).resolve().parent.parent
+PEER = ROOT / ".venv-gcloud-emulator"
+PEER_REQUIREMENTS = ("gcloud-tasks-emulator==0.6.2", "protobuf<5", "setuptools")
+QUEUE = "projects/p/locations/l/queues/default"
+CLIENTS = 4
+GIVE_UP = 300.0
+
+# An asyncio server that answers 200 to whatever comes and counts: cheap enough that it
+# is never what is measured. GET /count tells how many POSTs there were.
+SINK = r"""
+import asyncio, sys
+count = 0
+class Sink(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport, self.buffer = transport, b""
+    def data_received(self, data):
+        global count
+        self.buffer += data
+        while (end := self.buffer.find(b"\r\n\r\n")) >= 0:
+            head = self.buffer[:end].lower()
+            length = 0
+            if (at := head.find(b"content-length:")) >= 0:
+                length = int(head[at + 15:].split(b"\r\n", 1)[0])
+            if len(self.buffer) < end + 4 + length:
+                return
+            self.buffer = self.buffer[end + 4 + length:]
+            body = b""
+            if head.startswith(b"post"):
+                count += 1
+            else:
+                body = str(count).encode()
+            close = b"connection: close" in head
+            self.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n%s\r\n%s"
+                % (len(body), b"Connection: close\r\n" if close else b"", body))
+            if close:
+                self.transport.close()
+async def main():
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(Sink, "127.0.0.1", int(sys.argv[1]), backlog=4096)
+    await server.serve_forever()
+asyncio.run(main())
+"""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one emulator took for `tasks` tasks; seconds, and MB at the end."""
+
+    name: str
+    tasks: int
+    create: float
+    drain: float
+    cpu: float
+    memory: float
+
+    @property
+    def creates_per_second(self) -> float:
+        return self.tasks / self.create
+
+    @property
+    def drains_per_second(self) -> float:
+        return self.tasks / self.drain
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running(command: list[str], port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A server process, from when its port answers until it is killed."""
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        wait_for(lambda: answers(port) or process.poll() is not None, 30)
+        if process.poll() is not None:
+            raise RuntimeError(f"{command} ended with status {process.returncode}")
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def wait_for(condition: Callable[[], bool], timeout: float) -> None:
+    give_up = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > give_up:
+            raise TimeoutError(f"nothing happened within {timeout:g} s")
+        time.sleep(0.01)
+
+
+def count(port: int) -> int:
+    with socket.create_connection(("127.0.0.1", port)) as connection:
+        connection.sendall(b"GET /count HTTP/1.1\r\nConnection: close\r\n\r\n")
+        answer = b""
+        while data := connection.recv(4096):
+            answer += data
+    return int(answer.rpartition(b"\r\n\r\n")[2])
+
+
+def usage(pid: int) -> tuple[float, float]:
+    """(CPU seconds, resident MB) of a process."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    ticks = int(fields[11]) + int(fields[12])
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    page = resource.getpagesize()
+    return ticks / os.sysconf("SC_CLK_TCK"), pages * page / 1e6
+
+
+def create(port: int, url: str, tasks: int) -> None:
+    """Create tasks with the ordinary client, from a few threads."""
+
+    def work(share: int) -> None:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            client = tasks_v2.CloudTasksClient(
+                transport=CloudTasksGrpcTransport(channel=channel)
+            )
+            request = {
+                "parent": QUEUE,
+                "task": {"http_request": {"url": url, "body": b"x" * 200}},
+            }
+            for _ in range(share):
+                client.create_task(request=request)
+
+    shares = [tasks // CLIENTS + (i < tasks % CLIENTS) for i in range(CLIENTS)]
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        list(pool.map(work, shares))
+
+
+def measure(name: str, command: list[str], port: int, tasks: int) -> Result:
+    """Pause, create, resume, wait until the sink has them all."""
+    sink_port = free_port()
+    url = f"http://127.0.0.1:{sink_port}/"
+    with ExitStack() as stack:
+        sink = [sys.executable, "-c", SINK, str(sink_port)]
+        stack.enter_context(running(sink, sink_port))
+        process = stack.enter_context(running(command, port))
+        channel = stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{port}"))
+        client = tasks_v2.CloudTasksClient(
+            transport=CloudTasksGrpcTransport(channel=channel)
+        )
+        client.pause_queue(name=QUEUE)
+        cpu_before, _ = usage(process.pid)
+        start = time.perf_counter()
+        create(port, url, tasks)
+        created = time.perf_counter()
+        _, memory = usage(process.pid)
+        resumed = time.perf_counter()
+        client.resume_queue(name=QUEUE)
+        wait_for(lambda: count(sink_port) >= tasks, GIVE_UP)
+        drained = time.perf_counter()
+        cpu, _ = usage(process.pid)
+    return Result(
+        name, tasks, created - start, drained - resumed, cpu - cpu_before, memory
+    )
+
+
+def ours(tasks: int, *extra: str, name: str = "cloudtask.emulator") -> Result:
+    port = free_port()
+    command = [sys.executable, "-m", "cloudtask.emulator", f"--port={port}"]
+    command += ["--http-port=0", f"--queue={QUEUE}", "--no-rate-limits", "--quiet"]
+    return measure(name, [*command, *extra], port, tasks)
+
+
+def peer(tasks: int) -> Result:
+    port = free_port()
+    command = [str(peer_python()), "-m", "gcloud_tasks_emulator", "start", "-q"]
+    command += [f"--port={port}", f"--default-queue={QUEUE}"]
+    return measure("gcloud-tasks-emulator 0.6.2", command, port, tasks)
+
+
+def peer_python() -> Path:
+    python = PEER / "bin" / "python"
+    if not (PEER / "bin" / "gcloud-tasks-emulator").exists():
+        print(f"Making {PEER.name} ...", flush=True)
+        venv.create(PEER, with_pip=True)
+        command = [python, "-m", "pip", "install", "-q", *PEER_REQUIREMENTS]
+        subprocess.run(command, check=True)
+    return python
+
+
+def show(results: list[Result], reference: Result) -> None:
+    print(
+        f"{'':34}{'tasks':>8}{'create/s':>10}{'ratio':>7}{'drain/s':>10}{'ratio':>7}"
+        f"{'CPU us/task':>13}{'MB':>7}"
+    )
+    for each in results:
+        create_ratio = each.creates_per_second / reference.creates_per_second
+        drain_ratio = each.drains_per_second / reference.drains_per_second
+        print(
+            f"{each.name:34}{each.tasks:>8,}{each.creates_per_second:>10,.0f}"
+            f"{create_ratio:>7.2f}{each.drains_per_second:>10,.0f}{drain_ratio:>7.2f}"
+            f"{each.cpu / each.tasks * 1e6:>13.0f}{each.memory:>7.0f}"
+        )
+
+
+def verdict(name: str, is_met: bool) -> bool:
+    print(f"{'met   ' if is_met else 'MISSED'}  {name}")
+    return is_met
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer tasks")
+    parser.add_argument("--json", type=Path, help="write the results there, too")
+    options = parser.parse_args()
+    many, compared = (5_000, 3_000) if options.quick else (50_000, 10_000)
+    reference = peer(compared)
+    same = ours(compared)
+    results = [reference, same, ours(500), ours(many)]
+    with tempfile.TemporaryDirectory() as folder:
+        data = f"--data={Path(folder) / 'tasks.sqlite3'}"
+        results.append(ours(compared, data, name="cloudtask.emulator --data"))
+    show(results, reference)
+    small, large = results[2], results[3]
+    growth = (large.create + large.drain) / large.tasks
+    growth /= (small.create + small.drain) / small.tasks
+    budgets = [
+        verdict("create no slower", same.create <= reference.create),
+        verdict("drain over 4 times as fast", same.drain * 4 < reference.drain),
+        verdict(f"{many:,} tasks cost as 500, each (x{growth:.2f})", growth < 1.25),
+    ]
+    if options.json:
+        options.json.write_text(json.dumps([vars(each) for each in results], indent=1))
+    return 0 if all(budgets) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
