@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from asgiref.sync import async_to_sync
 from django.db import DatabaseError, connections, transaction
 
 from cloudtask import (
+    clock,
     codec,
     conf,
     executions,
@@ -94,7 +94,7 @@ def make_message(
 ) -> Message:
     """The message of one call, checked as far as it can be without the service."""
     definition.check_call(args, kwargs)
-    created = time.time()
+    created = clock.now()
     message_id = uuid.uuid4().hex
     message = Message(
         id=message_id,
@@ -371,7 +371,7 @@ def _again(attempt: Attempt, delay: timedelta) -> Result:
     if attempt.context.is_last_attempt and attempt.error is not None:
         return _exhausted(attempt, attempt.error)
     successor = attempt.message.successor(
-        now=time.time(),
+        now=clock.now(),
         delay=max(delay, timedelta(0)),
         attempts=attempt.context.attempt,
     )

@@ -21,8 +21,8 @@ from django.db.models import (
     Value,
     When,
 )
-from django.db.models.functions import Now
 
+from cloudtask.clock import database_now as now
 from cloudtask.stores.runs import (
     ENDED,
     STOPPED,
@@ -36,7 +36,10 @@ from cloudtask.stores.runs import (
     Walked,
 )
 
-_NO_LIVE_LEASE = Q(lease_until=None) | Q(lease_until__lt=Now())
+
+def _no_live_lease() -> Q:
+    return Q(lease_until=None) | Q(lease_until__lt=now())
+
 
 
 def _tables() -> Any:
@@ -129,15 +132,15 @@ class DatabaseRuns:
         values: dict[str, Any] = {
             "state": to,
             "generation": F("generation") + 1,
-            "touched_at": Now(),
+            "touched_at": now(),
         }
         if to is RunState.RUNNING:
             values["started_at"] = Case(
-                When(started_at__isnull=True, then=Now()), default=F("started_at")
+                When(started_at__isnull=True, then=now()), default=F("started_at")
             )
         # A run that is stopped has ended once its on_failure task is done with it.
         ended = to in (RunState.FINISHED, RunState.FAILED)
-        values["finished_at"] = Now() if ended else None
+        values["finished_at"] = now() if ended else None
         if error is not None:
             values["error"] = error
         if description is not None:
@@ -154,8 +157,8 @@ class DatabaseRuns:
             if not planned.update(
                 is_planned=True,
                 total=total,
-                touched_at=Now(),
-                started_at=Now(),
+                touched_at=now(),
+                started_at=now(),
                 state=Case(
                     When(state=RunState.PLANNING, then=Value(RunState.RUNNING)),
                     default=F("state"),
@@ -175,21 +178,21 @@ class DatabaseRuns:
     ) -> Run | None:
         rows = self._runs.filter(pk=run_id)
         with self.reachable(f"Leasing iteration {run_id}"):
-            taken = rows.filter(_NO_LIVE_LEASE, state=state).update(
-                fence=F("fence") + 1, lease_until=Now() + lease, touched_at=Now()
+            taken = rows.filter(_no_live_lease(), state=state).update(
+                fence=F("fence") + 1, lease_until=now() + lease, touched_at=now()
             )
             return _run(rows.get()) if taken else None
 
     def settle_run(self, run: Run, *, to: RunState | None, error: str = "") -> bool:
         values: dict[str, Any] = {
             "lease_until": None,
-            "touched_at": Now(),
+            "touched_at": now(),
             "error": error,
         }
         if to is not None:
             values["state"] = to
         if to in ENDED:
-            values["finished_at"] = Now()
+            values["finished_at"] = now()
         with self.reachable(f"Settling iteration {run.id}"):
             return bool(self._runs.filter(pk=run.id, fence=run.fence).update(**values))
 
@@ -203,7 +206,7 @@ class DatabaseRuns:
                 ready.update(
                     state=RunState.FINALIZING,
                     generation=F("generation") + 1,
-                    touched_at=Now(),
+                    touched_at=now(),
                 )
             )
 
@@ -234,7 +237,7 @@ class DatabaseRuns:
         self, run_id: str, index: int, seq: int, *, lease: timedelta
     ) -> Shard | None:
         rows = self._shards.filter(run_id=run_id, index=index)
-        free = rows.filter(_NO_LIVE_LEASE, self._running(run_id), seq=seq).exclude(
+        free = rows.filter(_no_live_lease(), self._running(run_id), seq=seq).exclude(
             state=ShardState.DONE
         )
         with self.reachable(f"Leasing shard {index} of iteration {run_id}"):
@@ -244,8 +247,8 @@ class DatabaseRuns:
                 ),
                 state=ShardState.RUNNING,
                 fence=F("fence") + 1,
-                lease_until=Now() + lease,
-                touched_at=Now(),
+                lease_until=now() + lease,
+                touched_at=now(),
             )
             return _shard(rows.get()) if taken else None
 
@@ -273,8 +276,8 @@ class DatabaseRuns:
                     **_progress(walked),
                     **moved,
                     suspect=suspect,
-                    lease_until=Now() + lease,
-                    touched_at=Now(),
+                    lease_until=now() + lease,
+                    touched_at=now(),
                 )
             )
 
@@ -293,7 +296,7 @@ class DatabaseRuns:
                 deaths=0,
                 suspect=None,
                 lease_until=None,
-                touched_at=Now(),
+                touched_at=now(),
             ):
                 raise LeaseLost(f"{shard.run}[{shard.index}]")
             return self._inserted(split) if split is not None else None
@@ -302,7 +305,7 @@ class DatabaseRuns:
         """`split` under the next index; two splits at once are told apart by the
         unique constraint."""
         # The run's row serializes the splits of its shards.
-        self._runs.filter(pk=split.run).update(touched_at=Now())
+        self._runs.filter(pk=split.run).update(touched_at=now())
         last = self._shards.filter(run_id=split.run).aggregate(last=Max("index"))[
             "last"
         ]
@@ -319,18 +322,18 @@ class DatabaseRuns:
                     deaths=0,
                     suspect=None,
                     lease_until=None,
-                    touched_at=Now(),
+                    touched_at=now(),
                 )
             )
 
     def stale_shards(self, *, older_than: timedelta, limit: int) -> list[Shard]:
         rows = self._shards.filter(
-            _NO_LIVE_LEASE,
+            _no_live_lease(),
             run__state=RunState.RUNNING,
-            touched_at__lt=Now() - older_than,
+            touched_at__lt=now() - older_than,
         ).exclude(state=ShardState.DONE)
         # A row that waits for its next try keeps its shard's task waiting, too.
-        waiting = self._failures.filter(state=FailureState.WAITING, due_at__gt=Now())
+        waiting = self._failures.filter(state=FailureState.WAITING, due_at__gt=now())
         with self.reachable("Looking for lost shards"):
             found = list(rows.order_by("touched_at")[:limit])
             resting = set(
@@ -347,9 +350,9 @@ class DatabaseRuns:
     def bump_shard(self, shard: Shard) -> Shard | None:
         rows = self._shards.filter(run_id=shard.run, index=shard.index)
         with self.reachable(f"Renumbering shard {shard.index} of {shard.run}"):
-            free = rows.filter(_NO_LIVE_LEASE, seq=shard.seq)
+            free = rows.filter(_no_live_lease(), seq=shard.seq)
             bumped = free.exclude(state=ShardState.DONE).update(
-                seq=F("seq") + 1, touched_at=Now()
+                seq=F("seq") + 1, touched_at=now()
             )
             return _shard(rows.get()) if bumped else None
 
@@ -362,7 +365,7 @@ class DatabaseRuns:
             | (Q(state=RunState.RUNNING) & ~Exists(undone))
         )
         rows = self._runs.filter(
-            owing, _NO_LIVE_LEASE, touched_at__lt=Now() - older_than
+            owing, _no_live_lease(), touched_at__lt=now() - older_than
         )
         with self.reachable("Looking for lost iterations"):
             return [_run(row) for row in rows.order_by("touched_at")[:limit]]
@@ -371,8 +374,8 @@ class DatabaseRuns:
         rows = self._runs.filter(pk=run.id)
         with self.reachable(f"Renumbering iteration {run.id}"):
             bumped = rows.filter(
-                _NO_LIVE_LEASE, generation=run.generation, state=run.state
-            ).update(generation=F("generation") + 1, touched_at=Now())
+                _no_live_lease(), generation=run.generation, state=run.state
+            ).update(generation=F("generation") + 1, touched_at=now())
             return _run(rows.get()) if bumped else None
 
     # Failures
@@ -385,7 +388,7 @@ class DatabaseRuns:
             "attempts": failure.attempts,
             "error": failure.error,
             "traceback": failure.traceback,
-            "due_at": Now() + delay,
+            "due_at": now() + delay,
         }
         digest = _digest(failure.key)
         with self.reachable(f"Recording a failed row of {failure.run}"):
@@ -413,8 +416,8 @@ class DatabaseRuns:
             run_id=run_id, shard=shard, state=FailureState.WAITING
         ).order_by("due_at")
         with self.reachable(f"Loading the rows of {run_id} that wait"):
-            due = [_failure(row) for row in rows.filter(due_at__lte=Now())[:limit]]
-            later = rows.filter(due_at__gt=Now()).annotate(now=Now()).first()
+            due = [_failure(row) for row in rows.filter(due_at__lte=now())[:limit]]
+            later = rows.filter(due_at__gt=now()).annotate(now=now()).first()
         if later is None:
             return due, None
         return due, max(0.0, (later.due_at - later.now).total_seconds())
@@ -431,7 +434,7 @@ class DatabaseRuns:
             reopened = 0
             for index in sorted(set(given_up.values_list("shard", flat=True))):
                 rows = given_up.filter(shard=index).update(
-                    state=FailureState.WAITING, due_at=Now(), attempts=0
+                    state=FailureState.WAITING, due_at=now(), attempts=0
                 )
                 self._reopen_shard(run_id, index, rows)
                 reopened += rows
@@ -446,7 +449,7 @@ class DatabaseRuns:
             lease_until=None,
             failed=F("failed") - from_failed,
             skipped=F("skipped") - min(shard.skipped, rows - from_failed),
-            touched_at=Now(),
+            touched_at=now(),
         )
 
 

@@ -1,0 +1,46 @@
+"""The time, which tests can set ahead: one place for the library and its stores.
+
+Wherever a worker's clock would decide something, the database's decides instead; both
+are moved by the same offset.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+_ahead = 0.0  # seconds
+
+
+def now() -> float:
+    """Unix seconds."""
+    return time.time() + _ahead
+
+
+def database_now() -> Any:
+    """An expression for the database's own time."""
+    from django.db.models.functions import Now
+
+    return Now() + timedelta(seconds=_ahead) if _ahead else Now()
+
+
+@contextmanager
+def ahead(seconds: float) -> Iterator[None]:
+    """Set the time ahead inside the block, on top of what it is ahead already.
+
+    For tests: it moves the whole process.
+    """
+    move(seconds)
+    try:
+        yield
+    finally:
+        move(-seconds)
+
+
+def move(seconds: float) -> None:
+    """Set the time ahead, or back when negative, from here on."""
+    global _ahead
+    _ahead += seconds
