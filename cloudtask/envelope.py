@@ -22,6 +22,7 @@ from cloudtask.message import Message, options_from_wire
 MAGIC = b"ct"
 VERSION = 1
 COMPRESSED = 1
+VALUE = 2  # no message: a sealed value can't be delivered, nor the other way round
 COMPRESS_FROM = 1024  # bytes; below it zlib rarely wins its own time back
 MAX_EXPANDED = 64 * 1024 * 1024  # bytes; twice the largest payload that is accepted
 _HEAD = struct.Struct(">2sBBI4s")
@@ -41,18 +42,27 @@ def _key(secret: str | bytes) -> tuple[bytes, bytes]:
     return hashlib.sha256(key).digest()[:4], key
 
 
+NEVER = 2**32 - 1  # unix seconds
+
+
 def seal(message: Message) -> bytes:
     """The envelope of `message`, signed with the first of the project's keys."""
-    settings = conf.settings()
-    key_id, key = _key(settings.signing_secrets[0])
-    body = b"%b\n%b" % (_about(message), message.payload)
-    flags = 0
+    start = max(message.created, message.eta or 0.0)
+    expires = int(start + conf.settings().max_age.total_seconds())
+    return _sealed(b"%b\n%b" % (_about(message), message.payload), expires, 0)
+
+
+def seal_value(data: bytes) -> bytes:
+    """`data`, signed, for a place that others may write to; it does not expire."""
+    return _sealed(data, NEVER, VALUE)
+
+
+def _sealed(body: bytes, expires: int, flags: int) -> bytes:
+    key_id, key = _key(conf.settings().signing_secrets[0])
     if len(body) >= COMPRESS_FROM:
         packed = zlib.compress(body, 6)
         if len(packed) < len(body):
-            body, flags = packed, COMPRESSED
-    start = max(message.created, message.eta or 0.0)
-    expires = int(start + settings.max_age.total_seconds())
+            body, flags = packed, flags | COMPRESSED
     head = _HEAD.pack(MAGIC, VERSION, flags, expires, key_id)
     return b"%b%b%b" % (head, hmac.digest(key, head + body, "sha256"), body)
 
@@ -63,20 +73,27 @@ def unseal(data: bytes, *, now: float) -> Message:
     `now` is in unix seconds. Raises NotAnEnvelope when the bytes are something else,
     BadSignature when no key of the project signed them or their time is over.
     """
-    if len(data) < HEADER_SIZE or data[:2] != MAGIC:
-        raise NotAnEnvelope("The body is not a cloudtask envelope.")
-    _, version, flags, expires, key_id = _HEAD.unpack_from(data)
-    if version != VERSION:
-        raise NotAnEnvelope(f"Envelope version {version} is not known here.")
-    body = _verified(data, key_id)
-    if now > expires:
-        raise BadSignature("The envelope has expired.")
-    if flags & COMPRESSED:
-        body = _expanded(body)
-    about, newline, payload = body.partition(b"\n")
+    about, newline, payload = _unsealed(data, now, 0).partition(b"\n")
     if not newline:
         raise PayloadError("The envelope holds no message.")
     return _message(codec.loads(about), payload)
+
+
+def unseal_value(data: bytes, *, now: float) -> bytes:
+    """What `seal_value` was given; raises as `unseal` does."""
+    return _unsealed(data, now, VALUE)
+
+
+def _unsealed(data: bytes, now: float, kind: int) -> bytes:
+    if len(data) < HEADER_SIZE or data[:2] != MAGIC:
+        raise NotAnEnvelope("The body is not a cloudtask envelope.")
+    _, version, flags, expires, key_id = _HEAD.unpack_from(data)
+    if version != VERSION or flags & VALUE != kind:
+        raise NotAnEnvelope(f"Envelope version {version}/{flags} is not known here.")
+    body = _verified(data, key_id)
+    if now > expires:
+        raise BadSignature("The envelope has expired.")
+    return _expanded(body) if flags & COMPRESSED else body
 
 
 def _verified(data: bytes, key_id: bytes) -> bytes:
