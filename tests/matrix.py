@@ -2,10 +2,10 @@
 
     python -m tests.matrix [--require postgres] [--only sqlite] [-- pytest options]
 
-SQLite always; PostgreSQL and MariaDB or MySQL when they answer (see tests/databases.py);
-Python 3.13 with Django 6.1, in an environment of its own, where that Python is found.
-The end says what was tested and what was not; `--require` makes a database that was not
-tested a failure.
+SQLite always; PostgreSQL and MariaDB or MySQL when they answer (tests/databases.py says
+where); Python 3.13 with Django 6.1, in an environment of its own, where that Python is
+found. The end says what was tested and what was not; `--require` makes it a failure
+that something was not.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ def _pytest(python: Path, leg: Leg, extra: Sequence[str]) -> tuple[int, str]:
 
 
 def _environment_of(python: Path) -> Path | None:
-    """The Python of `.venv-3.13`, installed anew when the package's metadata changed."""
+    """The Python of `.venv-3.13`, installed anew when pyproject.toml changed."""
     folder = ROOT / f".venv-{NEWER_PYTHON}"
     inside = folder / "bin" / "python"
     stamp = folder / ".installed"
