@@ -28,6 +28,7 @@ from cloudtask import (
 from cloudtask.context import TaskContext, entered
 from cloudtask.exceptions import (
     CloudTaskError,
+    PayloadLost,
     PermanentTaskFailure,
     Retry,
     SingularTaskFailure,
@@ -252,8 +253,8 @@ def run(message: Message, delivery: Delivery) -> Attempt:
             signals.task_started.send_robust(sender=message.task, context=context)
         try:
             payload = payloads.payload_of(message)
-        except AlreadyDone as done:
-            return replace(attempt, error=done)
+        except (AlreadyDone, PayloadLost) as error:
+            return replace(attempt, error=error)
         try:
             args, kwargs = _arguments(payload, definition)
             failpoints.reached("execute.before_call")
