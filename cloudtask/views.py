@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hmac
 import logging
-import time
+from collections.abc import Callable
 
-from django.db import transaction
+from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
-from cloudtask import conf, envelope, outbox, runtime
+from cloudtask import clock, conf, envelope, outbox, runtime
 from cloudtask.deliveries import delivery_of
 from cloudtask.envelope import NotAnEnvelope
 from cloudtask.exceptions import (
@@ -25,8 +25,20 @@ from cloudtask.targets import AppEngineTarget, on_app_engine, target
 
 RELAY_SECONDS = 25.0  # a database; Cloud Scheduler waits three minutes by default
 
+View = Callable[..., HttpResponse]
+
 logger = logging.getLogger("cloudtask")
 security = logging.getLogger("django.security.cloudtask")
+
+
+def _in_autocommit(view: View) -> View:
+    """Keep ATOMIC_REQUESTS off the view, whichever databases have it.
+
+    What a delivery ends with is durable before the answer, never because of it.
+    """
+    for alias in connections:
+        view = transaction.non_atomic_requests(alias)(view)
+    return view
 
 
 class Refused(Exception):
@@ -38,7 +50,7 @@ class Refused(Exception):
 
 
 @csrf_exempt
-@transaction.non_atomic_requests
+@_in_autocommit
 def run(request: HttpRequest, task: str) -> HttpResponse:
     """Run one delivery of `task`.
 
@@ -62,7 +74,7 @@ def run(request: HttpRequest, task: str) -> HttpResponse:
 
 
 @csrf_exempt
-@transaction.non_atomic_requests
+@_in_autocommit
 def relay(request: HttpRequest) -> HttpResponse:
     """Send what waits in the outboxes: for Cloud Scheduler, App Engine's cron, or cron.
 
@@ -108,41 +120,54 @@ def _message_of(request: HttpRequest, task: str) -> Message:
     try:
         target().verify(request)
     except UntrustedRequest as error:
-        security.error("A request for task %s was refused: %s", task, error)
+        security.error("A request for task %r was refused: %s", task, error)
         raise Refused(403, "untrusted") from error
+    body = _body(request, task)
     try:
-        message = envelope.unseal(_body(request), now=time.time())
+        message = envelope.unseal(body, now=clock.now())
     except NotAnEnvelope as error:
-        logger.error("A delivery of task %s was refused: %s", task, error)
+        logger.error("A delivery of task %r was refused: %s", task, error)
         raise Refused(400, "not an envelope") from error
     except BadSignature as error:
-        security.error("A delivery of task %s was refused: %s", task, error)
+        security.error("A delivery of task %r was refused: %s", task, error)
         raise Refused(403, "bad signature") from error
     except PayloadError as error:
-        logger.error("A delivery of task %s can't be read: %s", task, error)
+        logger.error("A delivery of task %r can't be read: %s", task, error)
         raise Refused(400, "unreadable") from error
     if message.task != task:
         security.error(
-            "A delivery of task %s was refused: its body is of %s.", task, message.task
+            "A delivery of task %r was refused: its body is of %s.", task, message.task
         )
         raise Refused(403, "body of another task")
     return message
 
 
-def _body(request: HttpRequest) -> bytes:
+def _body(request: HttpRequest, task: str) -> bytes:
     limit = conf.settings().max_body_size
-    announced = request.headers.get("Content-Length") or "0"
-    if announced.isdecimal() and int(announced) > limit:
-        raise Refused(413, "too large")
-    # Not request.body: its limit, DATA_UPLOAD_MAX_MEMORY_SIZE, is set for forms.
-    body: bytes = request.read(limit + 1)
-    if len(body) > limit:
-        raise Refused(413, "too large")
-    return body
+    if not _announces_more(request, limit):
+        # Not request.body: its limit, DATA_UPLOAD_MAX_MEMORY_SIZE, is set for forms.
+        body: bytes = request.read(limit + 1)
+        if len(body) <= limit:
+            return body
+    logger.error(
+        "A delivery of task %r was refused: it is larger than the %s bytes of "
+        "CLOUDTASK['MAX_BODY_SIZE'].",
+        task,
+        limit,
+    )
+    raise Refused(413, "too large")
+
+
+def _announces_more(request: HttpRequest, limit: int) -> bool:
+    length = request.headers.get("Content-Length") or "0"
+    return length.isdecimal() and (len(length) > 15 or int(length) > limit)
 
 
 def _answer(status: int, text: str) -> HttpResponse:
     response = HttpResponse(text, status=status, content_type="text/plain")
     if status == 405:
         response["Allow"] = "POST"
+    # What there is to say is said here: Django would log each refusal once more, and
+    # a task that is merely to be retried as an error of the server.
+    response._has_been_logged = True  # type: ignore[attr-defined]
     return response
