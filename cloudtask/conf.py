@@ -343,9 +343,10 @@ def transport_options(settings: Settings) -> Mapping[str, Any]:
 def emulator_host() -> str | None:
     """host:port of an emulator, by Google's variable or djangae's."""
     environ = os.environ
-    return environ.get("CLOUD_TASKS_EMULATOR_HOST") or environ.get(
+    host = environ.get("CLOUD_TASKS_EMULATOR_HOST") or environ.get(
         "TASKS_EMULATOR_HOST"
     )
+    return host.rpartition("//")[2].rstrip("/") if host else None
 
 
 def backend(key: str, options: Mapping[str, Any]) -> Any:

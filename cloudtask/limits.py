@@ -7,11 +7,13 @@ in google/cloud/tasks/v2/task.proto.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from cloudtask import conf
 from cloudtask.exceptions import EnqueueError, PayloadTooLarge, QueueNotFound
 from cloudtask.message import Message, nearest
 from cloudtask.targets import target
+from cloudtask.transports import check_settings
 
 SMALL = 100 * 1024  # bytes of payload with `small`, djangae's limit
 LARGEST = 32 * 1024 * 1024  # bytes of payload in all
@@ -19,13 +21,17 @@ HORIZON = 30 * 24 * 3600.0  # seconds; the service takes no later schedule_time
 PAST = 60.0  # seconds by which an eta may lie behind: clocks differ
 NAME = re.compile(r"[A-Za-z0-9_-]{1,500}")
 QUEUE = re.compile(r"[A-Za-z0-9-]{1,100}")
+LONGEST_URL = 2083  # characters
+LARGEST_HEADERS = 80 * 1024  # bytes, names and values together
 
 
 def check(message: Message, now: float) -> None:
     """Refuse, with the names of queue and task, what the service would refuse.
 
-    `now` is in unix seconds. Raises QueueNotFound, PayloadTooLarge or EnqueueError.
+    `now` is in unix seconds. Raises QueueNotFound, PayloadTooLarge or another
+    EnqueueError, and ConfigurationError when a setting that sending needs is missing.
     """
+    check_settings()
     what = f"Task {message.task} ({message.id}) for queue {message.queue!r}"
     _check_queue(message, what)
     if message.named and not NAME.fullmatch(message.name):
@@ -37,10 +43,15 @@ def check(message: Message, now: float) -> None:
         _check_eta(message.eta - now, what)
     if message.options.timeout is not None:
         _check_timeout(message.options.timeout.total_seconds(), what)
+    if message.options.url is not None:
+        _check_url(message.options.url, what)
+    if message.options.headers:
+        _check_headers(message.options.headers, what)
     size, limit = len(message.payload), SMALL if message.options.small else LARGEST
     if size > limit:
         raise PayloadTooLarge(
-            f"{what} was refused: its arguments take {size:,} bytes, more than {limit:,}"
+            f"{what} was refused: its arguments take {size:,} bytes, more than "
+            f"{limit:,}"
             + (", the limit with small=True." if message.options.small else ".")
             + " Pass the id of what is large."
         )
@@ -78,4 +89,32 @@ def _check_timeout(seconds: float, what: str) -> None:
         raise EnqueueError(
             f"{what} was refused: its timeout of {seconds:g} seconds is not between "
             f"{low:g} and {high:g}, what Cloud Tasks takes for this target."
+        )
+
+
+def _check_url(url: str, what: str) -> None:
+    if not url.startswith(("/", "https://", "http://")):
+        raise EnqueueError(
+            f"{what} was refused: its url must be a path that starts with / or an "
+            f"address that starts with https:// or http://, not {url!r}."
+        )
+    if len(url) > LONGEST_URL:
+        raise EnqueueError(
+            f"{what} was refused: its url has {len(url):,} characters; Cloud Tasks "
+            f"takes {LONGEST_URL:,} at most."
+        )
+
+
+def _check_headers(headers: Mapping[str, str], what: str) -> None:
+    for name, value in headers.items():
+        for text in (name, value):
+            if not isinstance(text, str) or re.search(r"[\r\n\0]", text):
+                raise EnqueueError(
+                    f"{what} was refused: its header {name!r} must be a line of str."
+                )
+    size = sum(len(name) + len(value) for name, value in headers.items())
+    if size > LARGEST_HEADERS:
+        raise EnqueueError(
+            f"{what} was refused: its headers take {size:,} bytes; Cloud Tasks takes "
+            f"{LARGEST_HEADERS:,} at most."
         )

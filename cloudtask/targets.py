@@ -13,7 +13,11 @@ from django.http import HttpRequest
 from django.urls import NoReverseMatch, reverse
 
 from cloudtask import conf, oidc
-from cloudtask.exceptions import ConfigurationError, UntrustedRequest
+from cloudtask.exceptions import (
+    ConfigurationError,
+    EnqueueError,
+    UntrustedRequest,
+)
 from cloudtask.message import Message
 
 CONTENT_TYPE = "application/octet-stream"
@@ -48,7 +52,7 @@ class Target(Protocol):
     max_deadline: float
 
     def request_for(self, message: Message) -> HttpDispatch | AppEngineDispatch:
-        """The request for `message`; raises ConfigurationError."""
+        """The request for `message`; raises ConfigurationError or EnqueueError."""
         ...
 
     def verify(self, request: HttpRequest) -> None:
@@ -72,7 +76,7 @@ def handler_path(task: str) -> str:
     """The path of the handler for a task, e.g. /_cloudtask/run/app.tasks.send."""
     prefix = conf.settings().prefix
     if prefix is not None:
-        return f"/{prefix.strip('/')}/run/{task}"
+        return f"/{prefix.strip('/')}/run/{task}".replace("//", "/", 1)
     return _reversed(task, conf.root_urlconf())
 
 
@@ -93,10 +97,17 @@ class HttpTarget:
     max_deadline = 1800.0
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        known = {"URL", "SERVICE_ACCOUNT", "AUDIENCE", "ISSUER", "VERIFY"}
+        known = {
+            "URL": str,
+            "SERVICE_ACCOUNT": str,
+            "AUDIENCE": str,
+            "ISSUER": str,
+            "VERIFY": bool,
+        }
         conf.check_backend_options("TARGET", options, known)
         self.url = str(options.get("URL") or "").rstrip("/")
-        if urlsplit(self.url).scheme not in {"http", "https"}:
+        parts = urlsplit(self.url)
+        if parts.scheme not in {"http", "https"} or not parts.netloc:
             raise ConfigurationError(
                 "CLOUDTASK['TARGET']['URL'] must be the address of this service, e.g. "
                 f'"https://app.example", not {options.get("URL")!r}.'
@@ -146,11 +157,21 @@ class AppEngineTarget:
     max_deadline = 86_415.0
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        known = {"SERVICE", "VERSION", "ON_APP_ENGINE", "VERIFY"}
+        known = {
+            "SERVICE": str,
+            "VERSION": str,
+            "ON_APP_ENGINE": bool,
+            "VERIFY": bool,
+        }
         conf.check_backend_options("TARGET", options, known)
-        self.service: str | None = options.get("SERVICE") or os.environ.get("GAE_SERVICE")
-        self.version: str | None = options.get("VERSION") or os.environ.get("GAE_VERSION")
-        self.on_app_engine = options.get("ON_APP_ENGINE", on_app_engine())
+        here = os.environ.get("GAE_SERVICE")
+        self.service: str | None = options.get("SERVICE") or here
+        self.version: str | None = options.get("VERSION")
+        if self.version is None and self.service == here:
+            # The running version means nothing in another service.
+            self.version = os.environ.get("GAE_VERSION")
+        claimed = options.get("ON_APP_ENGINE")
+        self.on_app_engine = on_app_engine() if claimed is None else bool(claimed)
         self.verifies = options.get("VERIFY", True) is not False
 
     @property
@@ -161,11 +182,16 @@ class AppEngineTarget:
     def request_for(self, message: Message) -> AppEngineDispatch:
         options = message.options
         elsewhere = options.service not in (None, self.service)
+        uri = options.url or handler_path(message.task)
+        if not uri.startswith("/"):
+            raise EnqueueError(
+                f"Task {message.task} ({message.id}) for queue {message.queue!r} was "
+                f"refused: App Engine tasks take a path, such as /tasks/, not {uri!r}."
+            )
         return AppEngineDispatch(
-            relative_uri=options.url or handler_path(message.task),
+            relative_uri=uri,
             headers=_headers(message),
             service=options.service or self.service,
-            # The running version means nothing in another service.
             version=options.version or (None if elsewhere else self.version),
             instance=options.instance,
         )
@@ -176,7 +202,9 @@ class AppEngineTarget:
         # An application that talks to an emulator is not deployed: nothing strips the
         # headers for it, and the signature still guards what runs.
         if not self.on_app_engine and not conf.emulator_host():
-            raise UntrustedRequest("X-AppEngine-* headers prove nothing off App Engine.")
+            raise UntrustedRequest(
+                "X-AppEngine-* headers prove nothing off App Engine."
+            )
         if not request.headers.get("X-AppEngine-QueueName"):
             raise UntrustedRequest("The request does not come from a task queue.")
 

@@ -39,3 +39,20 @@ def transport() -> Transport:
     """The transport in force; raises ConfigurationError."""
     settings = conf.settings()
     return _made(settings, conf.transport_options(settings)["BACKEND"])
+
+
+@lru_cache(maxsize=8)
+def _checked(settings: conf.Settings, path: str) -> None:
+    check = getattr(_made(settings, path), "check", None)
+    if check is not None:
+        check()
+
+
+def check_settings() -> None:
+    """Raise ConfigurationError when a setting is missing that sending will need.
+
+    A transport may have `check()`, which raises it. What waits for a commit is sent
+    when nobody is there any more to be told.
+    """
+    settings = conf.settings()
+    _checked(settings, conf.transport_options(settings)["BACKEND"])

@@ -3,147 +3,148 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cloudtask import conf, envelope
-from cloudtask.exceptions import ConfigurationError, EnqueueError, PayloadError
+from cloudtask.exceptions import (
+    ConfigurationError,
+    DuplicateTask,
+    EnqueueError,
+    EnqueueUnavailable,
+    PayloadError,
+)
 from cloudtask.message import Message
 from cloudtask.targets import target
 from cloudtask.transports import requests, translation
-
-if TYPE_CHECKING:
-    from google.cloud import tasks_v2
+from cloudtask.transports.clients import batches, clients
 
 logger = logging.getLogger("cloudtask")
 
 BATCH = 100  # requests in one BatchCreateTasks
 CONCURRENCY = 16  # CreateTask calls at once, where there are no batches
 RPC_TIMEOUT = 10.0  # seconds a call; the service refuses deadlines over 30
+PATIENCE = 20.0  # seconds for all tries of a message, or of a batch
 TRIES = 4
 FIRST_PAUSE = 0.1  # seconds before the second try; doubles
 
 
-class _Clients:
-    """One client per process: gRPC channels don't survive a fork."""
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One message of many, its place among them, and its request."""
 
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.made: dict[tuple[int, str | None], tasks_v2.CloudTasksClient] = {}
-
-    def get(self) -> tasks_v2.CloudTasksClient:
-        key = (os.getpid(), conf.emulator_host())
-        client = self.made.get(key)
-        if client is None:
-            with self.lock:
-                client = self.made.get(key) or _connect(key[1])
-                self.made = {key: client}
-        return client
-
-    def forget(self) -> None:
-        # Not closed: in a forked child the channel belongs to the parent. The lock may
-        # have been held by a thread that does not exist here.
-        self.lock = threading.Lock()
-        self.made = {}
-
-
-clients = _Clients()
-os.register_at_fork(after_in_child=clients.forget)
-
-
-def _connect(emulator: str | None) -> tasks_v2.CloudTasksClient:
-    from google.auth.exceptions import DefaultCredentialsError
-    from google.cloud import tasks_v2
-
-    if emulator is None:
-        try:
-            return tasks_v2.CloudTasksClient()
-        except DefaultCredentialsError as error:
-            raise ConfigurationError(
-                "No Google credentials were found for Cloud Tasks. Run on Google "
-                "Cloud, run `gcloud auth application-default login`, or set "
-                "CLOUD_TASKS_EMULATOR_HOST to use an emulator."
-            ) from error
-    import grpc
-    from google.cloud.tasks_v2.services.cloud_tasks import transports
-
-    channel = grpc.insecure_channel(emulator)
-    return tasks_v2.CloudTasksClient(
-        transport=transports.CloudTasksGrpcTransport(channel=channel)
-    )
+    index: int
+    message: Message
+    request: Any
 
 
 class CloudTransport:
-    """Creates tasks by RPC, each under a name that was chosen before the first try."""
+    """Creates tasks by RPC, each under a name that was chosen before the first try.
+
+    Gives up after PATIENCE seconds, whatever the network does.
+    """
 
     def __init__(
         self,
         options: Mapping[str, Any],
         *,
         sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         conf.check_backend_options("TRANSPORT", options, set())
         self.sleep = sleep
+        self.clock = clock
+
+    def check(self) -> None:
+        """Raise ConfigurationError when project, location or target is missing."""
+        requests.queue_path("default")
+        target()
 
     def send(self, message: Message) -> None:
         request = self._request(message)
-        self._create(message, request)
+        self._create(message, request, stop=self.clock() + PATIENCE)
 
     def send_many(self, messages: Sequence[Message]) -> list[EnqueueError | None]:
-        results: dict[int, EnqueueError | None] = {}
-        requests_made: list[tuple[int, Message, Any]] = []
-        for index, message in enumerate(messages):
+        results: list[EnqueueError | None] = [None] * len(messages)
+        is_down = False
+        for batch in _batches(self._entries(messages, results)):
+            errors: Sequence[EnqueueError | None]
+            if is_down:
+                errors = [_not_tried(entry.message) for entry in batch]
+            else:
+                errors = self._create_batch(batch, stop=self.clock() + PATIENCE)
+                is_down = all(isinstance(e, EnqueueUnavailable) for e in errors)
+            for entry, error in zip(batch, errors, strict=True):
+                results[entry.index] = error
+        return results
+
+    def _entries(
+        self, messages: Sequence[Message], results: list[EnqueueError | None]
+    ) -> Iterator[_Entry]:
+        """Requests, by queue; what can't be sent at all goes to `results`."""
+        names: set[tuple[str, str]] = set()
+        for index in sorted(range(len(messages)), key=lambda i: messages[i].queue):
+            message = messages[index]
+            name = message.queue, message.name
+            if message.named and name in names:
+                results[index] = _named_twice(message)
+                continue
+            names.add(name)
             try:
-                requests_made.append((index, message, self._request(message)))
+                yield _Entry(index, message, self._request(message))
             except EnqueueError as error:
                 results[index] = error
-        for batch in _batches(requests_made):
-            errors = self._create_batch(batch)
-            results.update(zip((index for index, _, _ in batch), errors, strict=True))
-        return [results[index] for index in range(len(messages))]
 
     def _request(self, message: Message) -> Any:
         return requests.create_task_request(
             message, target().request_for(message), envelope.seal(message)
         )
 
-    def _create(self, message: Message, request: Any) -> None:
+    def _create(
+        self, message: Message, request: Any, *, stop: float, again: bool = False
+    ) -> None:
+        """Create the task; `again` tells that a try may have created it before."""
         from google.api_core import exceptions as google
+        from google.auth.exceptions import GoogleAuthError
         from google.cloud import tasks_v2
 
         wrapped = tasks_v2.CreateTaskRequest.wrap(request)
         for attempt in range(1, TRIES + 1):
             try:
-                clients.get().create_task(wrapped, timeout=RPC_TIMEOUT)
+                clients.get().create_task(wrapped, timeout=self._rpc_timeout(stop))
             except google.AlreadyExists as error:
-                if message.named and not self._is_ours(message, request, attempt):
+                again = again or attempt > 1
+                if message.named and not self._is_ours(message, request, again=again):
                     raise translation.translated(error, message) from error
-            except google.GoogleAPICallError as error:
-                if attempt == TRIES or not translation.may_pass(error):
+            except (google.GoogleAPICallError, GoogleAuthError) as error:
+                is_over = attempt == TRIES or self.clock() >= stop
+                if is_over or not translation.may_pass(error):
                     raise translation.translated(error, message) from error
                 self._pause(attempt, message, error)
                 continue
             return
 
-    def _is_ours(self, message: Message, request: Any, attempt: int) -> bool:
+    def _rpc_timeout(self, stop: float) -> float:
+        return min(RPC_TIMEOUT, max(stop - self.clock(), 0.1))
+
+    def _is_ours(self, message: Message, request: Any, *, again: bool) -> bool:
         """Whether the task that has the caller's own name is this very message, sent
         before by a try whose answer was lost, or by a process that died."""
         from google.api_core import exceptions as google
         from google.cloud import tasks_v2
 
-        if attempt == 1 and not message.outboxed:
+        if not again and not message.outboxed:
             return False
         full = tasks_v2.GetTaskRequest(
             name=request.task.name, response_view=tasks_v2.Task.View.FULL
         )
         try:
-            task = clients.get().get_task(full, timeout=RPC_TIMEOUT)
+            task = clients.get().get_task(full, timeout=RPC_TIMEOUT, retry=None)
         except google.NotFound:
             # It ran. A message with a row would have had the row removed.
             return not message.outboxed
@@ -158,91 +159,96 @@ class CloudTransport:
     def _pause(self, attempt: int, message: Message, error: Exception) -> None:
         pause = FIRST_PAUSE * 2 ** (attempt - 1)
         logger.info(
-            "Enqueueing %s (%s) failed, trying again: %s", message.task, message.id, error
+            "Enqueueing %s (%s) failed, trying again: %s",
+            message.task,
+            message.id,
+            error,
         )
         self.sleep(pause * random.uniform(0.5, 1.5))
 
     def _create_batch(
-        self, batch: Sequence[tuple[int, Message, Any]]
+        self, batch: Sequence[_Entry], *, stop: float
     ) -> list[EnqueueError | None]:
-        if len(batch) > 1 and clients_batch.usable():
-            statuses = self._try_batch(batch)
+        again = False
+        if len(batch) > 1 and batches.usable():
+            statuses = self._try_batch(batch, stop)
             if statuses is not None:
-                return self._settled(batch, statuses)
-        with ThreadPoolExecutor(CONCURRENCY) as pool:
-            return list(pool.map(self._outcome, batch))
+                batch_errors: list[EnqueueError | None] = [
+                    self._outcome(entry, stop, again=False) if i in statuses else None
+                    for i, entry in enumerate(batch)
+                ]
+                return batch_errors
+            again = batches.usable()
+        with ThreadPoolExecutor(min(CONCURRENCY, len(batch))) as pool:
+            return list(pool.map(lambda e: self._outcome(e, stop, again=again), batch))
 
-    def _outcome(self, entry: tuple[int, Message, Any]) -> EnqueueError | None:
-        _, message, request = entry
+    def _outcome(
+        self, entry: _Entry, stop: float, *, again: bool
+    ) -> EnqueueError | None:
+        if self.clock() >= stop:
+            return _not_tried(entry.message)
         try:
-            self._create(message, request)
+            self._create(entry.message, entry.request, stop=stop, again=again)
         except EnqueueError as error:
             return error
         return None
 
     def _try_batch(
-        self, batch: Sequence[tuple[int, Message, Any]]
+        self, batch: Sequence[_Entry], stop: float
     ) -> Mapping[int, Any] | None:
         """The failed requests of one BatchCreateTasks, or None if it did not work.
 
-        Sending the same names again one by one is safe after any failure.
+        Sending the same messages one by one is safe after any failure.
         """
         from google.api_core import exceptions as google
         from google.cloud import tasks_v2
 
         request = tasks_v2.BatchCreateTasksRequest.wrap(
-            requests.batch_request([request for _, _, request in batch])
+            requests.batch_request([entry.request for entry in batch])
         )
         try:
-            operation = clients.get().batch_create_tasks(request, timeout=RPC_TIMEOUT)
-            operation.result(timeout=RPC_TIMEOUT * 2)
-        except (google.MethodNotImplemented, google.Unknown) as error:
-            clients_batch.refused(error)
+            operation: Any = clients.get().batch_create_tasks(
+                request, timeout=self._rpc_timeout(stop)
+            )
+            operation.result(timeout=self._rpc_timeout(stop))
+        except google.MethodNotImplemented as error:
+            batches.refused(error)
             return None
-        except Exception as error:  # noqa: BLE001  the single calls will tell what is wrong
-            logger.info("BatchCreateTasks failed, creating one by one: %s", error)
+        except ConfigurationError:
+            raise
+        except Exception as error:  # noqa: BLE001  the single calls tell what is wrong
+            if isinstance(error, google.Unknown) and conf.emulator_host():
+                batches.refused(error)  # how some emulators say "not implemented"
+            else:
+                logger.info("BatchCreateTasks failed, creating one by one: %s", error)
             return None
         return dict(operation.metadata.failed_requests)
 
-    def _settled(
-        self, batch: Sequence[tuple[int, Message, Any]], statuses: Mapping[int, Any]
-    ) -> list[EnqueueError | None]:
-        return [
-            self._outcome(entry) if index in statuses else None
-            for index, entry in enumerate(batch)
-        ]
+
+def _not_tried(message: Message) -> EnqueueUnavailable:
+    return translation.unavailable(message, "Not tried: calls before it failed so.")
 
 
-class _BatchSupport:
-    """Remembers servers that answered UNIMPLEMENTED to BatchCreateTasks."""
-
-    def __init__(self) -> None:
-        self.lacking: set[str | None] = set()
-
-    def usable(self) -> bool:
-        return conf.emulator_host() not in self.lacking
-
-    def refused(self, error: Exception) -> None:
-        logger.info("BatchCreateTasks is not to be had, creating one by one: %s", error)
-        self.lacking.add(conf.emulator_host())
+def _named_twice(message: Message) -> DuplicateTask:
+    return DuplicateTask(
+        f"Task {message.task} ({message.id}) was refused: another call of the same "
+        f"defer_many is named {message.name!r} in queue {message.queue!r}."
+    )
 
 
-clients_batch = _BatchSupport()
-
-
-def _batches(
-    entries: list[tuple[int, Message, Any]],
-) -> Iterator[list[tuple[int, Message, Any]]]:
-    """Entries of one queue at a time, at most BATCH and 8 MB together."""
-    ordered = sorted(entries, key=lambda entry: entry[2].parent)
-    for _, group in groupby(ordered, key=lambda entry: entry[2].parent):
-        chunk: list[tuple[int, Message, Any]] = []
+def _batches(entries: Iterable[_Entry]) -> Iterator[list[_Entry]]:
+    """Entries of one queue at a time, at most BATCH and MAX_BATCH_SIZE together."""
+    for _, group in groupby(entries, key=lambda entry: entry.request.parent):
+        chunk: list[_Entry] = []
         size = 0
         for entry in group:
-            size += entry[2].ByteSize()
-            if chunk and (len(chunk) == BATCH or size > requests.MAX_BATCH_SIZE):
+            length = entry.request.ByteSize()
+            if chunk and (
+                len(chunk) == BATCH or size + length > requests.MAX_BATCH_SIZE
+            ):
                 yield chunk
-                chunk, size = [], entry[2].ByteSize()
+                chunk, size = [], 0
             chunk.append(entry)
+            size += length
         if chunk:
             yield chunk

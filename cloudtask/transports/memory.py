@@ -37,7 +37,9 @@ class MemoryQueue:
         self.names: set[tuple[str, str]] = set()
         self.pushed = 0
 
-    def push(self, message: Message, body: bytes, *, due: float, retries: int = 0) -> None:
+    def push(
+        self, message: Message, body: bytes, *, due: float, retries: int = 0
+    ) -> None:
         with self.lock:
             self.pushed += 1
             entry = Waiting(due, self.pushed, message, body, retries)

@@ -29,30 +29,35 @@ def _pb() -> Any:
 
 def project() -> str:
     """The Google Cloud project: the setting, the environment, the metadata server."""
-    found = (
-        conf.settings().project
-        or os.environ.get("GOOGLE_CLOUD_PROJECT")
-        or _project_of_credentials()
-    )
+    found = conf.settings().project or os.environ.get("GOOGLE_CLOUD_PROJECT")
+    if not found and not conf.emulator_host():
+        found = _project_of_credentials()
     if not found:
         raise ConfigurationError(
             "CLOUDTASK['PROJECT'] is not set, and neither GOOGLE_CLOUD_PROJECT nor the "
-            "metadata server names a project."
+            "metadata server names a project. Set it to the id of the project that has "
+            'the queues, e.g. "my-project".'
         )
     return found
 
 
-@lru_cache(maxsize=1)
-def _project_of_credentials() -> str | None:
-    import google.auth
-    from google.auth.exceptions import DefaultCredentialsError
+_found_projects: list[str] = []
 
-    if conf.emulator_host():
-        return None
-    try:
-        return google.auth.default()[1]  # type: ignore[no-any-return, no-untyped-call]
-    except DefaultCredentialsError:
-        return None
+
+def _project_of_credentials() -> str | None:
+    """The project of the default credentials; asked for until there is one."""
+    import google.auth
+    from google.auth.exceptions import GoogleAuthError
+
+    if not _found_projects:
+        try:
+            found = google.auth.default()[1]
+        except GoogleAuthError:
+            return None
+        if not found:
+            return None
+        _found_projects.append(found)
+    return _found_projects[0]
 
 
 def queue_path(queue: str) -> str:

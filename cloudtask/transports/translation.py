@@ -11,10 +11,20 @@ from cloudtask.exceptions import (
 )
 from cloudtask.message import Message
 
-# An outcome that is not known, or a refusal that passes. INTERNAL comes from
-# connections that break in the middle of an answer.
+# An outcome that is not known, or a refusal that passes. INTERNAL and UNKNOWN come
+# from connections that break in the middle of an answer; the last two are google-auth's
+# when it can't have a token.
 PASSING = frozenset(
-    {"UNAVAILABLE", "DEADLINE_EXCEEDED", "ABORTED", "INTERNAL", "RESOURCE_EXHAUSTED"}
+    {
+        "UNAVAILABLE",
+        "DEADLINE_EXCEEDED",
+        "ABORTED",
+        "INTERNAL",
+        "UNKNOWN",
+        "RESOURCE_EXHAUSTED",
+        "TransportError",
+        "RefreshError",
+    }
 )
 
 
@@ -36,10 +46,12 @@ def translated(error: Exception, message: Message) -> EnqueueError:
     where = f"queue {message.queue!r}"
     if code == "ALREADY_EXISTS":
         return DuplicateTask(
-            f"{what} was refused: a task named {message.name!r} is in {where}, or ran a "
-            "short while ago. Names are free again after up to 24 hours."
+            f"{what} was refused: a task named {message.name!r} is in {where}, or ran "
+            "a short while ago. Names are free again after up to 24 hours."
         )
-    if code == "NOT_FOUND" or (code == "FAILED_PRECONDITION" and "queue" in text.lower()):
+    if code == "NOT_FOUND" or (
+        code == "FAILED_PRECONDITION" and "queue" in text.lower()
+    ):
         return QueueNotFound(
             f"{what} was not enqueued: {where} does not exist. Create it with `gcloud "
             f"tasks queues create {message.queue}`; a new one needs a minute. ({text})"
@@ -47,14 +59,19 @@ def translated(error: Exception, message: Message) -> EnqueueError:
     if code == "INVALID_ARGUMENT" and "too large" in text.lower():
         return PayloadTooLarge(f"{what} is too large for {where}. ({text})")
     if code in PASSING:
-        return EnqueueUnavailable(
-            f"{what} was not enqueued on {where}: Cloud Tasks could not be reached, or "
-            f"did not answer in time. Trying again may help. ({code}: {text})"
-        )
+        return unavailable(message, f"{code}: {text}")
     if code in {"PERMISSION_DENIED", "UNAUTHENTICATED"}:
         return EnqueueError(
-            f"{what} was not enqueued on {where}: the account of this process needs the "
-            f"role roles/cloudtasks.enqueuer, and iam.serviceAccounts.actAs on the "
+            f"{what} was not enqueued on {where}: the account of this process needs "
+            f"the role roles/cloudtasks.enqueuer, and iam.serviceAccounts.actAs on the "
             f"target's account. ({code}: {text})"
         )
     return EnqueueError(f"{what} was refused by {where}: {code}: {text}")
+
+
+def unavailable(message: Message, reason: str) -> EnqueueUnavailable:
+    return EnqueueUnavailable(
+        f"Task {message.task} ({message.id}) was not enqueued on queue "
+        f"{message.queue!r}: Cloud Tasks could not be reached, or did not answer in "
+        f"time. Trying again may help. ({reason})"
+    )
