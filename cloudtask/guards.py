@@ -1,19 +1,24 @@
-"""View decorators that let in deliveries of the project's own queues."""
+"""View decorators that let in deliveries of the project's own queues.
+
+They work on plain and on asynchronous views alike.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from inspect import iscoroutinefunction
 from typing import Any
 
-from django.http import HttpRequest, HttpResponseBase, HttpResponseForbidden
+from asgiref.sync import sync_to_async
+from django.http import HttpRequest, HttpResponseForbidden
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
 
 from cloudtask.deliveries import header
 from cloudtask.exceptions import UntrustedRequest
 from cloudtask.targets import target
 
-View = Callable[..., HttpResponseBase]
+View = Callable[..., Any]  # returns a response, or a coroutine of one
 
 
 def is_task_request(request: HttpRequest) -> bool:
@@ -27,39 +32,56 @@ def is_task_request(request: HttpRequest) -> bool:
     return True
 
 
-def task_only(view: View) -> View:
-    """Answer 403 unless the request is a delivery of the project's own queues."""
+def _chosen(view: View, choose: Callable[[HttpRequest], View]) -> View:
+    """`view` wrapped: for each request `choose` says which view answers it."""
 
     @wraps(view)
-    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        if not is_task_request(request):
-            return HttpResponseForbidden("This URL is for Cloud Tasks only.")
-        return view(request, *args, **kwargs)
+    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        return choose(request)(request, *args, **kwargs)
 
-    return guarded
+    @wraps(view)
+    async def aguarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        # In a thread: to verify may mean to fetch, or to query for the user.
+        answer = (await sync_to_async(choose)(request))(request, *args, **kwargs)
+        return await answer
+
+    return aguarded if iscoroutinefunction(view) else guarded
+
+
+def _refusing(view: View, text: str) -> View:
+    """A view of the same kind as `view` that answers 403."""
+
+    def refuse(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        return HttpResponseForbidden(text, content_type="text/plain")
+
+    async def arefuse(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        return refuse(request)
+
+    return arefuse if iscoroutinefunction(view) else refuse
+
+
+def task_only(view: View) -> View:
+    """Answer 403 unless the request is a delivery of the project's own queues."""
+    refuse = _refusing(view, "This URL is for Cloud Tasks only.")
+    return _chosen(view, lambda request: view if is_task_request(request) else refuse)
 
 
 def task_or_superuser_only(view: View) -> View:
     """Answer 403 unless Cloud Tasks, or an active superuser, makes the request."""
+    refuse = _refusing(view, "For Cloud Tasks and superusers only.")
 
-    @wraps(view)
-    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+    def choose(request: HttpRequest) -> View:
         user = getattr(request, "user", None)
         is_superuser = bool(user and user.is_active and user.is_superuser)
-        if not is_superuser and not is_task_request(request):
-            return HttpResponseForbidden("For Cloud Tasks and superusers only.")
-        return view(request, *args, **kwargs)
+        return view if is_superuser or is_task_request(request) else refuse
 
-    return guarded
+    return _chosen(view, choose)
 
 
 def csrf_exempt_if_task(view: View) -> View:
     """Check for cross-site forgery unless Cloud Tasks makes the request."""
     protected = csrf_protect(view)
-
-    @wraps(view)
-    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        chosen = view if is_task_request(request) else protected
-        return chosen(request, *args, **kwargs)
-
-    return csrf_exempt(guarded)
+    exempt = csrf_exempt(
+        _chosen(view, lambda request: view if is_task_request(request) else protected)
+    )
+    return exempt
