@@ -1,0 +1,199 @@
+"""`python -m cloudtask.emulator` and `manage.py cloudtask_emulator`."""
+
+from __future__ import annotations
+
+import ast
+import io
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+
+import cloudtask.emulator
+from cloudtask.emulator import cli
+from tests.emulator.conftest import client_of
+
+COMMAND = [sys.executable, "-W", "error", "-m", "cloudtask.emulator", "--port=0"]
+
+
+def settings_of(*arguments: str, **options: object):
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    cli.add_arguments(parser)
+    return cli.settings_from(vars(parser.parse_args(arguments)), print, **options)
+
+
+def test_ports_follow_each_other() -> None:
+    assert settings_of().http_port == cli.DEFAULT_PORT + 1
+    assert settings_of("--port=9000").http_port == 9001
+    assert settings_of("--port=0").http_port == 0
+    assert settings_of("--port=9000", "--http-port=7").http_port == 7
+
+
+def test_queues_come_from_everywhere(tmp_path: Path) -> None:
+    path = tmp_path / "queue.yaml"
+    path.write_text("queue: [{name: mail, rate: 5/s}]")
+
+    settings = settings_of(
+        f"--queue-yaml={path}",
+        "--queue=extra",
+        "--queue=projects/x/locations/y/queues/z",
+        "--project=me",
+        queues={"default": {}},
+    )
+
+    assert list(settings.queues) == [
+        "projects/me/locations/local/queues/default",
+        "projects/me/locations/local/queues/mail",
+        "projects/me/locations/local/queues/extra",
+        "projects/x/locations/y/queues/z",
+    ]
+    mail = settings.queues["projects/me/locations/local/queues/mail"]
+    assert mail.config.rate == 5.0
+
+
+def test_without_queues_there_is_a_default_one() -> None:
+    assert list(settings_of().queues) == [
+        "projects/local/locations/local/queues/default"
+    ]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_tells_what_it_does_and_stops_cleanly(number: int, sink) -> None:
+    process = subprocess.Popen(
+        [*COMMAND, "--queue=default"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    address = process.stdout.readline().split()[-1]
+    assert "Status page" in process.stdout.readline()
+    queue = process.stdout.readline().split()[-1]
+    with client_of(address) as client:
+        task = {"name": f"{queue}/tasks/one", "http_request": {"url": sink.url + "/a"}}
+        client.create_task(parent=queue, task=task)
+    line = process.stdout.readline()
+    process.send_signal(number)
+    rest, _ = process.communicate(timeout=20)
+
+    assert line.startswith(f"default/one attempt 1 POST {sink.url}/a -> 200 in ")
+    assert line.endswith(" ms\n")
+    assert rest == "Stopped.\n"
+    assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "complaint"),
+    [
+        ("--host=0.0.0.0", "other machines"),
+        ("--chaos=x=1", "chaos"),
+        ("--target=nowhere", "http://"),
+        ("--service=x", "NAME=URL"),
+        ("--queue=a b", "must be formatted"),
+        ("--data=/proc/none/x", "can't be used"),
+        ("--queue-yaml=/none.yaml", "none.yaml"),
+    ],
+)
+def test_a_wrong_option_ends_with_a_sentence(
+    option: str, complaint: str, capsys
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--port=0", option])
+
+    assert caught.value.code == 2
+    assert complaint in capsys.readouterr().err
+
+
+@pytest.fixture
+def served(mocker):
+    """The settings with which the management command serves, without serving."""
+    return mocker.patch.object(cli, "serve")
+
+
+def test_the_management_command_reads_the_projects_settings(served, settings) -> None:
+    settings.CLOUDTASK = {
+        "PROJECT": "shop",
+        "LOCATION": "europe-west1",
+        "QUEUES": {"mail": {"rate": "50/s", "backoff": "1s..10m"}},
+    }
+
+    call_command("cloudtask_emulator", stdout=io.StringIO())
+
+    chosen = served.call_args.args[0]
+    parent = "projects/shop/locations/europe-west1/queues"
+    assert list(chosen.queues) == [f"{parent}/default", f"{parent}/mail"]
+    assert chosen.queues[f"{parent}/mail"].config.rate == 50.0
+    assert chosen.target == "http://127.0.0.1:8000"
+
+
+def test_djangaes_settings_are_understood(served, settings) -> None:
+    del settings.CLOUDTASK
+    settings.CLOUD_TASKS_PROJECT_ID = "old"
+    settings.CLOUD_TASKS_LOCATION = "here"
+    settings.CLOUD_TASKS_QUEUES = [{"name": "slow"}]
+
+    call_command("cloudtask_emulator", stdout=io.StringIO())
+
+    queues = list(served.call_args.args[0].queues)
+    assert queues[1] == "projects/old/locations/here/queues/slow"
+
+
+def test_the_target_follows_the_default_port_of_runserver(served, mocker) -> None:
+    from django.contrib.staticfiles.management.commands import runserver
+
+    mocker.patch.object(runserver.Command, "default_port", "8042")
+    mocker.patch(
+        "cloudtask.management.commands.cloudtask_emulator.get_commands",
+        return_value={"runserver": "django.contrib.staticfiles"},
+    )
+
+    call_command("cloudtask_emulator", stdout=io.StringIO())
+
+    assert served.call_args.args[0].target == "http://127.0.0.1:8042"
+
+
+def test_the_management_command_refuses_in_its_own_words(served) -> None:
+    with pytest.raises(CommandError, match="other machines"):
+        call_command("cloudtask_emulator", host="0.0.0.0")
+
+
+def test_it_imports_nothing_of_the_rest() -> None:
+    folder = Path(cloudtask.emulator.__file__).parent
+    for path in folder.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0
+                names = [node.module or ""]
+            for name in names:
+                root = name.split(".")[0]
+                assert root != "django"
+                assert root != "cloudtask" or name.startswith("cloudtask.emulator")
+
+
+def test_it_runs_without_django() -> None:
+    code = (
+        "import sys; sys.modules['django'] = None\n"
+        "from cloudtask.emulator import Emulator\n"
+        "with Emulator() as emulator: print(emulator.address)"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "DJANGO_SETTINGS_MODULE"}
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert result.stderr == ""
+    assert result.stdout.startswith("127.0.0.1:")

@@ -1,0 +1,266 @@
+"""What only an emulator of our own can show: its target, its tokens, its chaos."""
+
+from __future__ import annotations
+
+import threading
+from urllib.request import urlopen
+
+import pytest
+from google.api_core import exceptions
+from google.auth.transport import requests as google_requests
+from google.cloud import tasks_v2
+from google.oauth2 import id_token
+
+from cloudtask.emulator.tokens import SigningKey, TokenMaker
+from tests.emulator.conftest import FAST, QUEUE
+
+
+def test_the_headers_of_an_app_engine_task(emulator, client, sink) -> None:
+    statuses = (503, 404, 429, 500, 302, 200)
+    sink.answer("/task?a=1", *statuses)
+    request = {"relative_uri": "/task?a=1", "body": b"b"}
+    client.create_task(parent=QUEUE, task={"app_engine_http_request": request})
+
+    requests = sink.wait_for(6)
+
+    facts = [each.facts("appengine") for each in requests]
+    assert [each["taskexecutioncount"] for each in facts] == list("012345")
+    previous = [each.get("taskpreviousresponse") for each in facts]
+    assert previous == [None, "503", "404", "429", "500", "302"]
+    reasons = [each.get("taskretryreason") for each in facts]
+    assert reasons == [None, *["App Error"] * 5]
+    assert {each.headers["Content-Type"] for each in requests} == {
+        "application/octet-stream"
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "prefix", "previous", "reason", "count"),
+    [
+        ("http_request", "cloudtasks", "504", "", "0"),
+        (
+            "app_engine_http_request",
+            "appengine",
+            "0",
+            "Instance Unavailable",
+            "0",
+        ),
+    ],
+)
+def test_the_headers_after_no_response(
+    start, connect, sink, kind, prefix, previous, reason, count
+) -> None:
+    emulator = start(
+        target=sink.url,
+        queues={"default": {"backoff": "1ms..1ms", "max_attempts": 2}},
+        chaos="drop-response=1",
+    )
+    target = {"url": sink.url} if kind == "http_request" else {}
+    connect(emulator).create_task(parent=QUEUE, task={kind: target})
+
+    second = sink.wait_for(2)[1].facts(prefix)
+
+    assert second["taskpreviousresponse"] == previous
+    assert second["taskretryreason"] == reason
+    assert second["taskexecutioncount"] == count
+    assert second["taskretrycount"] == "1"
+
+
+@pytest.mark.parametrize("audience", ["", "https://app.example"])
+def test_google_auth_verifies_the_token(emulator, client, sink, audience) -> None:
+    account = {"service_account_email": "tasks@p.example", "audience": audience}
+    url = sink.url + "/run?x=1"
+    task = {"http_request": {"url": url, "oidc_token": account}}
+    client.create_task(parent=QUEUE, task=task)
+    (request,) = sink.wait_for(1)
+    token = request.headers["Authorization"].removeprefix("Bearer ")
+
+    claims = id_token.verify_token(
+        token,
+        google_requests.Request(),
+        audience=audience or url,
+        certs_url=f"{emulator.http_address}/oauth2/v1/certs",
+    )
+
+    assert claims["iss"] == emulator.http_address
+    assert claims["email"] == "tasks@p.example"
+    assert claims["email_verified"] is True
+
+
+def test_a_token_of_another_key_is_not_verified(emulator) -> None:
+    stranger = TokenMaker(SigningKey(), lambda: emulator.http_address, lambda: 2e9)
+
+    with pytest.raises(ValueError, match=r"[Cc]ertificate|signature"):
+        id_token.verify_token(
+            stranger.oidc("a@b", "aud"),
+            google_requests.Request(),
+            audience="aud",
+            certs_url=f"{emulator.http_address}/oauth2/v1/certs",
+        )
+
+
+def test_tokens_are_reused_for_five_minutes_of_their_hour() -> None:
+    now = [1000.0]
+    maker = TokenMaker(SigningKey(), lambda: "iss", lambda: now[0])
+    first = maker.oidc("a@b", "aud")
+
+    now[0] += 299
+    assert maker.oidc("a@b", "aud") == first
+    assert maker.oidc("a@b", "other") != first
+    now[0] += 2
+    assert maker.oidc("a@b", "aud") != first
+
+
+def test_an_oauth_token_is_a_bearer_of_its_own(client, sink) -> None:
+    account = {"service_account_email": "tasks@p.example"}
+    task = {"http_request": {"url": sink.url, "oauth_token": account}}
+    client.create_task(parent=QUEUE, task=task)
+
+    (request,) = sink.wait_for(1)
+
+    assert request.headers["Authorization"].startswith("Bearer ya29.")
+
+
+def test_run_task_with_a_port_goes_there_and_waits(start, connect, sink) -> None:
+    emulator = start(target="http://127.0.0.1:1", queues={"default": {"paused": True}})
+    client = connect(emulator)
+    request = {"relative_uri": "/here"}
+    name = client.create_task(
+        parent=QUEUE, task={"app_engine_http_request": request}
+    ).name
+    port = sink.url.rpartition(":")[2]
+
+    task = client.run_task(name=f"{name}?port={port}")
+
+    assert [request.path for request in sink.requests] == ["/here"]
+    assert task.last_attempt.response_time
+    assert emulator.tasks() == []
+
+
+def test_run_task_with_a_bad_port_is_refused(client) -> None:
+    with pytest.raises(exceptions.InvalidArgument, match="port"):
+        client.run_task(name=f"{QUEUE}/tasks/a?port=x")
+
+
+def test_a_task_may_run_twice_at_once(client, emulator, sink) -> None:
+    sink.hold.clear()
+    name = client.create_task(
+        parent=QUEUE, task={"http_request": {"url": sink.url}}
+    ).name
+    sink.wait_for(1)
+
+    client.run_task(name=name)
+
+    sink.wait_for(2)
+    sink.hold.set()
+    emulator.wait_idle()
+    assert {record.verdict for record in emulator.dispatches()} == {
+        "done",
+        "already gone",
+    }
+
+
+def test_chaos_duplicates_what_succeeds(start, connect, sink) -> None:
+    emulator = start(queues=FAST, chaos="duplicate=1,max-delay=0.01", seed=1)
+    client = connect(emulator)
+    for _ in range(5):
+        client.create_task(parent=QUEUE, task={"http_request": {"url": sink.url}})
+
+    sink.wait_for(10)
+    emulator.wait_idle()
+
+    assert len(sink.requests) == 10
+    verdicts = [record.verdict for record in emulator.dispatches()]
+    assert sorted(verdicts) == ["done"] * 5 + ["duplicate"] * 5
+
+
+def test_a_lost_response_means_another_attempt(start, connect, sink) -> None:
+    emulator = start(queues=FAST, chaos="drop-response=0.5", seed=3)
+    client = connect(emulator)
+    for _ in range(20):
+        client.create_task(parent=QUEUE, task={"http_request": {"url": sink.url}})
+
+    emulator.wait_idle()
+
+    assert emulator.tasks() == []
+    assert len(sink.requests) > 20
+    problems = {record.problem for record in emulator.dispatches()}
+    assert problems == {"", "chaos dropped 200"}
+
+
+def test_an_unreachable_target_is_tried_again(start, connect) -> None:
+    emulator = start(queues={"default": {"backoff": "1ms..1ms", "max_attempts": 3}})
+    task = {"http_request": {"url": "http://127.0.0.1:1/"}}
+    connect(emulator).create_task(parent=QUEUE, task=task)
+
+    emulator.wait_idle()
+
+    records = emulator.dispatches()
+    assert [record.status for record in records] == [None] * 3
+    assert [record.verdict for record in records] == ["retry", "retry", "given up"]
+    assert all(record.problem for record in records)
+
+
+@pytest.mark.parametrize("url", ["http://", "http://[::1", "http://host:port/"])
+def test_a_url_that_nobody_can_call_only_fails(start, connect, url) -> None:
+    emulator = start(queues={"default": {"backoff": "1ms..1ms", "max_attempts": 2}})
+    connect(emulator).create_task(parent=QUEUE, task={"http_request": {"url": url}})
+
+    emulator.wait_idle()
+
+    assert [record.verdict for record in emulator.dispatches()] == ["retry", "given up"]
+
+
+def test_other_projects_are_denied_when_some_are_given(start, connect) -> None:
+    client = connect(start(projects=["p"]))
+    other = "projects/other/locations/l"
+
+    with pytest.raises(exceptions.PermissionDenied, match="other"):
+        client.create_queue(parent=other, queue={"name": f"{other}/queues/q"})
+    with pytest.raises(exceptions.PermissionDenied):
+        client.get_queue(name=f"{other}/queues/q")
+    assert client.get_queue(name=QUEUE).name == QUEUE
+
+
+def test_a_refusal_carries_the_link_that_explains_it(client) -> None:
+    with pytest.raises(exceptions.InvalidArgument) as caught:
+        client.create_task(
+            parent=QUEUE,
+            task={"name": f"{QUEUE}/tasks/a b", "http_request": {"url": "http://h"}},
+        )
+
+    assert "Definition of task ID" in str(caught.value.details)
+
+
+def test_many_clients_at_once_lose_nothing(emulator, client, sink) -> None:
+    def create() -> None:
+        for _ in range(25):
+            client.create_task(parent=QUEUE, task={"http_request": {"url": sink.url}})
+
+    threads = [threading.Thread(target=create) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    emulator.wait_idle(30)
+
+    names = [request.facts("cloudtasks")["taskname"] for request in sink.requests]
+    assert len(names) == len(set(names)) == 200
+
+
+def test_a_client_of_the_rest_kind_is_told_apart(emulator) -> None:
+    """The HTTP side is no REST API; it says so instead of pretending."""
+    with pytest.raises(OSError, match="404"):
+        urlopen(f"{emulator.http_address}/v2/{QUEUE}")
+
+
+def test_the_proto_plus_types_are_what_tests_get(client, emulator) -> None:
+    client.pause_queue(name=QUEUE)
+    client.create_task(
+        parent=QUEUE, task={"http_request": {"url": "http://h/", "body": b"x"}}
+    )
+
+    (task,) = emulator.tasks("default")
+
+    assert isinstance(task, tasks_v2.Task)
+    assert task.http_request.body == b"x"
