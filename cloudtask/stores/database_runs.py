@@ -138,9 +138,6 @@ class DatabaseRuns:
             values["started_at"] = Case(
                 When(started_at__isnull=True, then=now()), default=F("started_at")
             )
-        # A run that is stopped has ended once its on_failure task is done with it.
-        ended = to in (RunState.FINISHED, RunState.FAILED)
-        values["finished_at"] = now() if ended else None
         if error is not None:
             values["error"] = error
         if description is not None:
@@ -192,7 +189,10 @@ class DatabaseRuns:
         if to is not None:
             values["state"] = to
         if to in ENDED:
-            values["finished_at"] = now()
+            # Kept from the first end on: it tells that finalize has run.
+            values["finished_at"] = Case(
+                When(finished_at__isnull=True, then=now()), default=F("finished_at")
+            )
         with self.reachable(f"Settling iteration {run.id}"):
             return bool(self._runs.filter(pk=run.id, fence=run.fence).update(**values))
 
@@ -267,19 +267,25 @@ class DatabaseRuns:
         *,
         lease: timedelta,
         suspect: str | None = None,
+        failure: RowFailure | None = None,
+        delay: timedelta = timedelta(0),
+        resolved: str | None = None,
     ) -> bool:
         moved = {} if walked.cursor == shard.cursor else {"deaths": 0}
         with self.reachable(f"Checkpoint of shard {shard.index} of {shard.run}"):
             mine = self._mine(shard).filter(self._running(shard.run))
-            return bool(
-                mine.update(
-                    **_progress(walked),
-                    **moved,
-                    suspect=suspect,
-                    lease_until=now() + lease,
-                    touched_at=now(),
-                )
+            written = mine.update(
+                **_progress(walked),
+                **moved,
+                suspect=suspect,
+                lease_until=now() + lease,
+                touched_at=now(),
             )
+            if written and failure is not None:
+                self.record_failure(failure, delay=delay)
+            if written and resolved is not None:
+                self.resolve_failure(shard.run, resolved)
+            return bool(written)
 
     def release(
         self, shard: Shard, walked: Walked, *, split: Shard | None = None

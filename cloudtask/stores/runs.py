@@ -173,9 +173,8 @@ class RunStore(Protocol):
     ) -> bool:
         """Compare and set: False, and nothing changed, unless it was in `only_from`.
 
-        Entering RUNNING sets `started_at`, entering FINISHED or FAILED `finished_at`;
-        `generation` grows with every change. `error` and `description` replace
-        theirs when given.
+        Entering RUNNING sets `started_at` if it is not set; `generation` grows with
+        every change. `error` and `description` replace theirs when given.
         """
         ...
 
@@ -208,11 +207,15 @@ class RunStore(Protocol):
         *,
         lease: timedelta,
         suspect: str | None = None,
+        failure: RowFailure | None = None,
+        delay: timedelta = timedelta(0),
+        resolved: str | None = None,
     ) -> bool:
         """Write progress and renew the lease; `deaths` becomes 0 if the cursor moved.
 
-        False, and nothing is written, when `shard.fence` is not the shard's any more or
-        the run is not RUNNING.
+        In the same transaction `failure` is recorded, due `delay` from now, and the
+        failure of the key `resolved` is forgotten. False, and nothing is written, when
+        `shard.fence` is not the shard's any more or the run is not RUNNING.
         """
         ...
 
@@ -248,7 +251,8 @@ class RunStore(Protocol):
 
     def settle_run(self, run: Run, *, to: RunState | None, error: str = "") -> bool:
         """End the lease, and set the state unless `to` is None; an ended state sets
-        `finished_at`. False when `run.fence` is not the run's any more."""
+        `finished_at`, which stays from then on. False when `run.fence` is not the run's
+        any more."""
         ...
 
     def delete_run(self, run_id: str) -> None:
