@@ -10,6 +10,8 @@ from functools import cached_property
 from types import FunctionType
 from typing import Any
 
+from django.utils import functional
+
 from cloudtask.codec.packing import Packing
 from cloudtask.codec.refusals import BUILTINS, REGISTER, Refusal
 from cloudtask.codec.registry import (
@@ -27,6 +29,7 @@ _BUILTIN_CLASSES: dict[str, type] = {
     kind.__name__: kind
     for kind in (*BUILTINS, bool, bytearray, object, type(None), range, slice)
 }
+_CACHED = (cached_property, functional.cached_property)
 _MISSING = dataclasses.MISSING
 
 
@@ -103,8 +106,8 @@ def _extras(value: Any, names: list[str]) -> list[str]:
         name
         for name in getattr(value, "__dict__", ())
         if name not in names
-        and name != "__orig_class__"  # left by typing on Generic[...] instances
-        and not isinstance(getattr(kind, name, None), cached_property)
+        and not name.startswith("__")  # __orig_class__, left by typing
+        and not isinstance(getattr(kind, name, None), _CACHED)
     ]
 
 
@@ -117,8 +120,8 @@ def _decode_dataclass(payload: Any) -> Any:
             object.__setattr__(instance, field.name, attributes[field.name])
         else:
             _set_default(instance, field, path)
-    for name, value in (extras[0] if extras else {}).items():
-        object.__setattr__(instance, name, value)
+    if extras:
+        vars(instance).update(extras[0])
     return instance
 
 

@@ -34,10 +34,12 @@ class Packing:
         kind: type = type(value)
         if kind in ATOMS:
             return value
+        if kind in leaves:
+            return packers[kind](value, self)
         packer: Packer | None = packers.get(kind) or packer_for(kind)
         if packer is None:
             raise unsupported(kind)
-        if self.depth >= MAX_DEPTH and kind not in leaves:
+        if self.depth >= MAX_DEPTH:
             raise Refusal(kind, _TOO_DEEP)
         self.depth += 1
         try:

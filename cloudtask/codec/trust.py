@@ -22,8 +22,9 @@ from cloudtask.exceptions import PayloadError
 
 SETTING = 'CLOUDTASK["TRUSTED_MODULES"]'
 # Modules of the standard library that do something when they are imported.
-_NOISY = {"antigravity", "this", "idlelib", "turtledemo", "test", "lib2to3", "__main__"}
-_LIBRARY = frozenset(sys.stdlib_module_names) - _NOISY | {"django"}
+_NOISY = {"antigravity", "this", "idlelib", "turtledemo", "test", "lib2to3"}
+_LIBRARY = {name for name in sys.stdlib_module_names if not name.startswith("_")}
+_LIBRARY = _LIBRARY - _NOISY | {"django"}
 
 
 def trusted_modules() -> tuple[str, ...]:
@@ -126,6 +127,8 @@ def _find(module: str, qualname: str) -> Any:
 
 
 def _imported(module: str) -> Any:
+    if "__main__" in module.split("."):  # it would run a program
+        raise PayloadError(f"{module!r} is no module to import from.")
     if module in sys.modules:
         return sys.modules[module]
     try:

@@ -136,7 +136,6 @@ QUERYSETS = {
         long=FilteredRelation("books", condition=Q(books__pages__gt=10))
     ).filter(long__title="Logs"),
     "select related": lambda: books.select_related("author", "cover"),
-    "select all related": lambda: Cover.objects.select_related(),
     "only": lambda: books.only("title", "author"),
     "defer": lambda: books.defer("data").select_related("author").defer("author__name"),
     "distinct": lambda: authors.filter(books__pages__gt=1).distinct(),

@@ -188,6 +188,16 @@ def test_brackets_in_strings_hide_no_depth():
         loads(b'["]",' * 600 + b"1" + b"]" * 600)
 
 
+def test_escapes_in_strings_hide_no_depth():
+    for text in (rb'"]\\"', rb'"\"]"', rb'"\\\"]"'):
+        with pytest.raises(PayloadError, match="nested"):
+            loads(b"[" * 600 + text + b"]" * 600)
+
+
+def test_an_escaped_mark_is_a_mark_too():
+    assert loads(rb'{"\u0024":["tuple",[1]]}') == (1,)
+
+
 def test_a_wide_value_is_not_deep():
     value = [[n] for n in range(2000)]
     assert loads(dumps(value)) == value

@@ -108,6 +108,12 @@ def test_a_decimal_arrives_exactly_whatever_the_precision_in_force():
         assert str(loads(dumps(Decimal("1.23456")))) == "1.23456"
 
 
+def test_a_frozen_moment_of_freezegun_travels_as_what_it_stands_for():
+    frozen = type("FakeDatetime", (dt.datetime,), {"__module__": "freezegun.api"})
+    moment = frozen(2024, 1, 1, tzinfo=dt.UTC)
+    assert is_same(loads(dumps(moment)), dt.datetime(2024, 1, 1, tzinfo=dt.UTC))
+
+
 def test_the_order_of_a_dict_arrives():
     assert list(loads(dumps({"b": 1, "a": 2, 3: 4}))) == ["b", "a", 3]
 
