@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -162,10 +163,22 @@ class BoundTask(wrapt.BoundFunctionWrapper, Deferrable[P, R]):  # type: ignore[t
 
     def _parts(self) -> tuple[Definition, Options, tuple[Any, ...]]:
         definition, options, _ = self._self_parent._parts()
-        instance = self._self_instance
-        if not definition.has_subject or instance is None:
+        subject = self._self_instance
+        if definition.binding == "classmethod":
+            subject = getattr(self.__wrapped__, "__self__", None)
+        if not definition.has_subject or subject is None:
             return definition, options, ()
-        return definition, options, (instance,)
+        return definition, options, (subject,)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, str]]:
+        definition, _, subject = self._parts()
+        owner = subject[0] if subject else self._self_owner
+        return getattr, (owner, definition.function.__name__)
+
+    def __reduce_ex__(
+        self, protocol: Any
+    ) -> tuple[Callable[..., Any], tuple[Any, str]]:
+        return self.__reduce__()
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         result: R = super().__call__(*args, **kwargs)
@@ -180,10 +193,28 @@ class Task(wrapt.FunctionWrapper, Deferrable[P, R]):  # type: ignore[type-arg]
     def __init__(self, wrapped: Callable[P, R], definition: Definition) -> None:
         super().__init__(wrapped, _call_now)
         self._self_definition = definition
+        self._self_is_placed = definition.binding != "method"
 
     def _parts(self) -> tuple[Definition, Options, tuple[Any, ...]]:
+        if not self._self_is_placed:
+            self._place()
         definition = self._self_definition
         return definition, definition.options, ()
+
+    def _place(self) -> None:
+        """Find out what the class made of the task, with which it was not there yet."""
+        definition = self._self_definition
+        attribute = _static_attribute(definition.function)
+        if isinstance(attribute, classmethod) and sys.version_info >= (3, 13):
+            raise ConfigurationError(
+                f"{self.path} is a class method whose class its task can't see on this "
+                "Python. Write @task above @classmethod, not below."
+            )
+        if isinstance(attribute, staticmethod):
+            definition = replace(definition, binding="staticmethod")
+            registry.register(definition)
+            self._self_definition = definition
+        self._self_is_placed = True
 
     @property
     def path(self) -> str:
@@ -300,14 +331,22 @@ def _unwrapped(given: Any) -> tuple[Any, str]:
         raise ConfigurationError(f"{given!r} is a task already; use @task once.")
     if isinstance(given, classmethod | staticmethod):
         return given.__func__, type(given).__name__
-    if inspect.isclass(given) or not callable(given):
+    if inspect.isclass(given) or inspect.ismethod(given) or not callable(given):
         raise ConfigurationError(
-            f"@task takes a function or a method, not {given!r}. Put it on a method of "
-            "the class instead."
+            f"@task takes a function, not {given!r}. To have a method, put @task where "
+            "its class defines it."
         )
     qualname = getattr(given, "__qualname__", "")
     is_method = "." in qualname and "<locals>" not in qualname
     return given, "method" if is_method else "function"
+
+
+def _static_attribute(function: Any) -> Any:
+    """What stands under the qualified name of `function`, without it being bound."""
+    found: Any = sys.modules.get(function.__module__)
+    for name in function.__qualname__.split("."):
+        found = inspect.getattr_static(found, name, None)
+    return found
 
 
 def _refuse_unimportable(given: Any, function: Any) -> None:
