@@ -49,6 +49,7 @@ class Definition:
 
 
 _known: dict[str, Definition] = {}
+_specs: dict[str, object] = {}  # by task, of the execution of its module
 
 
 def register(definition: Definition) -> None:
@@ -57,17 +58,27 @@ def register(definition: Definition) -> None:
     Raises ConfigurationError when another function has the path.
     """
     before = _known.get(definition.path)
-    if before is not None and _place(before) != _place(definition):
+    spec = _spec(definition)
+    is_reload = spec is not _specs.get(definition.path)
+    if before is not None and not is_reload and _place(before) != _place(definition):
         raise ConfigurationError(
             f"Two tasks have the path {definition.path}: one at {_place(before)}, one "
             f"at {_place(definition)}. Rename one."
         )
     _known[definition.path] = definition
+    _specs[definition.path] = spec
+
+
+def _spec(definition: Definition) -> object:
+    """The spec of the task's module: each execution of a module has its own."""
+    module = sys.modules.get(definition.function.__module__)
+    return getattr(module, "__spec__", None)
 
 
 def _place(definition: Definition) -> str:
-    code = inspect.unwrap(definition.function).__code__
-    return f"{code.co_filename}:{code.co_firstlineno}"
+    function = inspect.unwrap(definition.function)
+    code = getattr(function, "__code__", None)
+    return f"{code.co_filename}:{code.co_firstlineno}" if code else repr(function)
 
 
 def tasks() -> dict[str, Definition]:
