@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import uuid
 from collections.abc import Callable, Sequence
@@ -102,7 +103,7 @@ def make_message(
         task=definition.path,
         queue=options.queue,
         # A random id leads the name: prefixes that are alike slow the service down.
-        name=options.name or message_id,
+        name=message_id if options.name is None else options.name,
         named=options.name is not None,
         payload=codec.dumps_call(
             args, kwargs, wipe_related_caches=options.wipe_related_caches
@@ -305,10 +306,19 @@ def _called(
     if definition.is_async:
         function = async_to_sync(function)
     if not message.options.atomic:
-        return function(*args, **kwargs)
+        return _awaited(function(*args, **kwargs))
     with transaction.atomic(using=message.options.database):
         executions.record(message)
-        return function(*args, **kwargs)
+        return _awaited(function(*args, **kwargs))
+
+
+def _awaited(value: Any) -> Any:
+    """What a call came to, also where a decorator hides that it is asynchronous."""
+
+    async def waited() -> Any:
+        return await value
+
+    return async_to_sync(waited)() if inspect.iscoroutine(value) else value
 
 
 def settle(attempt: Attempt) -> Result:
