@@ -51,9 +51,29 @@ def tasks_can_be_imported(app_configs: Any, **kwargs: Any) -> Sequence[CheckMess
     ]
 
 
+@register("cloudtask")
+def sizes_fit(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    """W004: the handler takes what the library sends."""
+    try:
+        settings = conf.settings()
+    except ConfigurationError:
+        return []  # E001 says so
+    if settings.max_body_size >= settings.max_task_size:
+        return []
+    return [
+        Warning(
+            f"CLOUDTASK['MAX_BODY_SIZE'] is {settings.max_body_size:,}: the handler "
+            "refuses tasks that CLOUDTASK['MAX_TASK_SIZE'], "
+            f"{settings.max_task_size:,}, lets out.",
+            hint="Raise MAX_BODY_SIZE, or lower MAX_TASK_SIZE.",
+            id="cloudtask.W004",
+        )
+    ]
+
+
 @register("cloudtask", deploy=True)
-def deliveries_are_verified(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
-    """E002 to E005: nothing that belongs to development is left in production."""
+def ready_for_production(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    """E002 to E007: what production needs is there, and nothing of development."""
     try:
         found = target()
     except ConfigurationError:
@@ -65,7 +85,16 @@ def deliveries_are_verified(app_configs: Any, **kwargs: Any) -> Sequence[CheckMe
         problems.append(
             Error(f"{name} is set: tasks go to an emulator.", id="cloudtask.E004")
         )
-    if "memory" in conf.transport_options(conf.settings())["BACKEND"]:
+    backend = conf.transport_options(conf.settings())["BACKEND"]
+    if backend == conf.CLOUD_TRANSPORT and not conf.settings().location:
+        problems.append(
+            Error(
+                "CLOUDTASK['LOCATION'] is not set: nothing can be enqueued.",
+                hint='Set it to the region of the queues, e.g. "europe-west1".',
+                id="cloudtask.E007",
+            )
+        )
+    if backend == conf.MEMORY_TRANSPORT:
         problems.append(
             Error(
                 "CLOUDTASK['TRANSPORT'] keeps tasks in memory: they never leave the "
@@ -102,6 +131,16 @@ def _target_problems(found: Any) -> Sequence[CheckMessage]:
                 "CLOUDTASK['TARGET']['URL'] is not https: tokens and payloads travel in "
                 "the open.",
                 id="cloudtask.W003",
+            )
+        )
+    if isinstance(found, AppEngineTarget) and not found.on_app_engine:
+        problems.append(
+            Warning(
+                "CLOUDTASK['TARGET'] is an App Engine application, and this is not App "
+                "Engine: were it deployed so, it would refuse all deliveries.",
+                hint="Elsewhere set TARGET to a cloudtask.targets.HttpTarget. Where "
+                "only the check runs, such as in CI, silence this one.",
+                id="cloudtask.W005",
             )
         )
     if isinstance(found, AppEngineTarget) and found.is_claimed:
