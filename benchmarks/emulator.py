@@ -3,8 +3,8 @@
     python benchmarks/emulator.py [--quick]
 
 Both serve the same client and drain into the same asynchronous sink, each in a process
-of its own. gcloud-tasks-emulator pins protobuf under 5, so it gets a virtual environment
-of its own, `.venv-gcloud-emulator`, made on the first run. Loopback only; the number of
+of its own. gcloud-tasks-emulator pins protobuf under 5, so it gets an environment of
+its own, `.venv-gcloud-emulator`, made on the first run. Loopback only; the number of
 tasks bounds the load.
 """
 

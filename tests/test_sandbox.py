@@ -51,10 +51,15 @@ def test_the_environment_is_put_back_after_an_error(
     monkeypatch.setenv(sandbox.HOST_VARIABLE, "before:1")
     monkeypatch.setenv(sandbox.PROJECT_VARIABLE, "mine")
 
-    with pytest.raises(KeyError), sandbox.emulator(port=0, quiet=True) as address:
-        assert os.environ[sandbox.PROJECT_VARIABLE] == "mine"
-        raise KeyError
+    def run() -> None:
+        with sandbox.emulator(port=0, quiet=True) as address:
+            assert os.environ[sandbox.PROJECT_VARIABLE] == "mine"
+            raise KeyError(address)
 
+    with pytest.raises(KeyError) as caught:
+        run()
+
+    (address,) = caught.value.args
     assert os.environ[sandbox.HOST_VARIABLE] == "before:1"
     assert not answers(address)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+
+_logger = logging.getLogger(__name__)
 
 KEPT = 10_000
 KEPT_ERRORS = 20
@@ -66,7 +69,16 @@ class DispatchLog:
         if record.status is None or not 200 <= record.status < 300:
             self.errors.append(record)
         if self._listener is not None:
-            self._listener(record)
+            self._tell(record, self._listener)
+
+    def _tell(
+        self, record: DispatchRecord, listener: Callable[[DispatchRecord], None]
+    ) -> None:
+        try:
+            listener(record)
+        except Exception:
+            # A broken pipe or a test's mistake is no reason to stop dispatching.
+            _logger.exception("The listener failed on %s", record)
 
     def clear(self) -> None:
         self.records.clear()

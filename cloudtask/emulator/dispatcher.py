@@ -112,7 +112,7 @@ class Dispatcher:
             request = outgoing(
                 queue, dispatch, target=self._target, tokens=self._tokens, port=port
             )
-        except ValueError as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the task must go on
             # Such as a URL that the API takes but nobody can call.
             self._conclude(queue, dispatch, None, Response(None, None, str(error)))
             return
@@ -146,9 +146,9 @@ class Dispatcher:
             state.journal.put_attempt(queue, task)
         elif verdict is not Verdict.GONE:
             state.journal.drop_task(queue, task.id)
+        self.wake(queue)
         started = dispatch.dispatch_time
         self._note(dispatch, request, response, verdict.value, started)
-        self.wake(queue)
 
     def _note(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import threading
 from collections.abc import Callable, Collection, Coroutine, Mapping
 from concurrent.futures import Future
@@ -122,12 +123,14 @@ class Emulator:
             self._thread.join(_STOP_TIMEOUT)
             self._forget()
             raise
+        atexit.register(self.stop)
         return self
 
     def stop(self) -> None:
         """Close the ports and end the thread; not started, it does nothing."""
         if self._thread is None or self._loop is None or self._stopping is None:
             return
+        atexit.unregister(self.stop)
         self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join(_STOP_TIMEOUT)
         self._forget()

@@ -111,6 +111,7 @@ class Pool:
         self._opening = 0
         self._waiters: deque[asyncio.Future[Connection | None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
         self._released = 0
         self._ticks = 0
 
@@ -131,6 +132,8 @@ class Pool:
         if not self._hand_over(connection):
             connection.idle_since = self._loop.time()
             self._idle.append(connection)
+            if self._sweeper is None:
+                self._sweeper = self._loop.call_later(MAX_IDLE, self._sweep)
 
     def discard(self, connection: Connection) -> None:
         """Close it; someone who waits may open another."""
@@ -143,8 +146,22 @@ class Pool:
             connection.close()
         self._all.clear()
         self._idle.clear()
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in filter(None, (self._timer, self._sweeper)):
+            timer.cancel()
+
+    def _sweep(self) -> None:
+        """Close what has been idle: a threaded server has a thread for each."""
+        self._sweeper = None
+        # Connections come back at the end, so the longest idle are at the front.
+        fresh = next(
+            (i for i, each in enumerate(self._idle) if not self._is_stale(each)),
+            len(self._idle),
+        )
+        stale, self._idle = self._idle[:fresh], self._idle[fresh:]
+        for connection in stale:
+            self.discard(connection)
+        if self._idle:
+            self._sweeper = self._loop.call_later(MAX_IDLE, self._sweep)
 
     def _is_stale(self, connection: Connection) -> bool:
         return self._loop.time() - connection.idle_since > MAX_IDLE

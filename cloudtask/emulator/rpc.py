@@ -6,6 +6,7 @@ generated stub.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import NamedTuple
@@ -203,7 +204,8 @@ def _run_task(state: State) -> Handler:
         except errors.ApiError as error:
             return await _abort(context, error)
         if ended is not None:
-            await ended
+            # A client that hangs up must not take the dispatch along.
+            await asyncio.shield(asyncio.ensure_future(ended))
         return view(task, request.response_view)
 
     return run_task

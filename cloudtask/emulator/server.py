@@ -25,7 +25,9 @@ _POLL = 0.005
 _GRPC_OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
-    ("grpc.so_reuseport", 0),
+    ("grpc.so_reuseport", 0),  # a taken port is an error, not a shared one
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
+    ("grpc.keepalive_permit_without_calls", 1),
 )
 
 

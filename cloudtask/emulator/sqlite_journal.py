@@ -213,13 +213,14 @@ class SqliteJournal:
 
 def _open(path: Path) -> sqlite3.Connection:
     try:
+        path.touch(mode=0o600)  # it holds payloads and the signing key
         connection = sqlite3.connect(path, timeout=1.0, isolation_level=None)
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         _check_version(connection, path)
         connection.executescript(f"BEGIN EXCLUSIVE; {_SCHEMA} COMMIT;")
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise OSError(f"The data file {path} can't be used: {error}.") from error
     return connection
 

@@ -96,7 +96,7 @@ class Sink:
             self.active -= 1
             self._changed.notify_all()
 
-    def _handler(sink) -> type[BaseHTTPRequestHandler]:  # noqa: N805
+    def _handler(sink) -> type[BaseHTTPRequestHandler]:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
             disable_nagle_algorithm = True

@@ -1,11 +1,10 @@
 """Cloud Tasks as the real client sees it.
 
-Runs against an emulator of its own, or against what CLOUDTASK_CONFORMANCE_ENDPOINT names:
-"host:port" of another emulator on this machine, or Google's "cloudtasks.googleapis.com"
-(with credentials). CLOUDTASK_CONFORMANCE_PARENT is "projects/P/locations/L" there. Google
-can't reach a target on this machine: its dispatches are left out.
-
-    CLOUDTASK_CONFORMANCE_ENDPOINT=127.0.0.1:9022 pytest tests/emulator/test_conformance.py
+Runs against an emulator of its own, or against what CLOUDTASK_CONFORMANCE_ENDPOINT
+names: "host:port" of another emulator on this machine, or Google's
+"cloudtasks.googleapis.com" (with credentials). CLOUDTASK_CONFORMANCE_PARENT is
+"projects/P/locations/L" there. Google can't reach a target on this machine: its
+dispatches are left out.
 """
 
 from __future__ import annotations

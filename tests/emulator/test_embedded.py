@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -175,3 +177,32 @@ def test_rate_limits_can_be_left_out(
     while depth() != held_back and time.monotonic() < give_up:
         time.sleep(0.01)
     assert depth() == held_back
+
+
+def test_a_listener_that_fails_stops_nothing(start, connect, sink, caplog) -> None:
+    def fail(record: object) -> None:
+        raise BrokenPipeError
+
+    emulator = start(queues={"default": {"concurrency": 1}}, on_dispatch=fail)
+    client = connect(emulator)
+    for _ in range(3):
+        client.create_task(parent=QUEUE, task=http(sink.url))
+
+    emulator.wait_idle()
+
+    assert len(sink.requests) == 3
+    assert "The listener failed" in caplog.text
+
+
+def test_an_emulator_left_running_ends_with_its_process() -> None:
+    code = "from cloudtask.emulator import Emulator; print(Emulator().start().address)"
+    result = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert result.returncode == 0
+    assert result.stderr == ""

@@ -290,3 +290,22 @@ def test_fast_answers_need_few_connections() -> None:
 
     asyncio.run(main())
     assert connections < 200
+
+
+def test_idle_connections_are_given_up() -> None:
+    ended = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(OK)
+        try:
+            assert await reader.read() == b""
+        finally:
+            ended.set()
+
+    async def main() -> None:
+        async with serving(serve) as (client, url):
+            assert (await client.send(post(url))).ok
+            await asyncio.wait_for(ended.wait(), 20)
+
+    asyncio.run(main())

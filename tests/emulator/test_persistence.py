@@ -33,9 +33,11 @@ def data(tmp_path: Path) -> Path:
 @contextmanager
 def kept(data: Path, **options: object):
     """(emulator, client) on a data file."""
-    with Emulator(**{"queues": FAST, "data": data, **options}) as emulator:
-        with client_of(emulator.address) as client:
-            yield emulator, client
+    with (
+        Emulator(**{"queues": FAST, "data": data, **options}) as emulator,
+        client_of(emulator.address) as client,
+    ):
+        yield emulator, client
 
 
 def test_queued_tasks_survive_a_restart_in_order(data, sink) -> None:
@@ -54,7 +56,7 @@ def test_queued_tasks_survive_a_restart_in_order(data, sink) -> None:
 
 def test_a_retry_goes_on_where_it_was(data, sink) -> None:
     retry = {"backoff": "1h..1h"}
-    with kept(data, queues={"default": retry}) as (emulator, client):
+    with kept(data, queues={"default": retry}) as (_, client):
         url = sink.answer("/flaky", 503, 200)
         name = client.create_task(parent=QUEUE, task=http(url)).name
         sink.wait_for(1)
@@ -62,7 +64,7 @@ def test_a_retry_goes_on_where_it_was(data, sink) -> None:
             time.sleep(0.01)
         before = client.get_task(name=name)
 
-    with kept(data, queues={"default": retry}) as (emulator, client):
+    with kept(data, queues={"default": retry}) as (_, client):
         assert client.get_task(name=name) == before
         client.run_task(name=name)
         second = sink.wait_for(2)[1].facts("cloudtasks")

@@ -137,6 +137,24 @@ def test_run_task_with_a_port_goes_there_and_waits(start, connect, sink) -> None
     assert emulator.tasks() == []
 
 
+def test_a_client_that_hangs_up_leaves_its_run_task_running(
+    emulator, client, sink
+) -> None:
+    client.pause_queue(name=QUEUE)
+    name = client.create_task(
+        parent=QUEUE, task={"app_engine_http_request": {"relative_uri": "/slow"}}
+    ).name
+    sink.hold.clear()
+    port = sink.url.rpartition(":")[2]
+
+    with pytest.raises(exceptions.DeadlineExceeded):
+        client.run_task(name=f"{name}?port={port}", timeout=0.2)
+    sink.hold.set()
+    emulator.wait_idle()
+
+    assert [record.verdict for record in emulator.dispatches()] == ["done"]
+
+
 def test_run_task_with_a_bad_port_is_refused(client) -> None:
     with pytest.raises(exceptions.InvalidArgument, match="port"):
         client.run_task(name=f"{QUEUE}/tasks/a?port=x")
