@@ -128,8 +128,8 @@ def _target_problems(found: Any) -> Sequence[CheckMessage]:
     if isinstance(found, HttpTarget) and found.url.startswith("http://"):
         problems.append(
             Warning(
-                "CLOUDTASK['TARGET']['URL'] is not https: tokens and payloads travel in "
-                "the open.",
+                "CLOUDTASK['TARGET']['URL'] is not https: tokens and payloads travel "
+                "in the open.",
                 id="cloudtask.W003",
             )
         )
