@@ -5,13 +5,25 @@ import json
 from contextlib import suppress
 from zoneinfo import ZoneInfo
 
+from django.db.models import Count, Exists, F, OuterRef, Prefetch, Q
+from django.utils.translation import gettext_lazy, ngettext_lazy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloudtask.codec import dumps, loads
 from cloudtask.codec.registry import DJANGO_TAGS, decoders
 from cloudtask.exceptions import PayloadError
-from tests.codec.samples import Bit, Colour, Frozen, Pair, Point, Right, is_same
+from tests.codec.samples import (
+    Bit,
+    Colour,
+    Counted,
+    Frozen,
+    Pair,
+    Point,
+    Right,
+    is_same,
+)
+from tests.testapp.models import Author, Book
 
 ZONES = st.one_of(
     st.sampled_from([dt.UTC, ZoneInfo("Europe/Bratislava"), ZoneInfo("Asia/Kolkata")]),
@@ -82,6 +94,29 @@ def test_damaged_bytes_give_a_payload_error_or_a_value(value, data):
     for _ in range(data.draw(st.integers(1, 4))):
         place = data.draw(st.integers(0, len(damaged) - 1))
         damaged[place] = data.draw(st.integers(0, 255))
+    with suppress(PayloadError):
+        loads(bytes(damaged))
+
+
+def rich_payloads() -> list[bytes]:
+    book = Book(title="x", author=Author(pk=1, name="a"), data={"a": [1]})
+    values = [
+        Book.objects.filter(pages__gt=F("id") + 1, title="x").only("title"),
+        Author.objects.annotate(n=Count("books")).prefetch_related(Prefetch("books")),
+        Q(a=1) | ~Q(b=Exists(Book.objects.filter(pk=OuterRef("pk")))),
+        [ngettext_lazy("a", "b", "n"), gettext_lazy("Yes"), Counted(1), Right(3)],
+    ]
+    return [*map(dumps, values), dumps(book), dumps(book, wipe_related_caches=False)]
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.deferred(lambda: st.sampled_from(rich_payloads())), st.data())
+def test_damaged_bytes_of_djangos_kinds_give_a_payload_error_or_a_value(payload, data):
+    damaged = bytearray(payload)
+    for _ in range(data.draw(st.integers(1, 4))):
+        start = data.draw(st.integers(0, len(damaged) - 1))
+        length = data.draw(st.integers(0, 6))
+        damaged[start : start + length] = data.draw(st.binary(max_size=3))
     with suppress(PayloadError):
         loads(bytes(damaged))
 

@@ -9,7 +9,7 @@ import pytest
 from django.contrib.contenttypes.models import ContentType
 from django.contrib.contenttypes.prefetch import GenericPrefetch
 from django.core.exceptions import EmptyResultSet
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import (
     Avg,
     Case,
@@ -133,8 +133,8 @@ QUERYSETS = {
     "window": lambda: books.annotate(place=by_author).order_by("author", "place"),
     "filtered window": lambda: books.annotate(place=by_author).filter(place=1),
     "filtered relation": lambda: authors.annotate(
-        long=FilteredRelation("books", condition=Q(books__pages__gt=10))
-    ).filter(long__title="Logs"),
+        thick=FilteredRelation("books", condition=Q(books__pages__gt=10))
+    ).filter(thick__title="Logs"),
     "select related": lambda: books.select_related("author", "cover"),
     "only": lambda: books.only("title", "author"),
     "defer": lambda: books.defer("data").select_related("author").defer("author__name"),
@@ -196,7 +196,7 @@ QUERYSETS = {
     "a manager of a row": lambda: Author.objects.first().books.filter(pages__gt=1),
     "many to many of a row": lambda: Book.objects.first().labels.all(),
     "other database": lambda: books.using("default"),
-    "locked": lambda: books.select_for_update(of=("self",)),
+    "locked": lambda: books.select_for_update(),
     "many terms": lambda: books.annotate(
         sum=sum((F("pages") for _ in range(30)), Value(0))
     ),
@@ -204,7 +204,9 @@ QUERYSETS = {
         Q.create([Q(pages=n) for n in range(300)], connector=Q.OR)
     ),
 }
+# Without rows to compare; MySQL needs its own table of time zones for some.
 UNSTABLE = {"random order", "now"}
+NEED_ZONES = {"truncated", "datetimes"}
 
 
 @pytest.fixture(autouse=True)
@@ -222,7 +224,8 @@ def rows():
 
 def sql_of(queryset):
     try:
-        return queryset.query.sql_with_params()
+        # As text, because psycopg's Jsonb objects are equal to themselves alone.
+        return repr(queryset.query.get_compiler("default").as_sql())
     except EmptyResultSet:
         return None
 
@@ -240,7 +243,9 @@ def test_a_queryset_arrives_with_the_same_sql_and_rows(name):
     assert type(arrived) is type(queryset)
     assert arrived._result_cache is None
     assert sql_of(arrived) == sql_of(queryset)
-    if name not in UNSTABLE and name != "locked":
+    if name in UNSTABLE or (connection.vendor == "mysql" and name in NEED_ZONES):
+        return
+    with transaction.atomic():
         assert rows_of(arrived) == rows_of(queryset)
 
 
