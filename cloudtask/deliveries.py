@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from cloudtask.message import Delivery
 
 PREFIXES = ("X-CloudTasks-", "X-AppEngine-")
+LATEST = 253_402_300_800.0  # unix seconds; no datetime is later
 
 
 def delivery_of(headers: Mapping[str, str]) -> Delivery:
@@ -34,10 +35,13 @@ def header(headers: Mapping[str, str], name: str) -> str | None:
 
 
 def _whole(headers: Mapping[str, str], name: str) -> int | None:
-    text = header(headers, name)
-    return int(text) if text is not None and text.isdecimal() else None
+    text = header(headers, name) or ""
+    return int(text) if text.isdecimal() and len(text) <= 9 else None
 
 
 def _seconds(headers: Mapping[str, str], name: str) -> float | None:
     text = header(headers, name) or ""
-    return float(text) if text.replace(".", "", 1).isdecimal() else None
+    if not text.replace(".", "", 1).isdecimal():
+        return None
+    seconds = float(text)
+    return seconds if seconds < LATEST else None
