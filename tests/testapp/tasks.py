@@ -1,6 +1,15 @@
 from __future__ import annotations
 
-from cloudtask import PermanentTaskFailure, Retry, SingularTaskFailure, current, task
+from django.db import connections
+
+from cloudtask import (
+    PermanentTaskFailure,
+    Retry,
+    SingularTaskFailure,
+    codec,
+    current,
+    task,
+)
 
 from .models import Author
 
@@ -55,3 +64,43 @@ def again(times, delay=30):
 @task
 def see_context():
     calls.append(current())
+
+
+class Bomb:
+    """A value whose decoding leaves a trace."""
+
+    decoded: list[str] = []
+
+    @classmethod
+    def decode(cls, text: str) -> Bomb:
+        cls.decoded.append(text)
+        return cls()
+
+
+codec.register(Bomb, "tests.bomb", encode=lambda bomb: "tick", decode=Bomb.decode)
+
+
+@task(max_attempts=2)
+def fail_twice():
+    calls.append(("fail_twice", current().attempt))
+    raise ValueError("broken")
+
+
+@task(atomic=True)
+def add_author_atomically(name: str) -> None:
+    Author.objects.create(name=name)
+
+
+@task
+def note_transactions():
+    calls.append({c.alias: c.in_atomic_block for c in connections.all()})
+
+
+@task
+def visit(row, *args, **kwargs):
+    calls.append((row.pk, current().shard_index))
+
+
+@task
+def visited(*args, **kwargs):
+    calls.append(("finalize", args, kwargs, current().iteration.report()))

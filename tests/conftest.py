@@ -1,0 +1,19 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.site import site
+from tests.testapp import tasks
+
+__all__ = ["site"]
+
+
+@pytest.fixture(autouse=True)
+def _no_calls() -> Iterator[None]:
+    """What the tasks of the test application noted is of this test alone."""
+    tasks.calls.clear()
+    tasks.Bomb.decoded.clear()
+    yield
+    tasks.calls.clear()

@@ -1,0 +1,76 @@
+"""A deployed application, in process: what its settings are and how Cloud Tasks calls.
+
+The `site` fixture is one behind an HttpTarget, its tokens issued by `site.issuer`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.test import Client, override_settings
+
+from cloudtask import conf, envelope, oidc
+from cloudtask.message import Message
+from tests.support import recording
+from tests.support.tokens import Issuer, issuing
+
+ACCOUNT = "tasks@p.iam.gserviceaccount.com"
+
+
+def http_settings(issuer: str, **changes: Any) -> dict[str, Any]:
+    return {
+        "PROJECT": "p",
+        "LOCATION": "l",
+        "TRANSPORT": {"BACKEND": recording.PATH},
+        "TARGET": {
+            "BACKEND": conf.HTTP_TARGET,
+            "URL": "https://app.example",
+            "SERVICE_ACCOUNT": ACCOUNT,
+            "ISSUER": issuer,
+        },
+        **changes,
+    }
+
+
+class Site:
+    def __init__(self, issuer: Issuer) -> None:
+        self.issuer = issuer
+        self.client = Client(raise_request_exception=False)
+
+    def post(
+        self,
+        body: bytes,
+        task: str = "tests.testapp.tasks.note",
+        *,
+        token: str | None = "good",
+        headers: dict[str, str] | None = None,
+        **extra: Any,
+    ) -> Any:
+        """The answer to a POST of `body` to the handler of `task`."""
+        sent = {"X-CloudTasks-QueueName": "default", **(headers or {})}
+        if token is not None:
+            token = self.issuer.token() if token == "good" else token
+            sent["Authorization"] = f"Bearer {token}"
+        return self.client.post(
+            f"/_cloudtask/run/{task}",
+            body,
+            content_type="application/octet-stream",
+            headers=sent,
+            **extra,
+        )
+
+    def deliver(self, message: Message | None = None, **given: Any) -> Any:
+        """Deliver what was sent last, or `message`, as Cloud Tasks would."""
+        found = message or recording.sent[-1]
+        return self.post(envelope.seal(found), found.task, **given)
+
+
+@pytest.fixture
+def site(settings: Any) -> Iterator[Site]:
+    with issuing() as issuer, override_settings(CLOUDTASK=http_settings(issuer.url)):
+        oidc.certificates.clear()
+        recording.sent.clear()
+        yield Site(issuer)
+        oidc.certificates.clear()
