@@ -60,6 +60,8 @@ class Settings:
     masked: tuple[str, ...]
     keep_failed: timedelta
     relay_token: str | None
+    lease: timedelta
+    sweep_after: timedelta
     signing_secrets: tuple[str | bytes, ...] = field(repr=False)
 
     def max_attempts(self, queue: str) -> int:
@@ -259,6 +261,8 @@ _KEYS: dict[str, tuple[Any, Callable[[str, Any], Any]]] = {
     "RETRY_CONFIG": (True, _of_type(bool)),
     "MASKED": (("password", "secret", "token", "api_key"), _strings),
     "KEEP_FAILED": (timedelta(days=30), _duration),
+    "LEASE": (timedelta(seconds=60), _duration),
+    "SWEEP_AFTER": (timedelta(minutes=15), _duration),
     "RELAY_TOKEN": (None, _of_type(str, type(None))),
 }
 _DJANGAE = {

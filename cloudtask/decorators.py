@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import (
@@ -21,9 +21,11 @@ from typing import (
 import wrapt
 from asgiref.sync import sync_to_async
 
-from cloudtask import codec, registry, runtime
+from cloudtask import codec, iteration, registry, runtime
 from cloudtask.exceptions import ConfigurationError
 from cloudtask.guards import csrf_exempt_if_task, task_only, task_or_superuser_only
+from cloudtask.iteration import Iteration
+from cloudtask.iteration.description import Atomic, OnError
 from cloudtask.message import (
     ONLY_IN_USING,
     Backoff,
@@ -82,6 +84,28 @@ class UsingOptions(TaskOptions, total=False):
     name: str | None
 
 
+class MapOptions(TypedDict, total=False):
+    """What `.map` takes beside the items; see `Deferrable.iterate`."""
+
+    finalize: Any
+    on_failure: Any
+    args: Sequence[Any]
+    kwargs: dict[str, Any] | None
+    shards: int | None
+    batch_size: int | None
+    atomic: Atomic | None
+    on_error: OnError
+    max_failures: float | None
+    keep: bool
+    transactional: bool | None
+
+
+class IterateOptions(MapOptions, total=False):
+    """What `.iterate` takes beside the queryset; see `Deferrable.iterate`."""
+
+    include_new: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """Arguments, captured for `defer_many`."""
@@ -137,6 +161,30 @@ class Deferrable(Generic[P, R]):
         if "backoff" in options:
             after = replace(after, carries_backoff=callable(after.backoff))
         return TaskWithOptions(definition, after, subject)
+
+    def iterate(self, queryset: Any, **policy: Unpack[IterateOptions]) -> Iteration:
+        """Call the function with every row of `queryset`, in parallel shards; then call
+        `finalize` once.
+
+        The function gets the row, then `args` and `kwargs`; so does `finalize`, without
+        the row, and `on_failure` in its place when the run is cancelled or aborted.
+        `shards` is chosen from the number of rows when left out. With `batch_size` the
+        function gets lists of rows. `atomic="page"` or `"row"` commits what it writes
+        to `database` together with the cursor: exactly once. `on_error` is "retry"
+        (the row is tried again later, the others go on), "skip", "pause" or "abort".
+        `max_failures`, a number of rows or a share below 1, pauses the run beyond it.
+        With `keep` the run's rows stay after finalize. `include_new` also walks rows
+        added meanwhile. `transactional` is as in `.using()`.
+
+        Raises UnsupportedValue, with the reason, for a queryset that can't be walked.
+        """
+        definition, options, _ = self._parts()
+        return iteration.iterate(definition, options, queryset, **policy)
+
+    def map(self, items: Iterable[Any], **policy: Unpack[MapOptions]) -> Iteration:
+        """As `iterate`, over any items that can travel."""
+        definition, options, _ = self._parts()
+        return iteration.map_items(definition, options, items, **policy)
 
 
 class TaskWithOptions(Deferrable[P, R]):

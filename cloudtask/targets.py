@@ -50,6 +50,7 @@ class Target(Protocol):
 
     min_deadline: float
     max_deadline: float
+    default_deadline: float
 
     def request_for(self, message: Message) -> HttpDispatch | AppEngineDispatch:
         """The request for `message`; raises ConfigurationError or EnqueueError."""
@@ -95,6 +96,7 @@ class HttpTarget:
 
     min_deadline = 15.0
     max_deadline = 1800.0
+    default_deadline = 600.0
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         known = {
@@ -155,6 +157,7 @@ class AppEngineTarget:
 
     min_deadline = 15.0
     max_deadline = 86_415.0
+    default_deadline = 600.0  # automatic scaling; others allow 24 hours
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         known = {

@@ -1,0 +1,107 @@
+"""Stopping a run, going on with it, trying its failed rows again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from cloudtask import codec
+from cloudtask.exceptions import CloudTaskError
+from cloudtask.iteration.description import unsealed
+from cloudtask.iteration.finalizing import finalize_if_done, send_stopped
+from cloudtask.iteration.messages import message_of, send
+from cloudtask.iteration.planning import PLAN
+from cloudtask.iteration.querysets import walkable
+from cloudtask.iteration.walking import send_shards
+from cloudtask.stores import Store, store
+from cloudtask.stores.runs import Run, RunState, ShardState
+
+_BEFORE_THE_END = (RunState.WAITING, RunState.PLANNING, RunState.RUNNING)
+
+
+def pause(run_id: str) -> None:
+    """Let shards stop at their next checkpoint; raises CloudTaskError too late."""
+    _change(run_id, RunState.PAUSED, _BEFORE_THE_END)
+
+
+def cancel(run_id: str) -> None:
+    """Stop a run for good; raises CloudTaskError when it has ended or finalizes."""
+    stoppable = (*_BEFORE_THE_END, RunState.PAUSED, RunState.FAILED)
+    _change(run_id, RunState.CANCELLED, stoppable)
+    send_stopped(store(), run_id)
+
+
+def _change(run_id: str, to: RunState, only_from: Sequence[RunState]) -> None:
+    kept = store()
+    if not kept.change_run(run_id, to=to, only_from=only_from):
+        run = _loaded(kept, run_id)
+        raise CloudTaskError(
+            f"Iteration {run_id} is {run.state}: it can't be {to} any more."
+        )
+
+
+def resume(run_id: str, queryset: Any = None) -> None:
+    """Let a run go on that is PAUSED or FAILED; raises CloudTaskError for another."""
+    kept = store()
+    run = _loaded(kept, run_id)
+    description = None if queryset is None else _described(run, queryset)
+    to = RunState.RUNNING if run.is_planned else RunState.PLANNING
+    if not kept.change_run(
+        run.id,
+        to=to,
+        only_from=[RunState.PAUSED, RunState.FAILED],
+        error="",
+        description=description,
+    ):
+        raise CloudTaskError(
+            f"Iteration {run.id} is {run.state}; only one that is paused or has failed "
+            "can be resumed."
+        )
+    _go_on(kept, _loaded(kept, run_id))
+
+
+def _loaded(kept: Store, run_id: str) -> Run:
+    run = kept.load_run(run_id)
+    if run is None:
+        raise CloudTaskError(f"There is no iteration {run_id} any more.")
+    return run
+
+
+def _described(run: Run, queryset: Any) -> bytes:
+    """The run's description with another queryset."""
+    encoded = codec.dumps(walkable(queryset), root="queryset")
+    return replace(unsealed(run.description), queryset=encoded).sealed()
+
+
+def _go_on(kept: Store, run: Run) -> None:
+    if run.state is RunState.PLANNING:
+        send(message_of(PLAN, run, run.generation))
+        return
+    undone = [s for s in kept.load_shards(run.id) if s.state is not ShardState.DONE]
+    # Under new numbers: tasks that came while the run was paused have used up theirs.
+    bumped = [kept.bump_shard(shard) for shard in undone]
+    send_shards(run, [shard for shard in bumped if shard is not None])
+    if not undone:
+        finalize_if_done(kept, run.id)
+
+
+def retry_failures(run_id: str) -> int:
+    """Open the given-up rows of a run again; how many. Raises CloudTaskError."""
+    kept = store()
+    run = _loaded(kept, run_id)
+    if run.state not in (RunState.RUNNING, RunState.PAUSED, RunState.FINISHED):
+        raise CloudTaskError(
+            f"Iteration {run.id} is {run.state}: its failed rows can't be retried now."
+        )
+    count = kept.reopen_failures(run.id)
+    if not count:
+        return 0
+    kept.change_run(
+        run.id,
+        to=RunState.RUNNING,
+        only_from=[RunState.RUNNING, RunState.PAUSED, RunState.FINISHED],
+        error="",
+    )
+    _go_on(kept, _loaded(kept, run_id))
+    return count

@@ -1,0 +1,48 @@
+"""What code that runs inside a run is shown of it, and what the run itself can read."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from cloudtask.context import current, entered
+from cloudtask.exceptions import CloudTaskError, PayloadError
+from cloudtask.iteration.description import Description, unsealed
+from cloudtask.iteration.sources import Source
+from cloudtask.stores import Store
+from cloudtask.stores.runs import Run, RunState
+
+logger = logging.getLogger("cloudtask")
+
+# Makes `current().iteration`; set by `handle`, which stands above.
+handle_of: Callable[[Run], Any] = str
+
+
+@contextmanager
+def inside(run: Run, *, shard_index: int | None = None) -> Iterator[None]:
+    """Let `current()` tell of the run, and of the shard, inside the block."""
+    context = current()
+    if context is None:
+        raise CloudTaskError(f"A step of iteration {run.id} runs outside of a task.")
+    with entered(replace(context, shard_index=shard_index, iteration=handle_of(run))):
+        yield
+
+
+def readable(kept: Store, run: Run) -> tuple[Description, Source] | None:
+    """What the run walks; a run that can't be read is FAILED, and says why."""
+    try:
+        description = unsealed(run.description)
+        return description, description.source()
+    except PayloadError as error:
+        logger.error("Iteration %s of %s can't be read: %s", run.id, run.task, error)
+        kept.change_run(
+            run.id,
+            to=RunState.FAILED,
+            only_from=[RunState.PLANNING, RunState.RUNNING],
+            error=f"{error} Resume it with a new queryset: "
+            f"cloudtask.iteration.get({run.id!r}).resume(queryset).",
+        )
+        return None

@@ -1,0 +1,42 @@
+"""Runs that have lost their tasks: attempts exhausted, a queue purged."""
+
+from __future__ import annotations
+
+from cloudtask import conf
+from cloudtask.iteration.finalizing import finalize_if_done, send_finalize, send_stopped
+from cloudtask.iteration.messages import message_of, send
+from cloudtask.iteration.planning import PLAN
+from cloudtask.iteration.walking import WALK
+from cloudtask.stores import Store, store
+from cloudtask.stores.runs import Run, RunState
+
+
+def sweep(limit: int = 100) -> int:
+    """Make again the tasks of runs that have lost theirs: attempts exhausted, queue
+    purged. Under new numbers, since the service remembers names. How many."""
+    kept, patience = store(), conf.settings().sweep_after
+    made = 0
+    for shard in kept.stale_shards(older_than=patience, limit=limit):
+        bumped = kept.bump_shard(shard)
+        run = kept.load_run(shard.run)
+        if bumped is not None and run is not None:
+            send(message_of(WALK, run, bumped.index, bumped.seq))
+            made += 1
+    for run in kept.stale_runs(older_than=patience, limit=limit):
+        made += _sweep_run(kept, run)
+    return made
+
+
+def _sweep_run(kept: Store, run: Run) -> bool:
+    bumped = kept.bump_run(run)
+    if bumped is None:
+        return False
+    if bumped.state is RunState.PLANNING:
+        send(message_of(PLAN, bumped, bumped.generation))
+    elif bumped.state is RunState.FINALIZING:
+        send_finalize(kept, bumped)
+    elif bumped.state is RunState.RUNNING:
+        finalize_if_done(kept, bumped.id)
+    else:
+        send_stopped(kept, bumped.id)
+    return True
