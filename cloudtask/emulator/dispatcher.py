@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections.abc import Coroutine
+from concurrent.futures import Future
 
 from cloudtask.emulator.attempt import Response
 from cloudtask.emulator.chaos import Chaos, Mischief, plan
@@ -13,10 +15,13 @@ from cloudtask.emulator.http_client import HttpClient
 from cloudtask.emulator.outgoing import Outgoing, Target, Tokens, outgoing
 from cloudtask.emulator.queue import Queue, Verdict
 from cloudtask.emulator.state import State
-from cloudtask.emulator.task import Dispatch
+from cloudtask.emulator.task import Dispatch, Task
 
 _LONGEST_SLEEP = 60.0
 """Seconds after which a queue is looked at again: the wall clock may have been set."""
+
+_LAZY = 0.01
+"""Seconds that a change nobody waits for may stay uncommitted."""
 
 _CALM = Mischief()
 
@@ -46,20 +51,25 @@ class Dispatcher:
         self._timers: dict[Queue, asyncio.TimerHandle] = {}
         self._in_flight: set[asyncio.Task[None]] = set()
         self._stopped = False
+        self._thread = threading.get_ident()
+        self._flusher: asyncio.TimerHandle | None = None
         state.on_change = self.wake
         state.on_force = self.force
 
     def wake(self, queue: Queue) -> None:
-        """Look at the queue as soon as the loop is free."""
-        if queue not in self._soon:
-            self._soon.add(queue)
+        """Look at the queue as soon as the loop is free; from any thread."""
+        if queue.paused or queue in self._soon:
+            return
+        self._soon.add(queue)
+        if threading.get_ident() == self._thread:
             self._loop.call_soon(self._pump, queue)
+        else:
+            self._loop.call_soon_threadsafe(self._pump, queue)
 
-    def force(
-        self, queue: Queue, dispatch: Dispatch, port: int | None
-    ) -> asyncio.Task[None]:
-        """Deliver RunTask's dispatch; what comes back ends with the response."""
-        return self._launch(self._deliver(queue, dispatch, port))
+    def force(self, queue: Queue, dispatch: Dispatch, port: int | None) -> Future[None]:
+        """Deliver RunTask's dispatch, from any thread; done when it has ended."""
+        delivery = self._tracked(self._deliver(queue, dispatch, port))
+        return asyncio.run_coroutine_threadsafe(delivery, self._loop)
 
     @property
     def in_flight(self) -> int:
@@ -69,8 +79,9 @@ class Dispatcher:
     async def stop(self) -> None:
         """Abandon what is under way; with a journal it is dispatched again later."""
         self._stopped = True
-        for timer in self._timers.values():
-            timer.cancel()
+        for timer in (*self._timers.values(), self._flusher):
+            if timer is not None:
+                timer.cancel()
         self._timers.clear()
         await self.abandon()
         self._client.close()
@@ -82,6 +93,10 @@ class Dispatcher:
         await asyncio.gather(*self._in_flight, return_exceptions=True)
 
     def _pump(self, queue: Queue) -> None:
+        with self._state.lock:
+            self._dispatch_due(queue)
+
+    def _dispatch_due(self, queue: Queue) -> None:
         self._soon.discard(queue)
         timer = self._timers.pop(queue, None)
         if timer is not None:
@@ -95,6 +110,9 @@ class Dispatcher:
         if delay is not None:
             wait = min(delay, _LONGEST_SLEEP)
             self._timers[queue] = self._loop.call_later(wait, self._pump, queue)
+
+    async def _tracked(self, delivery: Coroutine[None, None, None]) -> None:
+        await self._launch(delivery)
 
     def _launch(self, coroutine: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = self._loop.create_task(coroutine)
@@ -138,17 +156,30 @@ class Dispatcher:
         request: Outgoing | None,
         response: Response,
     ) -> None:
-        state, task = self._state, dispatch.task
-        verdict = queue.finish(
-            dispatch, response, now=state.clock(), remember=state.task_tombstone
-        )
-        if verdict is Verdict.RETRY:
-            state.journal.put_attempt(queue, task)
-        elif verdict is not Verdict.GONE:
-            state.journal.drop_task(queue, task.id)
-        self.wake(queue)
+        state = self._state
+        with state.lock:
+            verdict = queue.finish(
+                dispatch, response, now=state.clock(), remember=state.task_tombstone
+            )
+            self._report(queue, dispatch.task, verdict)
+            self.wake(queue)
         started = dispatch.dispatch_time
         self._note(dispatch, request, response, verdict.value, started)
+
+    def _report(self, queue: Queue, task: Task, verdict: Verdict) -> None:
+        """Nobody waits for this to be durable: it may wait for company."""
+        journal = self._state.journal
+        if verdict is Verdict.RETRY:
+            journal.put_attempt(queue, task)
+        elif verdict is not Verdict.GONE:
+            journal.drop_task(queue, task.id)
+        if journal.durable and self._flusher is None:
+            self._flusher = self._loop.call_later(_LAZY, self._flush)
+
+    def _flush(self) -> None:
+        self._flusher = None
+        with self._state.lock:
+            self._state.journal.flush()
 
     def _note(
         self,

@@ -202,20 +202,23 @@ class Emulator:
     def _run(self, started: Future[None]) -> None:
         with asyncio.Runner() as runner:
             self._loop = runner.get_loop()
-            runner.run(self._serve(started))
+            server = runner.run(self._serve(started))
+        if server is not None:
+            server.join()
 
-    async def _serve(self, started: Future[None]) -> None:
+    async def _serve(self, started: Future[None]) -> Server | None:
         self._stopping = asyncio.Event()
         try:
             server = Server(self._settings)
             await server.start()
         except BaseException as error:  # noqa: BLE001 - raised in the other thread
             started.set_exception(error)
-            return
+            return None
         self._server = server
         started.set_result(None)
         await self._stopping.wait()
         await server.stop()
+        return server
 
     def _started(self) -> Server:
         if self._server is None:
@@ -226,7 +229,8 @@ class Emulator:
         server = self._started()
 
         async def ask() -> T:
-            return question(server)
+            with server.state.lock:
+                return question(server)
 
         return self._await(ask())
 

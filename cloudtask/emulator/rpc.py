@@ -1,15 +1,16 @@
 """The gRPC side: `google.cloud.tasks.v2.CloudTasks` and the services beside it.
 
 Generic handlers over the raw protobuf classes: the wire is the real one, without any
-generated stub.
+generated stub. gRPC's threaded server, because its asyncio one, measured with an echo,
+takes a third more time per call.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import grpc
 
@@ -26,9 +27,7 @@ from cloudtask.emulator.state import State
 from cloudtask.emulator.task import view
 
 Verb = Callable[[State, Message], Message]
-Handler = Callable[
-    [Message, "grpc.aio.ServicerContext[Message, Message]"], Awaitable[Message]
-]
+Handler = Callable[[Message, grpc.ServicerContext], Message]
 
 MAX_DEADLINE = 30.0
 """Seconds; the service refuses calls with a later deadline."""
@@ -146,10 +145,12 @@ _LOCATIONS: dict[str, Method] = {
 }
 
 
-def handlers(state: State) -> tuple[grpc.GenericRpcHandler, ...]:
-    """What a `grpc.aio.server` needs to answer for `state`."""
+def handlers(
+    state: State, pool: ThreadPoolExecutor
+) -> tuple[grpc.GenericRpcHandler, ...]:
+    """What a `grpc.server` needs to answer for `state`; `pool` is for RunTask."""
     run = grpc.unary_unary_rpc_method_handler(
-        _run_task(state),
+        _run_task(state, pool),
         request_deserializer=protos.RunTaskRequest.FromString,
         response_serializer=protos.Task.SerializeToString,
     )
@@ -178,36 +179,35 @@ def _table(
 
 
 def _answer(state: State, verb: Verb) -> Handler:
-    journal = state.journal
-
-    async def answer(
-        request: Message, context: grpc.aio.ServicerContext[Message, Message]
-    ) -> Message:
+    def answer(request: Message, context: grpc.ServicerContext) -> Message:
         try:
             _check_deadline(context.time_remaining())
-            response = verb(state, request)
+            with state.lock:
+                response = verb(state, request)
+                state.journal.flush()
         except errors.ApiError as error:
-            return await _abort(context, error)
-        if journal.durable:
-            await journal.flushed()
+            _abort(context, error)
         return response
 
     return answer
 
 
-def _run_task(state: State) -> Handler:
-    async def run_task(
-        request: Message, context: grpc.aio.ServicerContext[Message, Message]
-    ) -> Message:
+def _run_task(state: State, pool: ThreadPoolExecutor) -> Handler:
+    def run_task(request: Message, context: grpc.ServicerContext) -> Message:
         try:
-            task, ended = task_verbs.run_task(state, request)
+            with state.lock:
+                task, ended = task_verbs.run_task(state, request)
+            if ended is not None:
+                ended.result()
         except errors.ApiError as error:
-            return await _abort(context, error)
-        if ended is not None:
-            # A client that hangs up must not take the dispatch along.
-            await asyncio.shield(asyncio.ensure_future(ended))
-        return view(task, request.response_view)
+            _abort(context, error)
+        except CancelledError:
+            context.abort(grpc.StatusCode.UNAVAILABLE, "The dispatch was abandoned.")
+        with state.lock:
+            return view(task, request.response_view)
 
+    # It may wait for the target, which may call in turn: it must not hold up others.
+    run_task.experimental_thread_pool = pool  # type: ignore[attr-defined]
     return run_task
 
 
@@ -224,13 +224,11 @@ def _check_deadline(remaining: float | None) -> None:
     )
 
 
-async def _abort(
-    context: grpc.aio.ServicerContext[Message, Message], error: errors.ApiError
-) -> Message:
-    trailers: tuple[tuple[str, bytes], ...] = ()
+def _abort(context: grpc.ServicerContext, error: errors.ApiError) -> NoReturn:
     if error.help_link is not None:
-        trailers = (("grpc-status-details-bin", _details(error, error.help_link)),)
-    await context.abort(error.code, error.message, trailers)
+        details = _details(error, error.help_link)
+        context.set_trailing_metadata((("grpc-status-details-bin", details),))
+    context.abort(error.code, error.message)
 
 
 def _details(error: errors.ApiError, link: errors.Help) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 from aiohttp import web as aiohttp_web
@@ -22,6 +23,9 @@ from cloudtask.emulator.web import application
 
 _HOUSEKEEPING = 600.0
 _POLL = 0.005
+# Two keep both sides of gRPC busy; more only fight for the interpreter's lock.
+_GRPC_THREADS = 2
+_WAITING_THREADS = 32
 _GRPC_OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -51,6 +55,10 @@ class Server:
             SigningKey(pem, on_new=journal.put_key), self._issuer, self.state.clock
         )
         self._stops: list[Callable[[], Awaitable[object]]] = []
+        self._pools = (
+            ThreadPoolExecutor(_GRPC_THREADS, "cloudtask-emulator-grpc"),
+            ThreadPoolExecutor(_WAITING_THREADS, "cloudtask-emulator-run"),
+        )
 
     async def start(self) -> None:
         """Bind both ports and dispatch what is due; `OSError` when a port is taken."""
@@ -77,30 +85,28 @@ class Server:
         await self._start_grpc()
         keeper = asyncio.get_running_loop().create_task(self._keep_house())
         self._stops.append(lambda: _cancelled(keeper))
-        for queue in self.state.queues.values():
-            self.dispatcher.wake(queue)
+        with self.state.lock:
+            for queue in self.state.queues.values():
+                self.dispatcher.wake(queue)
 
     async def stop(self) -> None:
         """Close the ports, abandon what is under way, write what must be kept."""
         while self._stops:
             await self._stops.pop()()
 
+    def join(self) -> None:
+        """Wait for the last threads, after `stop` and outside of the loop."""
+        for pool in self._pools:
+            pool.shutdown()
+
     async def reset(self) -> None:
         """Forget everything but the queues that were declared at the start."""
         await self.dispatcher.abandon()
-        state = self.state
-        for each in (
-            state.queues,
-            state.buried_queues,
-            state.operations,
-            state.policies,
-            state.cmek_keys,
-        ):
-            each.clear()
-        state.journal.clear()
-        self.log.clear()
-        self._declare()
-        await state.journal.flushed()
+        with self.state.lock:
+            self.state.clear()
+            self.log.clear()
+            self._declare()
+            self.state.journal.flush()
 
     def is_idle(self, *, include_scheduled: bool = False) -> bool:
         """Whether nothing is under way, due, or waiting for its next attempt.
@@ -111,10 +117,11 @@ class Server:
         if self.dispatcher.in_flight:
             return False
         now = self.state.clock()
-        return not any(
-            _is_busy(queue, now, include_scheduled)
-            for queue in self.state.queues.values()
-        )
+        with self.state.lock:
+            return not any(
+                _is_busy(queue, now, include_scheduled)
+                for queue in self.state.queues.values()
+            )
 
     async def wait_idle(self, *, include_scheduled: bool = False) -> None:
         while not self.is_idle(include_scheduled=include_scheduled):
@@ -150,16 +157,17 @@ class Server:
         self.http_address = f"http://{_bracketed(self.settings.host)}:{port}"
 
     async def _start_grpc(self) -> None:
-        server = grpc.aio.server(options=_GRPC_OPTIONS)
-        server.add_generic_rpc_handlers(rpc.handlers(self.state))
+        pool, waiting = self._pools
+        server = grpc.server(pool, options=_GRPC_OPTIONS)
+        server.add_generic_rpc_handlers(rpc.handlers(self.state, waiting))
         host = _bracketed(self.settings.host)
         wanted = f"{host}:{self.settings.port}"
         try:
             port = server.add_insecure_port(wanted)
         except RuntimeError as error:
             raise OSError(f"The address {wanted} can't be listened on.") from error
-        await server.start()
-        self._stops.append(lambda: server.stop(grace=0.0))
+        server.start()
+        self._stops.append(lambda: _stopped(server))
         self.address = f"{host}:{port}"
 
     async def _close_journal(self) -> None:
@@ -167,10 +175,9 @@ class Server:
 
     async def _keep_house(self) -> None:
         while True:
-            state, now = self.state, self.state.clock()
-            for queue in state.queues.values():
-                for task in queue.drop_expired(now):
-                    state.journal.drop_task(queue, task.id)
+            with self.state.lock:
+                self.state.drop_expired()
+                self.state.journal.flush()
             await asyncio.sleep(_HOUSEKEEPING)
 
 
@@ -179,6 +186,13 @@ def _open_journal(settings: Settings) -> tuple[Journal, bytes | None]:
         return NoJournal(), None
     journal = SqliteJournal(settings.data, remember=settings.task_tombstone)
     return journal, journal.key()
+
+
+async def _stopped(server: grpc.Server) -> None:
+    # Not in a thread: at the end of the interpreter none can be started any more.
+    stopped = server.stop(None)
+    while not stopped.is_set():
+        await asyncio.sleep(0.001)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:

@@ -1,13 +1,13 @@
 """The journal in an SQLite file.
 
-Changes are collected and committed together, once per turn of the event loop, so that a
-hundred clients cost one commit. WAL without an fsync per commit: what is committed is
-with the operating system and survives a SIGKILL of the process, not a power cut.
+Changes are collected and committed together: those of a call before it is answered,
+with what the dispatcher had to report since the last commit. WAL without an fsync per
+commit: what is committed is with the operating system and survives a SIGKILL of the
+process, not a power cut.
 """
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,6 @@ from cloudtask.emulator.state import State
 from cloudtask.emulator.task import Task
 
 _VERSION = 1
-_LAZY = 0.01
-"""Seconds that a change nobody waits for may wait for company."""
-
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS queues (
     name TEXT PRIMARY KEY, message BLOB NOT NULL, burst INTEGER NOT NULL);
@@ -54,8 +51,6 @@ class SqliteJournal:
     def __init__(self, path: Path, *, remember: float) -> None:
         self._remember = remember
         self._pending: list[tuple[str, tuple[Any, ...]]] = []
-        self._waiting: asyncio.Future[None] | None = None
-        self._timer: asyncio.Handle | None = None
         self._connection = _open(path)
 
     def key(self) -> bytes | None:
@@ -148,19 +143,21 @@ class SqliteJournal:
         for table in _CLEARED:
             self._add(f"DELETE FROM {table}")  # noqa: S608 - names of our own
 
-    async def flushed(self) -> None:
-        """Return when every change so far is committed; raises what SQLite raised."""
+    def flush(self) -> None:
+        """Commit every change so far; raises what SQLite raises."""
         if not self._pending:
             return
-        loop = asyncio.get_running_loop()
-        if self._waiting is None:
-            self._waiting = loop.create_future()
-            loop.call_soon(self._commit)
-        await asyncio.shield(self._waiting)
+        pending, self._pending = self._pending, []
+        with self._connection:
+            self._connection.execute("BEGIN")
+            for statement, values in pending:
+                self._connection.execute(statement, values)
 
     def close(self) -> None:
-        self._commit()
-        self._connection.close()
+        try:
+            self.flush()
+        finally:
+            self._connection.close()
 
     def load(self, state: State) -> None:
         """Put what the file holds into an empty state."""
@@ -182,39 +179,14 @@ class SqliteJournal:
 
     def _add(self, statement: str, *values: Any) -> None:
         self._pending.append((statement, values))
-        if self._timer is None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(_LAZY, self._commit)
-
-    def _commit(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        pending, self._pending = self._pending, []
-        waiting, self._waiting = self._waiting, None
-        try:
-            self._write(pending)
-        except sqlite3.Error as error:
-            if waiting is None:
-                raise
-            waiting.set_exception(error)
-            return
-        if waiting is not None:
-            waiting.set_result(None)
-
-    def _write(self, pending: list[tuple[str, tuple[Any, ...]]]) -> None:
-        if not pending:
-            return
-        with self._connection:
-            self._connection.execute("BEGIN")
-            for statement, values in pending:
-                self._connection.execute(statement, values)
 
 
 def _open(path: Path) -> sqlite3.Connection:
     try:
         path.touch(mode=0o600)  # it holds payloads and the signing key
-        connection = sqlite3.connect(path, timeout=1.0, isolation_level=None)
+        connection = sqlite3.connect(
+            path, timeout=1.0, isolation_level=None, check_same_thread=False
+        )
         connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import secrets
+import threading
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from cloudtask.emulator import errors, names
@@ -21,7 +23,7 @@ def _ignore(_: Queue) -> None:
     """Nobody listens."""
 
 
-def _refuse(_: Queue, __: Dispatch, ___: int | None) -> Awaitable[None]:
+def _refuse(_: Queue, __: Dispatch, ___: int | None) -> Future[None]:
     raise RuntimeError("No dispatcher is attached.")
 
 
@@ -29,12 +31,16 @@ def _refuse(_: Queue, __: Dispatch, ___: int | None) -> Awaitable[None]:
 class State:
     """The queues with their tasks, and what the API remembers beside them.
 
+    Whoever reads or changes it holds `lock`: calls come in threads of gRPC, dispatches
+    in the event loop. Nothing waits while holding it.
+
     `task_tombstone` and `queue_tombstone` are seconds for which a name stays taken
     (proto comments on `CreateTaskRequest.task` and on DeleteQueue: up to 24 hours and
     up to 3 days). `projects`, when given, are the only ones that calls may name.
     """
 
     journal: Journal
+    lock: threading.RLock = field(default_factory=threading.RLock)
     clock: Callable[[], float] = time.time
     random: random.Random = field(default_factory=random.SystemRandom)
     rate_limits: bool = True
@@ -48,8 +54,8 @@ class State:
     cmek_keys: dict[str, str] = field(default_factory=dict)
     on_change: Callable[[Queue], None] = _ignore
     """Called when a queue may have something to dispatch."""
-    on_force: Callable[[Queue, Dispatch, int | None], Awaitable[None]] = _refuse
-    """Delivers RunTask's dispatch, to the given port if any; awaitable till its end."""
+    on_force: Callable[[Queue, Dispatch, int | None], Future[None]] = _refuse
+    """Delivers RunTask's dispatch, to the given port if any; the result is its end."""
 
     def queue(self, name: str) -> Queue:
         """The queue; `ApiError` when the name is wrong or nothing has it."""
@@ -90,3 +96,22 @@ class State:
         now = self.clock()
         queue.remove(task.id, now=now, remember=self.task_tombstone)
         self.journal.drop_task(queue, task.id)
+
+    def drop_expired(self) -> None:
+        """Delete the tasks that outlived the service's retention."""
+        now = self.clock()
+        for queue in self.queues.values():
+            for task in queue.drop_expired(now):
+                self.journal.drop_task(queue, task.id)
+
+    def clear(self) -> None:
+        """Forget everything, in the journal too."""
+        for each in (
+            self.queues,
+            self.buried_queues,
+            self.operations,
+            self.policies,
+            self.cmek_keys,
+        ):
+            each.clear()
+        self.journal.clear()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from concurrent.futures import Future
 from urllib.parse import parse_qs
 
 from cloudtask.emulator import errors, names, queue_rules, task_rules
@@ -79,7 +79,7 @@ def delete_named(state: State, name: str) -> None:
     state.on_change(queue)
 
 
-def run_task(state: State, request: Message) -> tuple[Task, Awaitable[None] | None]:
+def run_task(state: State, request: Message) -> tuple[Task, Future[None] | None]:
     """Dispatch a task now, whatever its schedule and the queue's limits.
 
     The name may end in "?port=8000", as with the gcloud-tasks-emulator package: the

@@ -85,16 +85,19 @@ class HttpSide:
             return web.Response(status=status, text=f"{error.message}\n")
 
     async def page(self, request: web.Request) -> web.Response:
-        text = render(self._server)
+        with self._server.state.lock:
+            text = render(self._server)
         return web.Response(text=text, content_type="text/html", headers=_PAGE_HEADERS)
 
     async def health(self, request: web.Request) -> web.Response:
+        with self._server.state.lock:
+            queues = list(self._server.state.queues.values())
         return web.json_response(
             {
                 "status": "ok",
                 "grpc": self._server.address,
-                "queues": len(self._server.state.queues),
-                "tasks": sum(len(q.tasks) for q in self._server.state.queues.values()),
+                "queues": len(queues),
+                "tasks": sum(len(queue.tasks) for queue in queues),
             },
             headers=_NO_CACHE,
         )
@@ -133,14 +136,17 @@ class HttpSide:
             raise web.HTTPNotFound
         form = await request.post()
         name = str(form.get("name", ""))
-        act(self._server.state, PauseQueueRequest(name=name))
-        await self._server.state.journal.flushed()
+        state = self._server.state
+        with state.lock:
+            act(state, PauseQueueRequest(name=name))
+            state.journal.flush()
         return await _back(request)
 
     async def run_task(self, request: web.Request) -> web.Response:
         form = await request.post()
         name = str(form.get("name", ""))
-        task_verbs.run_task(self._server.state, RunTaskRequest(name=name))
+        with self._server.state.lock:
+            task_verbs.run_task(self._server.state, RunTaskRequest(name=name))
         return await _back(request)
 
 
