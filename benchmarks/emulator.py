@@ -36,7 +36,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PEER = ROOT / ".venv-gcloud-emulator"
 PEER_REQUIREMENTS = ("gcloud-tasks-emulator==0.6.2", "protobuf<5", "setuptools")
 QUEUE = "projects/p/locations/l/queues/default"
+NAME, PEER_NAME = "cloudtask.emulator", "gcloud-tasks-emulator 0.6.2"
 CLIENTS = 4
+TURNS = 10
 GIVE_UP = 300.0
 
 # An asyncio server that answers 200 to whatever comes and counts: cheap enough that it
@@ -149,66 +151,86 @@ def usage(pid: int) -> tuple[float, float]:
     return ticks / os.sysconf("SC_CLK_TCK"), pages * page / 1e6
 
 
-def create(port: int, url: str, tasks: int) -> None:
-    """Create tasks with the ordinary client, from a few threads."""
+class Contestant:
+    """An emulator and a sink, both running, and a client for each thread."""
 
-    def work(share: int) -> None:
-        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
-            client = tasks_v2.CloudTasksClient(
-                transport=CloudTasksGrpcTransport(channel=channel)
-            )
-            request = {
-                "parent": QUEUE,
-                "task": {"http_request": {"url": url, "body": b"x" * 200}},
-            }
-            for _ in range(share):
-                client.create_task(request=request)
+    def __init__(self, stack: ExitStack, name: str, command: list[str]) -> None:
+        self.name = name
+        self.tasks = 0
+        self.create_seconds = self.drain_seconds = self.cpu = self.memory = 0.0
+        self.sink_port, port = free_port(), free_port()
+        sink = [sys.executable, "-c", SINK, str(self.sink_port)]
+        stack.enter_context(running(sink, self.sink_port))
+        self.process = stack.enter_context(running([*command, f"--port={port}"], port))
+        self.clients = [stack.enter_context(client_of(port)) for _ in range(CLIENTS)]
+        self.clients[0].pause_queue(name=QUEUE)
 
-    shares = [tasks // CLIENTS + (i < tasks % CLIENTS) for i in range(CLIENTS)]
-    with ThreadPoolExecutor(CLIENTS) as pool:
-        list(pool.map(work, shares))
-
-
-def measure(name: str, command: list[str], port: int, tasks: int) -> Result:
-    """Pause, create, resume, wait until the sink has them all."""
-    sink_port = free_port()
-    url = f"http://127.0.0.1:{sink_port}/"
-    with ExitStack() as stack:
-        sink = [sys.executable, "-c", SINK, str(sink_port)]
-        stack.enter_context(running(sink, sink_port))
-        process = stack.enter_context(running(command, port))
-        channel = stack.enter_context(grpc.insecure_channel(f"127.0.0.1:{port}"))
-        client = tasks_v2.CloudTasksClient(
-            transport=CloudTasksGrpcTransport(channel=channel)
-        )
-        client.pause_queue(name=QUEUE)
-        cpu_before, _ = usage(process.pid)
+    def create(self, tasks: int) -> None:
+        """Create tasks with the ordinary client, from a few threads."""
+        shares = [tasks // CLIENTS + (i < tasks % CLIENTS) for i in range(CLIENTS)]
+        cpu, _ = usage(self.process.pid)
         start = time.perf_counter()
-        create(port, url, tasks)
-        created = time.perf_counter()
-        _, memory = usage(process.pid)
-        resumed = time.perf_counter()
-        client.resume_queue(name=QUEUE)
-        wait_for(lambda: count(sink_port) >= tasks, GIVE_UP)
-        drained = time.perf_counter()
-        cpu, _ = usage(process.pid)
-    return Result(
-        name, tasks, created - start, drained - resumed, cpu - cpu_before, memory
-    )
+        with ThreadPoolExecutor(CLIENTS) as pool:
+            list(pool.map(self._create, self.clients, shares))
+        self.create_seconds += time.perf_counter() - start
+        self.cpu += usage(self.process.pid)[0] - cpu
+        self.tasks += tasks
+
+    def drain(self) -> None:
+        """Resume, and wait until the sink has them all."""
+        cpu, self.memory = usage(self.process.pid)
+        start = time.perf_counter()
+        self.clients[0].resume_queue(name=QUEUE)
+        wait_for(lambda: count(self.sink_port) >= self.tasks, GIVE_UP)
+        self.drain_seconds = time.perf_counter() - start
+        self.cpu += usage(self.process.pid)[0] - cpu
+
+    def result(self) -> Result:
+        return Result(
+            name=self.name,
+            tasks=self.tasks,
+            create=self.create_seconds,
+            drain=self.drain_seconds,
+            cpu=self.cpu,
+            memory=self.memory,
+        )
+
+    def _create(self, client: tasks_v2.CloudTasksClient, tasks: int) -> None:
+        target = {"url": f"http://127.0.0.1:{self.sink_port}/", "body": b"x" * 200}
+        for _ in range(tasks):
+            client.create_task(parent=QUEUE, task={"http_request": target})
 
 
-def ours(tasks: int, *extra: str, name: str = "cloudtask.emulator") -> Result:
-    port = free_port()
-    command = [sys.executable, "-m", "cloudtask.emulator", f"--port={port}"]
-    command += ["--http-port=0", f"--queue={QUEUE}", "--no-rate-limits", "--quiet"]
-    return measure(name, [*command, *extra], port, tasks)
+@contextmanager
+def client_of(port: int) -> Iterator[tasks_v2.CloudTasksClient]:
+    # A pool of its own keeps gRPC from sending all clients over one connection.
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    with grpc.insecure_channel(f"127.0.0.1:{port}", options) as channel:
+        transport = CloudTasksGrpcTransport(channel=channel)
+        yield tasks_v2.CloudTasksClient(transport=transport)
 
 
-def peer(tasks: int) -> Result:
-    port = free_port()
+def race(commands: dict[str, list[str]], tasks: int) -> list[Result]:
+    """All contestants, turn by turn: what else the machine does meets them alike."""
+    with ExitStack() as stack:
+        racers = [Contestant(stack, *each) for each in commands.items()]
+        for turn in range(TURNS):
+            share = tasks // TURNS + (turn < tasks % TURNS)
+            for racer in racers if turn % 2 else reversed(racers):
+                racer.create(share)
+        for racer in racers:
+            racer.drain()
+        return [racer.result() for racer in racers]
+
+
+def ours(*extra: str) -> list[str]:
+    command = [sys.executable, "-m", "cloudtask.emulator", "--http-port=0", "--quiet"]
+    return [*command, f"--queue={QUEUE}", "--no-rate-limits", *extra]
+
+
+def peer() -> list[str]:
     command = [str(peer_python()), "-m", "gcloud_tasks_emulator", "start", "-q"]
-    command += [f"--port={port}", f"--default-queue={QUEUE}"]
-    return measure("gcloud-tasks-emulator 0.6.2", command, port, tasks)
+    return [*command, f"--default-queue={QUEUE}"]
 
 
 def peer_python() -> Path:
@@ -247,14 +269,15 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the results there, too")
     options = parser.parse_args()
     many, compared = (5_000, 3_000) if options.quick else (50_000, 10_000)
-    reference = peer(compared)
-    same = ours(compared)
-    results = [reference, same, ours(500), ours(many)]
     with tempfile.TemporaryDirectory() as folder:
         data = f"--data={Path(folder) / 'tasks.sqlite3'}"
-        results.append(ours(compared, data, name="cloudtask.emulator --data"))
+        reference, same, kept = race(
+            {PEER_NAME: peer(), NAME: ours(), f"{NAME} --data": ours(data)}, compared
+        )
+    (small,) = race({NAME: ours()}, 500)
+    (large,) = race({NAME: ours()}, many)
+    results = [reference, same, kept, small, large]
     show(results, reference)
-    small, large = results[2], results[3]
     growth = (large.create + large.drain) / large.tasks
     growth /= (small.create + small.drain) / small.tasks
     budgets = [
