@@ -1,0 +1,292 @@
+"""Which request Cloud Tasks must make, and whom an App Engine target believes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.test import Client, RequestFactory, override_settings
+
+from cloudtask import conf, envelope
+from cloudtask.exceptions import ConfigurationError, EnqueueError, UntrustedRequest
+from cloudtask.message import Message
+from cloudtask.targets import AppEngineTarget, HttpTarget, handler_path, target
+from tests.support import recording
+from tests.testapp import tasks
+
+PATH = "/_cloudtask/run/tests.testapp.tasks.note"
+URL = "https://app.example"
+ACCOUNT = "tasks@p.iam.gserviceaccount.com"
+ENVIRON = ("GAE_ENV", "GAE_INSTANCE", "GAE_SERVICE", "GAE_VERSION")
+
+
+@pytest.fixture(autouse=True)
+def _nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*ENVIRON, "CLOUD_TASKS_EMULATOR_HOST", "TASKS_EMULATOR_HOST"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def on_app_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GAE_ENV", "standard")
+    monkeypatch.setenv("GAE_SERVICE", "web")
+    monkeypatch.setenv("GAE_VERSION", "v7")
+
+
+def settings(**target: Any) -> Any:
+    return override_settings(
+        CLOUDTASK={
+            "LOCATION": "l",
+            "PROJECT": "p",
+            "TRANSPORT": {"BACKEND": recording.PATH},
+            "TARGET": {"BACKEND": conf.APP_ENGINE_TARGET, **target},
+        }
+    )
+
+
+def message(**options: Any) -> Message:
+    with settings():
+        tasks.note.using(**options).defer()
+    return recording.sent[-1]
+
+
+def http(**options: Any) -> HttpTarget:
+    return HttpTarget({"URL": URL, "SERVICE_ACCOUNT": ACCOUNT, **options})
+
+
+# Requests.
+
+
+def test_an_http_target_asks_for_a_token_of_its_account_for_its_url() -> None:
+    dispatch = http().request_for(message())
+    assert dispatch.url == URL + PATH
+    assert dispatch.service_account == ACCOUNT
+    assert dispatch.audience == URL
+    assert dispatch.headers == {"Content-Type": "application/octet-stream"}
+
+
+def test_the_last_slash_of_the_url_does_not_matter() -> None:
+    dispatch = http(URL=URL + "/").request_for(message())
+    assert (dispatch.url, dispatch.audience) == (URL + PATH, URL)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("/tasks/other/", URL + "/tasks/other/"),
+        ("https://else.example/x", "https://else.example/x"),
+    ],
+)
+def test_a_call_may_go_to_another_url(url: str, expected: str) -> None:
+    assert http().request_for(message(url=url)).url == expected
+
+
+def test_headers_go_along() -> None:
+    dispatch = http().request_for(message(headers={"X-Trace": "1"}))
+    assert dispatch.headers["X-Trace"] == "1"
+    assert "Content-Type" in dispatch.headers
+
+
+def test_without_verification_no_account_is_needed() -> None:
+    dispatch = HttpTarget({"URL": URL, "VERIFY": False}).request_for(message())
+    assert dispatch.service_account is None
+    assert dispatch.audience is None
+
+
+def test_an_app_engine_target_stays_with_the_running_version(
+    on_app_engine: None,
+) -> None:
+    dispatch = AppEngineTarget({}).request_for(message())
+    assert dispatch.relative_uri == PATH
+    assert (dispatch.service, dispatch.version) == ("web", "v7")
+    assert dispatch.instance is None
+
+
+@pytest.mark.parametrize(
+    ("options", "service", "version", "instance"),
+    [
+        ({"service": "worker"}, "worker", None, None),
+        ({"service": "web"}, "web", "v7", None),
+        ({"version": "v6"}, "web", "v6", None),
+        ({"service": "worker", "version": "v1"}, "worker", "v1", None),
+        ({"instance": "3"}, "web", "v7", "3"),
+    ],
+)
+def test_a_call_may_go_to_another_service_version_or_instance(
+    on_app_engine: None,
+    options: dict[str, str],
+    service: str,
+    version: str | None,
+    instance: str | None,
+) -> None:
+    dispatch = AppEngineTarget({}).request_for(message(**options))
+    assert (dispatch.service, dispatch.version) == (service, version)
+    assert dispatch.instance == instance
+
+
+def test_the_running_version_is_not_asked_of_another_service(
+    on_app_engine: None,
+) -> None:
+    dispatch = AppEngineTarget({"SERVICE": "worker"}).request_for(message())
+    assert (dispatch.service, dispatch.version) == ("worker", None)
+    dispatch = AppEngineTarget({"VERSION": "v1"}).request_for(message())
+    assert (dispatch.service, dispatch.version) == ("web", "v1")
+
+
+def test_elsewhere_app_engine_decides() -> None:
+    dispatch = AppEngineTarget({}).request_for(message())
+    assert (dispatch.service, dispatch.version) == (None, None)
+
+
+def test_app_engine_takes_no_addresses() -> None:
+    with pytest.raises(EnqueueError, match=r"'default'.*path.*'https://x.example/'"):
+        AppEngineTarget({}).request_for(message(url="https://x.example/"))
+
+
+@pytest.mark.parametrize(
+    ("prefix", "path"),
+    [
+        ("tasks", "/tasks/run/a.b"),
+        ("/tasks/", "/tasks/run/a.b"),
+        ("/deep/er", "/deep/er/run/a.b"),
+        ("", "/run/a.b"),
+        ("/", "/run/a.b"),
+    ],
+)
+def test_a_prefix_stands_for_the_urlconf(prefix: str, path: str) -> None:
+    with override_settings(CLOUDTASK={"PREFIX": prefix}, ROOT_URLCONF="tests.no_urls"):
+        assert handler_path("a.b") == path
+
+
+def test_a_handler_without_a_url_is_a_configuration_error() -> None:
+    with (
+        override_settings(ROOT_URLCONF="tests.testapp.no_urls"),
+        pytest.raises(ConfigurationError, match=r"include\('cloudtask.urls'\)"),
+    ):
+        handler_path("a.b")
+
+
+# Options.
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({}, "URL"),
+        ({"URL": "app.example"}, "https://app.example"),
+        ({"URL": "ftp://app.example"}, "URL"),
+        ({"URL": "https://"}, "URL"),
+        ({"URL": 7}, "must be str, not 7"),
+        ({"URL": URL}, "SERVICE_ACCOUNT"),
+        ({"URL": URL, "SERVICE_ACCOUNT": ""}, "SERVICE_ACCOUNT"),
+        ({"URL": URL, "SERVICE_ACCOUNT": ACCOUNT, "VERIFY": "False"}, "must be bool"),
+        ({"URL": URL, "SERVICE_ACCOUNT": ACCOUNT, "VERIFY": 0}, "must be bool"),
+        ({"URL": URL, "SERVICE_ACOUNT": ACCOUNT}, "did you mean 'SERVICE_ACCOUNT'"),
+    ],
+)
+def test_a_wrong_http_target_says_what_to_write(
+    options: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=text):
+        HttpTarget(options)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"ON_APP_ENGINE": "false"}, "must be bool"),
+        ({"VERIFY": None, "SERVCE": "x"}, "did you mean 'SERVICE'"),
+        ({"SERVICE": 1}, "must be str"),
+    ],
+)
+def test_a_wrong_app_engine_target_says_what_to_write(
+    options: dict[str, Any], text: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=text):
+        AppEngineTarget(options)
+
+
+def test_the_target_is_made_once_per_settings() -> None:
+    with settings():
+        first = target()
+        assert target() is first
+    with settings(SERVICE="x"):
+        assert target() is not first
+
+
+# Trust on App Engine.
+
+TASK_HEADERS = {"X-AppEngine-QueueName": "default", "X-AppEngine-TaskName": "t"}
+
+
+def post(headers: dict[str, str]) -> int:
+    tasks.note.defer()
+    client = Client()
+    body = envelope.seal(recording.sent[-1])
+    kind = "application/octet-stream"
+    return client.post(PATH, body, content_type=kind, headers=headers).status_code
+
+
+def test_app_engines_headers_are_believed_on_app_engine(on_app_engine: None) -> None:
+    with settings():
+        assert post(TASK_HEADERS) == 200
+        assert post({}) == 403
+        assert post({"X-CloudTasks-QueueName": "default"}) == 403
+        assert post({"X-AppEngine-QueueName": ""}) == 403
+    assert len(tasks.calls) == 1
+
+
+@pytest.mark.parametrize("name", ["X-AppEngine-QueueName", "x-appengine-queuename"])
+def test_app_engines_headers_are_not_believed_elsewhere(name: str) -> None:
+    with settings():
+        assert post({**TASK_HEADERS, name: "default"}) == 403
+    assert tasks.calls == []
+
+
+@pytest.mark.parametrize(
+    ("environ", "status"),
+    [
+        ({"GAE_ENV": "standard"}, 200),
+        ({"GAE_ENV": "localdev"}, 403),
+        ({"GAE_ENV": ""}, 403),
+        ({"GAE_INSTANCE": "i", "GAE_SERVICE": "s"}, 200),
+        ({"GAE_SERVICE": "s"}, 403),
+        ({"GAE_VERSION": "v"}, 403),
+    ],
+)
+def test_the_environment_tells_what_app_engine_is(
+    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], status: int
+) -> None:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    with settings():
+        assert post(TASK_HEADERS) == status
+
+
+def test_a_setting_may_overrule_the_environment(on_app_engine: None) -> None:
+    with settings(ON_APP_ENGINE=False):
+        assert post(TASK_HEADERS) == 403
+    with settings(ON_APP_ENGINE=None):
+        assert post(TASK_HEADERS) == 200
+
+
+@pytest.mark.parametrize("name", ["CLOUD_TASKS_EMULATOR_HOST", "TASKS_EMULATOR_HOST"])
+def test_beside_an_emulator_the_signature_alone_guards(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "127.0.0.1:8123")
+    with settings():
+        assert post(TASK_HEADERS) == 200
+        assert post({}) == 403
+
+
+def test_verification_can_be_switched_off() -> None:
+    with settings(VERIFY=False):
+        assert post({}) == 200
+
+
+def test_a_refusal_names_no_secret() -> None:
+    request = RequestFactory().post(PATH, headers={"Authorization": "Bearer s3cret"})
+    with pytest.raises(UntrustedRequest) as caught:
+        http().verify(request)
+    assert "s3cret" not in str(caught.value)
