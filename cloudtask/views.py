@@ -20,6 +20,7 @@ from cloudtask.exceptions import (
     TaskNotFound,
     UntrustedRequest,
 )
+from cloudtask.iteration import sweep
 from cloudtask.message import Message
 from cloudtask.targets import AppEngineTarget, on_app_engine, target
 
@@ -91,7 +92,8 @@ def relay(request: HttpRequest) -> HttpResponse:
     )
     return _answer(
         200,
-        f"{report.sent} sent, {report.postponed} postponed, {report.parked} parked",
+        f"{report.sent} sent, {report.postponed} postponed, {report.parked} parked, "
+        f"{sweep()} lost steps made again",
     )
 
 

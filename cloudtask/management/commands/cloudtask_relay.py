@@ -8,6 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from cloudtask import outbox
+from cloudtask.iteration import sweep
 
 
 class Command(BaseCommand):
@@ -51,6 +52,8 @@ class Command(BaseCommand):
                 f"{alias}: {report.sent} sent, {report.postponed} postponed, "
                 f"{report.parked} parked"
             )
+        if swept := sweep():
+            self.stdout.write(f"{swept} lost steps of iterations made again")
 
     def _list_parked(self, aliases: list[str]) -> None:
         for alias in aliases:

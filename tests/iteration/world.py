@@ -1,0 +1,148 @@
+"""A queue that delivers as badly as Cloud Tasks may, in virtual time.
+
+`World.run()` delivers what the memory transport holds until nothing is left, the way
+the service would: what was not answered is delivered again, later. A fault happens at
+one passage of one failpoint.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from cloudtask import clock, conf, envelope, failpoints, runtime
+from cloudtask.failpoints import Crashed
+from cloudtask.iteration import sweep
+from cloudtask.message import Delivery
+from cloudtask.transports import memory
+from cloudtask.transports.memory import Waiting
+
+LONGEST = 3000  # deliveries; a run that takes more never ends
+
+
+class Hiccup(Exception):
+    """An error that a fault raises: the store or the service failed."""
+
+
+@dataclass
+class World:
+    """`order` picks the next delivery: "eta", or "random" by `seed`."""
+
+    order: str = "eta"
+    seed: int = 0
+    deliveries: Counter[str] = field(default_factory=Counter)
+    delivered: list[tuple[Waiting, int]] = field(default_factory=list)
+    crashes: int = 0
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.seed)
+        self.waiting: list[tuple[float, int, Waiting, int]] = []
+        self.count = 0
+
+    def collect(self) -> None:
+        """Take over what was enqueued."""
+        queue = memory.queue()
+        while (entry := queue.pop()) is not None:
+            self.add(entry, entry.due, retries=0)
+
+    def add(self, entry: Waiting, due: float, retries: int) -> None:
+        self.count += 1
+        self.waiting.append((due, self.count, entry, retries))
+
+    def next(self) -> tuple[float, int, Waiting, int] | None:
+        self.collect()
+        if not self.waiting:
+            return None
+        if self.order == "random":
+            chosen = self.random.choice(self.waiting)
+        else:
+            chosen = min(self.waiting, key=lambda one: one[:2])
+        self.waiting.remove(chosen)
+        return chosen
+
+    def run(self) -> None:
+        """Deliver until nothing waits, sweeping once in between like cron."""
+        self.drain()
+        clock.move(conf.settings().sweep_after.total_seconds() + 1)
+        while sweep():
+            self.drain()
+            clock.move(conf.settings().sweep_after.total_seconds() + 1)
+
+    def drain(self) -> None:
+        for _ in range(LONGEST):
+            chosen = self.next()
+            if chosen is None:
+                return
+            due, _, entry, retries = chosen
+            clock.move(max(0.0, due - clock.now()))
+            self.deliver(entry, retries)
+        raise AssertionError(f"no end after {LONGEST} deliveries: {self.deliveries}")
+
+    def deliver(self, entry: Waiting, retries: int) -> None:
+        message = envelope.unseal(entry.body, now=clock.now())
+        self.deliveries[message.task.rpartition(".")[2]] += 1
+        self.delivered.append((entry, retries))
+        try:
+            result = runtime.execute(message, Delivery(retries=retries))
+        except Crashed:
+            self.crashes += 1
+            settled = False
+        except Exception:
+            settled = False
+        else:
+            settled = result.outcome.is_settled
+        if not settled:
+            # The service waits longer each time; a dead owner's lease ends meanwhile.
+            self.add(entry, clock.now() + min(2.0**retries, 60.0), retries + 1)
+
+    def again(self) -> None:
+        """Deliver once more what was delivered last, now, within its delivery."""
+        entry, retries = self.delivered[-1]
+        self.deliver(entry, retries)
+
+
+def crash(world: World) -> None:
+    raise Crashed
+
+
+def fail(world: World) -> None:
+    raise Hiccup("a store or the service failed")
+
+
+def duplicate_within(world: World) -> None:
+    world.again()
+
+
+def outlive_lease(world: World) -> None:
+    """The delivery hangs until its lease is over; another one comes meanwhile."""
+    clock.move((conf.settings().lease + timedelta(seconds=1)).total_seconds())
+    world.again()
+
+
+FAULTS: dict[str, Callable[[World], None]] = {
+    "crash": crash,
+    "exception": fail,
+    "concurrent duplicate": duplicate_within,
+    "delay past the lease": outlive_lease,
+}
+
+
+@contextmanager
+def fault_at(
+    world: World, point: str, passage: int, fault: Callable[[World], None]
+) -> Iterator[list[int]]:
+    """Let `fault` happen at the `passage`-th time that `point` is reached."""
+    passed = [0]
+
+    def action() -> None:
+        passed[0] += 1
+        if passed[0] == passage:
+            fault(world)
+
+    with ExitStack() as stack:
+        stack.enter_context(failpoints.at(point, action))
+        yield passed
