@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any
 
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
@@ -12,6 +13,24 @@ from cloudtask import conf, registry
 from cloudtask.exceptions import ConfigurationError
 from cloudtask.targets import AppEngineTarget, HttpTarget, handler_path, target
 from cloudtask.transports import transport
+
+
+Check = Callable[..., Sequence[CheckMessage]]
+
+
+def _once_readable(check: Check) -> Check:
+    """Leave settings that can't be read at all to E001."""
+
+    @wraps(check)
+    def checked(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+        try:
+            conf.settings()
+            target()
+        except ConfigurationError:
+            return []
+        return check(app_configs, **kwargs)
+
+    return checked
 
 
 @register("cloudtask")
@@ -27,6 +46,7 @@ def settings_are_right(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage
 
 
 @register(Tags.urls)
+@_once_readable
 def handler_has_a_url(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
     """W001: the handler is in the URLconf."""
     try:
@@ -37,6 +57,7 @@ def handler_has_a_url(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]
 
 
 @register("cloudtask")
+@_once_readable
 def tasks_can_be_imported(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
     """W002: every task lies in a module that a worker will import."""
     return [
@@ -52,12 +73,10 @@ def tasks_can_be_imported(app_configs: Any, **kwargs: Any) -> Sequence[CheckMess
 
 
 @register("cloudtask")
+@_once_readable
 def sizes_fit(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
     """W004: the handler takes what the library sends."""
-    try:
-        settings = conf.settings()
-    except ConfigurationError:
-        return []  # E001 says so
+    settings = conf.settings()
     if settings.max_body_size >= settings.max_task_size:
         return []
     return [
@@ -72,12 +91,10 @@ def sizes_fit(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
 
 
 @register("cloudtask", deploy=True)
+@_once_readable
 def ready_for_production(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
     """E002 to E007: what production needs is there, and nothing of development."""
-    try:
-        found = target()
-    except ConfigurationError:
-        return []  # E001 says so
+    found = target()
     problems = list(_target_problems(found))
     if conf.emulator_host():
         names = ("CLOUD_TASKS_EMULATOR_HOST", "TASKS_EMULATOR_HOST")
