@@ -1,0 +1,138 @@
+"""System checks: each finding, and that a good project has none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.core.checks import CheckMessage, run_checks
+from django.test import override_settings
+
+from cloudtask import conf, registry
+from cloudtask.registry import Definition
+from tests.support import recording
+
+ENVIRON = ("GAE_ENV", "CLOUD_TASKS_EMULATOR_HOST", "TASKS_EMULATOR_HOST")
+TARGET = {
+    "BACKEND": conf.HTTP_TARGET,
+    "URL": "https://app.example",
+    "SERVICE_ACCOUNT": "tasks@p.iam.gserviceaccount.com",
+}
+GOOD = {
+    "PROJECT": "p",
+    "LOCATION": "l",
+    "TARGET": TARGET,
+    "TRANSPORT": {"BACKEND": conf.CLOUD_TRANSPORT},
+}
+APP_ENGINE = {**GOOD, "TARGET": {"BACKEND": conf.APP_ENGINE_TARGET}}
+
+
+@pytest.fixture(autouse=True)
+def _nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ENVIRON:
+        monkeypatch.delenv(name, raising=False)
+
+
+def found(deploy: bool = True, **settings: Any) -> dict[str, CheckMessage]:
+    with override_settings(**settings):
+        messages = run_checks(include_deployment_checks=deploy)
+    ours = [m for m in messages if str(m.id).startswith("cloudtask.")]
+    assert len({m.id for m in ours}) == len(ours)
+    return {str(m.id): m for m in ours}
+
+
+def test_a_good_project_has_no_findings() -> None:
+    assert found(CLOUDTASK=GOOD) == {}
+
+
+def test_a_good_project_on_app_engine_has_no_findings(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("GAE_ENV", "standard")
+    assert found(CLOUDTASK=APP_ENGINE) == {}
+
+
+def test_the_defaults_are_fine_in_development() -> None:
+    assert found(deploy=False, CLOUDTASK={}) == {}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"LOCATON": "x"},
+        {"QUEUES": {"a": {"rat": "1/s"}}},
+        {"TARGET": {"BACKEND": conf.HTTP_TARGET}},
+        {"TARGET": {"BACKEND": "nowhere.Target"}},
+        {"TRANSPORT": {"BACKEND": "nowhere.Transport"}},
+        {"TRANSPORT": {"BACKEND": conf.CLOUD_TRANSPORT, "X": 1}},
+    ],
+)
+def test_e001_settings_that_cannot_be_used(settings: dict[str, Any]) -> None:
+    messages = found(deploy=False, CLOUDTASK=settings)
+    assert list(messages) == ["cloudtask.E001"]
+    assert "CLOUDTASK" in messages["cloudtask.E001"].msg
+
+
+def test_e001_does_not_hide_behind_other_findings_of_a_deployment() -> None:
+    assert list(found(CLOUDTASK={"LOCATON": "x"})) == ["cloudtask.E001"]
+
+
+def test_w001_a_handler_without_a_url() -> None:
+    messages = found(CLOUDTASK=GOOD, ROOT_URLCONF="tests.testapp.no_urls")
+    assert list(messages) == ["cloudtask.W001"]
+    assert "include('cloudtask.urls')" in messages["cloudtask.W001"].msg
+    prefixed = {**GOOD, "PREFIX": "/tasks/"}
+    assert not found(CLOUDTASK=prefixed, ROOT_URLCONF="tests.testapp.no_urls")
+
+
+def test_w002_a_task_that_workers_do_not_find(monkeypatch: pytest.MonkeyPatch) -> None:
+    outside = Definition("far.away.job", lambda: None, registry.Options())
+    monkeypatch.setitem(registry._known, "far.away.job", outside)
+    messages = found(CLOUDTASK=GOOD)
+    assert list(messages) == ["cloudtask.W002"]
+    assert "far.away.job" in messages["cloudtask.W002"].msg
+    assert "TRUSTED_MODULES" in str(messages["cloudtask.W002"].hint)
+    assert not found(CLOUDTASK={**GOOD, "TRUSTED_MODULES": ["far"]})
+
+
+def test_w004_bodies_that_the_handler_would_refuse() -> None:
+    messages = found(deploy=False, CLOUDTASK={**GOOD, "MAX_BODY_SIZE": 1000})
+    assert list(messages) == ["cloudtask.W004"]
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ({**TARGET, "VERIFY": False}, "cloudtask.E002"),
+        ({**TARGET, "ISSUER": "http://127.0.0.1:8123"}, "cloudtask.E003"),
+        ({**TARGET, "URL": "http://app.example"}, "cloudtask.W003"),
+        ({"BACKEND": conf.APP_ENGINE_TARGET, "ON_APP_ENGINE": True}, "cloudtask.E006"),
+        ({"BACKEND": conf.APP_ENGINE_TARGET}, "cloudtask.W005"),
+    ],
+)
+def test_a_target_of_development_is_found_before_a_deployment(
+    target: dict[str, Any], expected: str
+) -> None:
+    assert list(found(CLOUDTASK={**GOOD, "TARGET": target})) == [expected]
+    assert not found(deploy=False, CLOUDTASK={**GOOD, "TARGET": target})
+
+
+@pytest.mark.parametrize("name", ["CLOUD_TASKS_EMULATOR_HOST", "TASKS_EMULATOR_HOST"])
+def test_e004_an_emulator(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "127.0.0.1:8123")
+    messages = found(CLOUDTASK=GOOD)
+    assert list(messages) == ["cloudtask.E004"]
+    assert messages["cloudtask.E004"].msg.startswith(name)
+
+
+def test_e005_a_transport_that_keeps_tasks_in_memory() -> None:
+    memory = {**GOOD, "TRANSPORT": {"BACKEND": conf.MEMORY_TRANSPORT}}
+    assert list(found(CLOUDTASK=memory)) == ["cloudtask.E005"]
+    recorded = {**GOOD, "TRANSPORT": {"BACKEND": recording.PATH}}
+    assert not found(CLOUDTASK=recorded)
+
+
+def test_e007_a_location_that_is_missing() -> None:
+    nowhere = {key: value for key, value in GOOD.items() if key != "LOCATION"}
+    assert list(found(CLOUDTASK=nowhere)) == ["cloudtask.E007"]
+    assert not found(deploy=False, CLOUDTASK=nowhere)
