@@ -1,0 +1,60 @@
+"""Settings of the example; what concerns cloudtask is at the end."""
+
+import os
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent.parent
+OUT = Path(os.environ.get("ATLAS_OUT", FOLDER / "out"))
+
+SECRET_KEY = os.environ.get("SECRET_KEY", "of the example, and of nothing else")
+DEBUG = False
+ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
+ROOT_URLCONF = "atlas.urls"
+WSGI_APPLICATION = "atlas.wsgi.application"
+INSTALLED_APPS = ["cloudtask", "cities"]
+MIDDLEWARE = ["django.middleware.common.CommonMiddleware"]
+TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates"}]
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+TIME_ZONE = "UTC"
+USE_TZ = True
+
+# Several processes write to this file at once: see docs/howto/sqlite.md.
+DATABASES = {
+    "default": {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": OUT / "db.sqlite3",
+        "OPTIONS": {
+            "timeout": 20,
+            "transaction_mode": "IMMEDIATE",
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
+        },
+    }
+}
+
+CLOUDTASK = {
+    "PROJECT": "atlas",
+    "LOCATION": "europe-west1",
+    "TARGET": {
+        "BACKEND": "cloudtask.targets.HttpTarget",
+        "URL": os.environ.get("ATLAS_URL", "http://127.0.0.1:8000"),
+        "SERVICE_ACCOUNT": "tasks@atlas.iam.gserviceaccount.com",
+    },
+    "QUEUES": {
+        "default": {},
+        "places": {"rate": "500/s", "concurrency": 16},
+    },
+}
+if "CLOUD_TASKS_EMULATOR_HOST" in os.environ:
+    # In development the emulator signs the deliveries, not Google; its certificates are
+    # beside its status page. `manage.py check --deploy` refuses this setting.
+    CLOUDTASK["TARGET"]["ISSUER"] = os.environ.get(
+        "ATLAS_ISSUER", "http://127.0.0.1:8124"
+    )
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "handlers": {"console": {"class": "logging.StreamHandler"}},
+    "root": {"handlers": ["console"], "level": "WARNING"},
+    "loggers": {"cloudtask": {"level": "INFO"}},
+}

@@ -1,0 +1,149 @@
+"""`make demo`: the example with a local Cloud Tasks and gunicorn, start to end.
+
+    python example/demo.py [--cities 2000]
+
+Everything is on this machine: two servers on free ports of 127.0.0.1, a database and
+logs in example/out. Ctrl-C ends all of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import servers
+from progress import Failed, Progress
+
+FOLDER = Path(__file__).resolve().parent
+COUNTDOWN = 2.0  # seconds
+REYKJAVIK = 3413829  # its id in GeoNames
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python example/demo.py")
+    parser.add_argument("--cities", type=int, default=2000, help="(%(default)s)")
+    options = parser.parse_args()
+    interrupts = servers.Interrupts()
+    try:
+        _prepare()
+        with servers.running(interrupts) as running:
+            _show(options.cities, running)
+    except KeyboardInterrupt:
+        print("\nInterrupted. Nothing is left running.")
+        return 130
+    except (servers.ServerEnded, Failed) as error:
+        print(f"\nThe demo failed: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _prepare() -> None:
+    """A new database, with cities."""
+    out = Path(os.environ.setdefault("ATLAS_OUT", str(FOLDER / "out")))
+    out.mkdir(parents=True, exist_ok=True)
+    for old in out.glob("db.sqlite3*"):
+        old.unlink()
+    print(f"Making a database in {out}", flush=True)
+    for command in (["migrate", "--verbosity=0"], ["load_cities"]):
+        made = subprocess.run([sys.executable, "manage.py", *command], cwd=FOLDER)
+        if made.returncode:
+            raise Failed(f"manage.py {command[0]} ended with {made.returncode}.")
+
+
+def _show(count: int, running: list[servers.Server]) -> None:
+    url = os.environ["ATLAS_URL"]
+    print(f"Cloud Tasks emulator: {os.environ['ATLAS_ISSUER']}/  gunicorn: {url}/")
+    _set_up_django()
+    from cities.models import City, Report
+
+    progress = Progress(_defer_all(count), running)
+    # A web request that defers in its transaction; that task fails at first.
+    grown = _post(f"{url}/cities/{REYKJAVIK}/grow/")
+    progress.follow(City.objects.filter(metropolis__isnull=False).count)
+    seconds = progress.seconds
+    progress.wait_for(Report.objects.exists, "the report")
+    noted = City.objects.filter(pk=REYKJAVIK).exclude(local_time="")
+    progress.wait_for(noted.exists, "the local time")
+    _summarise(progress.total, seconds, grown["task"], running)
+
+
+def _set_up_django() -> None:
+    """This process only defers; it knows the emulator from the environment."""
+    import django
+
+    # Not a line from gRPC when the emulator goes before this process.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "atlas.settings")
+    django.setup()
+
+
+def _defer_all(count: int) -> int:
+    """Defer a task for each of `count` cities, and one that waits; how many cities."""
+    from cities.models import METROPOLIS, City
+    from cities.tasks import find_metropolis, write_report
+
+    from cloudtask import call
+
+    smaller = City.objects.filter(population__lte=METROPOLIS).order_by("-population")
+    ids = list(smaller.values_list("pk", flat=True)[:count])
+    started = time.monotonic()
+    write_report.using(countdown=COUNTDOWN).defer(f"{COUNTDOWN:g} s after the start")
+    find_metropolis.defer_many([call(pk) for pk in ids])
+    seconds = time.monotonic() - started
+    print(f"Deferred {len(ids):,} tasks, and one with a countdown, in {seconds:.1f} s")
+    return len(ids)
+
+
+def _post(url: str) -> dict[str, Any]:
+    with urllib.request.urlopen(url, data=b"") as response:
+        answer: dict[str, Any] = json.load(response)
+        return answer
+
+
+def _summarise(
+    count: int, seconds: float, retried: str, running: list[servers.Server]
+) -> None:
+    from cities.models import City, Report
+
+    from cloudtask.models import FailedTask, OutboxMessage
+
+    remote = City.objects.filter(distance__isnull=False).order_by("-distance")[0]
+    reykjavik = City.objects.get(pk=REYKJAVIK)
+    report = Report.objects.get()
+    failed = FailedTask.objects.count()
+    print("\nSummary")
+    print(f"  {count:,} of {count:,} cities: {count / seconds:,.0f} tasks a second")
+    print(
+        f"  most remote of them: {remote}, {remote.distance:,.0f} km from "
+        f"{remote.metropolis}"
+    )
+    print(
+        f"  with a countdown, {report.title}: {report.cities_done:,} cities were done"
+    )
+    print(f"  failed once, retried, succeeded: {reykjavik}, {reykjavik.local_time}")
+    for line in _dispatches(retried, running[0].log):
+        print(f"    {line}")
+    print(
+        f"  failed tasks: {failed}; left in the outbox: {OutboxMessage.objects.count()}"
+    )
+    if failed:
+        raise Failed(f"{failed} tasks failed; see {running[1].log}")
+
+
+def _dispatches(name: str, log: Path) -> list[str]:
+    """What the emulator wrote about a task: each attempt with its answer."""
+    lines = log.read_text().splitlines()
+    found = [line.partition(f"/{name} ")[2] for line in lines if f"/{name} " in line]
+    return [re.sub(r"POST \S+ ", "", line) for line in found]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
