@@ -14,7 +14,6 @@ from cloudtask.exceptions import ConfigurationError
 from cloudtask.targets import AppEngineTarget, HttpTarget, handler_path, target
 from cloudtask.transports import transport
 
-
 Check = Callable[..., Sequence[CheckMessage]]
 
 
