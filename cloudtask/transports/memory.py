@@ -6,72 +6,135 @@ import heapq
 import sys
 import threading
 import unittest
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+import weakref
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Literal
 
 from django.core import mail
 
 from cloudtask import conf, envelope
 from cloudtask.exceptions import DuplicateTask, EnqueueError
-from cloudtask.message import Message
+from cloudtask.message import Delivery, Message
+
+Stage = Literal["before", "after"]
 
 
-@dataclass(frozen=True, slots=True, order=True)
 class Waiting:
-    """A sealed message in the queue; ordered as Cloud Tasks would dispatch."""
+    """A sealed message in the queue, and what its next delivery will say.
 
-    due: float
-    order: int
-    message: Message = field(compare=False)
-    body: bytes = field(compare=False)
-    retries: int = field(compare=False, default=0)
+    `parent` is what ran when the message came; `fault` names the bad luck that made
+    this delivery, if any.
+    """
+
+    __slots__ = ("body", "delivery", "due", "fault", "message", "order", "parent")
+
+    def __init__(
+        self,
+        due: float,
+        order: int,
+        message: Message,
+        body: bytes,
+        delivery: Delivery,
+        parent: Waiting | None = None,
+        fault: str | None = None,
+    ) -> None:
+        self.due = due
+        self.order = order
+        self.message = message
+        self.body = body
+        self.delivery = delivery
+        self.parent = parent
+        self.fault = fault
+
+    def again(
+        self, due: float, delivery: Delivery, fault: str | None = None
+    ) -> Waiting:
+        """The same message for one more delivery."""
+        return Waiting(
+            due, self.order, self.message, self.body, delivery, self.parent, fault
+        )
 
 
 class MemoryQueue:
-    """Messages that wait, earliest first; safe for many threads."""
+    """Messages that wait, earliest first; safe for many threads.
+
+    `running` is the delivery under way. `trouble`, if set, is called before and after
+    a message is taken, and may raise what a sender is to see. `is_disturbed` tells that
+    a process "died" or the service failed, so that an outbox may have something left.
+    `misfortunes` describes the runs with faults that the test has made.
+    """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.heap: list[Waiting] = []
+        # Tuples compare in C: (due, order, tie-breaker, waiting).
+        self.heap: list[tuple[float, int, int, Waiting]] = []
         self.names: set[tuple[str, str]] = set()
         self.pushed = 0
+        self.ties = 0
+        self.running: Waiting | None = None
+        self.trouble: Callable[[Message, Stage], None] | None = None
+        self.is_disturbed = False
+        self.misfortunes: list[str] = []
+        self.eagerness = 0  # eager calls that run inside one another
 
-    def push(
-        self, message: Message, body: bytes, *, due: float, retries: int = 0
-    ) -> None:
+    def push(self, message: Message, body: bytes) -> None:
+        due = message.eta or message.created
         with self.lock:
-            self.pushed += 1
-            entry = Waiting(due, self.pushed, message, body, retries)
-            heapq.heappush(self.heap, entry)
+            self.pushed = order = self.pushed + 1
+            waiting = Waiting(
+                due, order, message, body, Delivery(eta=due), self.running
+            )
+            heapq.heappush(self.heap, (due, order, 0, waiting))
 
     def pop(self) -> Waiting | None:
         """The next message, or None when nothing waits."""
         with self.lock:
-            return heapq.heappop(self.heap) if self.heap else None
+            return heapq.heappop(self.heap)[3] if self.heap else None
 
-    def put_back(self, entries: Sequence[Waiting]) -> None:
+    def take(self, ids: Collection[str]) -> list[Waiting]:
+        """Remove, and return in order, the messages of these calls."""
+        with self.lock:
+            taken = [item for item in self.heap if item[3].message.id in ids]
+            if taken:
+                self.heap = [
+                    item for item in self.heap if item[3].message.id not in ids
+                ]
+                heapq.heapify(self.heap)
+        return [item[3] for item in sorted(taken)]
+
+    def put_back(self, entries: Iterable[Waiting]) -> None:
+        """Let `entries` wait, again or once more."""
         with self.lock:
             for entry in entries:
-                heapq.heappush(self.heap, entry)
+                self.ties += 1
+                heapq.heappush(self.heap, (entry.due, entry.order, self.ties, entry))
 
     def claim_name(self, message: Message) -> bool:
         """Take the name of `message` for good; False when it is taken already."""
+        key = (message.queue, message.name)
         with self.lock:
-            key = (message.queue, message.name)
             if key in self.names:
                 return False
             self.names.add(key)
             return True
 
+    def has_had(self, message: Message) -> bool:
+        """Whether `message` is here, or was."""
+        return (message.queue, message.name) in self.names
+
     def clear(self) -> None:
         with self.lock:
             self.heap.clear()
             self.names.clear()
+            self.misfortunes.clear()
+            self.trouble = None
+            self.is_disturbed = False
 
     def __iter__(self) -> Iterator[Waiting]:
         with self.lock:
-            return iter(sorted(self.heap))
+            return iter([item[3] for item in sorted(self.heap)])
 
     def __len__(self) -> int:
         return len(self.heap)
@@ -81,32 +144,48 @@ class _QueueOfTest:
     """The queue of the test that runs; Django's runner tells nobody when one starts.
 
     But it gives each test a new `mail.outbox`: a look at that is cheap, and only when
-    it changed, which a test may also do itself, the running test is looked up.
+    it changed, which a test may also do itself, the running test is looked up. With
+    `is_told` somebody else, such as the pytest plugin, empties the queue.
     """
 
     def __init__(self) -> None:
         self.queue = MemoryQueue()
+        self.is_told = False
         self.mailbox: object = None
-        self.test: object = None
+        self.test: weakref.ref[object] | None = None
 
     def get(self) -> MemoryQueue:
         mailbox = getattr(mail, "outbox", None)
-        if mailbox is not self.mailbox:
-            self.mailbox = mailbox
-            test = _running_test()
-            if test is not None and test is not self.test:
-                self.test = test
-                self.queue.clear()
+        if mailbox is not self.mailbox and not self.is_told:
+            self.look(mailbox)
         return self.queue
 
+    def look(self, mailbox: object) -> None:
+        test = running_test()
+        if test is None:
+            return  # setUpTestData, say: the test that is to come will be noticed
+        self.mailbox = mailbox
+        if self.test is None or self.test() is not test:
+            self.test = weakref.ref(test)
+            self.queue.clear()
 
-def _running_test() -> object:
-    """The unittest.TestCase whose `run` is on this thread's stack."""
-    frame = sys._getframe()
-    while frame.f_back is not None:
-        frame = frame.f_back
+
+def running_test() -> unittest.TestCase | None:
+    """The TestCase that runs on this thread, else on another: a live server's thread
+    works for the test of the main one."""
+    own = _test_on(sys._getframe())
+    if own is not None or threading.active_count() == 1:
+        return own
+    tests = map(_test_on, sys._current_frames().values())
+    return next((test for test in tests if test is not None), None)
+
+
+def _test_on(frame: FrameType | None) -> unittest.TestCase | None:
+    while frame is not None:
         if frame.f_code is unittest.TestCase.run.__code__:
-            return frame.f_locals.get("self")
+            test: unittest.TestCase = frame.f_locals["self"]
+            return test
+        frame = frame.f_back
     return None
 
 
@@ -118,24 +197,45 @@ def queue() -> MemoryQueue:
     return _of_test.get()
 
 
+def start_test() -> None:
+    """Empty the queue for a new test; from now on, who calls this says when."""
+    _of_test.is_told = True
+    _of_test.queue.clear()
+
+
+@contextmanager
+def aside() -> Iterator[MemoryQueue]:
+    """Inside the block another, empty queue is in force."""
+    before, empty = queue(), MemoryQueue()
+    _of_test.queue = empty
+    try:
+        yield empty
+    finally:
+        before.misfortunes += empty.misfortunes
+        _of_test.queue = before
+
+
 class MemoryTransport:
     """Puts messages into the queue of this process."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        conf.check_backend_options("TRANSPORT", options, set())
+        conf.check_backend_options("TRANSPORT", options, {})
 
     def send(self, message: Message) -> None:
         body = envelope.seal(message)
         waiting = queue()
-        if not waiting.claim_name(message):
-            if message.named:
-                raise DuplicateTask(
-                    f"Task {message.task} ({message.id}) was refused: a task named "
-                    f"{message.name!r} is in queue {message.queue!r}, or ran a short "
-                    "while ago."
-                )
-            return
-        waiting.push(message, body, due=message.eta or message.created)
+        if waiting.trouble is not None:
+            waiting.trouble(message, "before")
+        if waiting.claim_name(message):
+            waiting.push(message, body)
+        elif message.named:
+            raise DuplicateTask(
+                f"Task {message.task} ({message.id}) was refused: a task named "
+                f"{message.name!r} is in queue {message.queue!r}, or ran a short "
+                "while ago."
+            )
+        if waiting.trouble is not None:
+            waiting.trouble(message, "after")
 
     def send_many(self, messages: Sequence[Message]) -> list[EnqueueError | None]:
         return [self._error_of(message) for message in messages]

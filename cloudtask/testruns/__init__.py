@@ -1,0 +1,1 @@
+"""The parts of `cloudtask.testing`, which is their public face."""

@@ -1,0 +1,36 @@
+"""Whether a call stands in a `with` statement: its next instruction says so.
+
+`with f() as x:` and `f()` look the same to `f`, but not to the compiler: right after
+the call, a `with` block loads the methods of what came back. That is the instruction
+BEFORE_WITH in CPython 3.11 to 3.13, and COPY, LOAD_SPECIAL in 3.14.
+"""
+
+from __future__ import annotations
+
+import dis
+from functools import lru_cache
+from itertools import pairwise
+from types import CodeType, FrameType
+
+_PADDING = {"CACHE", "EXTENDED_ARG", "NOP"}
+
+
+def opens_block(frame: FrameType) -> bool:
+    """Whether what `frame` is calling right now is the subject of a `with`.
+
+    Not so for `stack.enter_context(f())` and for a function that returns `f()`: there
+    the call stands on its own.
+    """
+    return frame.f_lasti in _block_openers(frame.f_code)
+
+
+@lru_cache(maxsize=512)
+def _block_openers(code: CodeType) -> frozenset[int]:
+    steps = [step for step in dis.get_instructions(code) if step.opname not in _PADDING]
+    openers = {
+        call.offset for call, then in pairwise(steps) if then.opname == "BEFORE_WITH"
+    }
+    for call, copy, load in zip(steps, steps[1:], steps[2:], strict=False):
+        if (copy.opname, load.opname) == ("COPY", "LOAD_SPECIAL"):
+            openers.add(call.offset)
+    return frozenset(openers)

@@ -1,0 +1,137 @@
+"""Deliveries through Django's test client: URL, middleware, verification, headers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.test import Client
+
+from cloudtask import signals
+from cloudtask.message import Delivery, Message
+from cloudtask.settling import Outcome
+from cloudtask.targets import AppEngineDispatch, HttpDispatch, target
+from cloudtask.testruns import trust
+from cloudtask.testruns.direct import unanswered
+from cloudtask.testruns.report import Ran
+from cloudtask.transports.memory import Waiting
+
+USER_AGENT = "Google-Cloud-Tasks"
+
+
+class Undelivered(AssertionError):
+    """The application answered a delivery without running its task."""
+
+
+class Http:
+    """Makes the request that Cloud Tasks would make, and reads the answer."""
+
+    def __init__(self) -> None:
+        self.client = Client(enforce_csrf_checks=True)
+        self.tokens: dict[tuple[str | None, str | None], str | None] = {}
+
+    def deliver(self, entry: Waiting, now: float) -> Ran:
+        """Make one delivery; the view has settled it when this returns.
+
+        An exception of a middleware is the failure of the attempt.
+        """
+        dispatch = target().request_for(entry.message)
+        ran = unanswered(entry, now, None)
+        with trust.trusted(), _noting(ran):
+            try:
+                response = self._post(dispatch, entry)
+            except Exception as error:  # noqa: BLE001  an answer 500 in production
+                ran.error = error
+                return ran
+        if ran.outcome is Outcome.FAILED and ran.error is None:
+            ran.error = _refusal(entry.message, dispatch, response)
+        return ran
+
+    def _post(self, dispatch: HttpDispatch | AppEngineDispatch, entry: Waiting) -> Any:
+        url = address(dispatch)
+        parts = urlsplit(url)
+        headers = {**headers_of(dispatch, entry), **dispatch.headers}
+        if isinstance(dispatch, HttpDispatch) and (token := self._token(dispatch)):
+            headers["Authorization"] = f"Bearer {token}"
+        kind = headers.pop("Content-Type")
+        return self.client.generic(
+            "POST",
+            parts._replace(scheme="", netloc="").geturl(),
+            entry.body,
+            content_type=kind,
+            # App Engine's front end speaks TLS with the world.
+            secure=parts.scheme != "http",
+            headers=headers,
+        )
+
+    def _token(self, dispatch: HttpDispatch) -> str | None:
+        key = (dispatch.service_account, dispatch.audience)
+        if key not in self.tokens:
+            self.tokens[key] = trust.token(dispatch)
+        return self.tokens[key]
+
+
+def address(dispatch: HttpDispatch | AppEngineDispatch) -> str:
+    """The URL, or the path, that the request goes to."""
+    if isinstance(dispatch, HttpDispatch):
+        return dispatch.url
+    return dispatch.relative_uri
+
+
+def headers_of(
+    dispatch: HttpDispatch | AppEngineDispatch, entry: Waiting
+) -> dict[str, str]:
+    """The headers of a dispatch; see
+    https://cloud.google.com/tasks/docs/creating-http-target-tasks."""
+    to_app_engine = isinstance(dispatch, AppEngineDispatch)
+    prefix = "X-AppEngine-" if to_app_engine else "X-CloudTasks-"
+    message, delivery = entry.message, entry.delivery
+    agent = "AppEngine-Google; (+http://code.google.com/appengine)"
+    return {
+        "User-Agent": agent if to_app_engine else USER_AGENT,
+        f"{prefix}QueueName": message.queue,
+        f"{prefix}TaskName": message.name,
+        f"{prefix}TaskRetryCount": str(delivery.retries),
+        f"{prefix}TaskExecutionCount": str(delivery.executions),
+        f"{prefix}TaskETA": f"{entry.due:.6f}",
+        **_after_a_retry(prefix, delivery),
+    }
+
+
+def _after_a_retry(prefix: str, delivery: Delivery) -> dict[str, str]:
+    if delivery.previous_response is None:
+        return {}
+    headers = {f"{prefix}TaskPreviousResponse": str(delivery.previous_response)}
+    if delivery.retry_reason:
+        headers[f"{prefix}TaskRetryReason"] = delivery.retry_reason
+    return headers
+
+
+@contextmanager
+def _noting(ran: Ran) -> Iterator[None]:
+    """Read from the signal how the view's delivery ended: the answer does not say what
+    the task raised."""
+
+    def note(context: Any, outcome: Outcome, error: Any, **kwargs: Any) -> None:
+        if context.id == ran.id:
+            ran.attempt = context.attempt
+            ran.outcome, ran.error = outcome, error
+
+    signals.task_finished.connect(note)
+    try:
+        yield
+    finally:
+        signals.task_finished.disconnect(note)
+
+
+def _refusal(
+    message: Message, dispatch: HttpDispatch | AppEngineDispatch, response: Any
+) -> Undelivered:
+    text = response.content[:200].decode("utf-8", "replace")
+    return Undelivered(
+        f"The delivery of {message.task} ({message.id}) to {address(dispatch)} was "
+        f"answered {response.status_code} {text!r}, which settles nothing. Look at the "
+        "log, the URLconf, the middleware and CLOUDTASK['TARGET']."
+    )

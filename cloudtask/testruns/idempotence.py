@@ -1,0 +1,104 @@
+"""Whether a call may be delivered twice, or die anywhere, and change nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+from django.db import connections, transaction
+
+from cloudtask import failpoints
+from cloudtask.decorators import Deferrable
+from cloudtask.testruns.faults import CrashPoint, Faults, crash_at
+from cloudtask.testruns.misfortune import NotIdempotent
+from cloudtask.testruns.numbering import renumbered
+from cloudtask.testruns.queue_runs import run_queued
+from cloudtask.testruns.rows import Contents, contents, usable_aliases
+from cloudtask.transports import memory
+
+TWICE = Faults(duplicate=True)
+
+
+def assert_idempotent(task: Deferrable[Any, Any], /, *args: Any, **kwargs: Any) -> None:
+    """Assert that a second delivery of the call, and what it enqueues, changes nothing.
+
+    Runs it once; twice; and once more for each failpoint that it passes, with a crash
+    there and then a second delivery. Each time the database, of which the library's own
+    tables and columns that tell the time by themselves are no part, must hold the same
+    in the end. Whatever the runs wrote is rolled back; `timezone.now()` stands still.
+
+    Raises NotIdempotent, and what the task raises the first time.
+    """
+    if not usable_aliases():
+        connections["default"].ensure_connection()
+    trial = _Trial(lambda: task.defer(*args, **kwargs), task._parts()[0].path)
+    passed = trial.once()
+    trial.compare(TWICE)
+    for point in sorted(passed):
+        trial.compare(Faults(crash=crash_at(point)))
+
+
+class _Trial:
+    """Runs of one call, each from the same state of the databases."""
+
+    def __init__(self, defer: Callable[[], object], path: str) -> None:
+        self.defer = defer
+        self.path = path
+        self.aliases = usable_aliases()
+        self.before = contents(self.aliases)
+        self.wanted = Contents()
+
+    def once(self) -> set[str]:
+        """Run undisturbed; returns the failpoints that were passed."""
+        passed: set[str] = set()
+        with self._undone(), ExitStack() as stack:
+            self.defer()
+            for point in failpoints.POINTS:
+                stack.enter_context(failpoints.at(point, partial(passed.add, point)))
+            run_queued(freeze=True)
+            self.wanted = self._contents()
+        return passed
+
+    def compare(self, faults: Faults) -> None:
+        """Run with `faults`; raises NotIdempotent unless all ends as it did once."""
+        with self._undone():
+            self.defer()
+            run_queued(freeze=True, errors="retry", faults=faults)
+            changes = self.wanted.differences(self._contents())
+        if changes:
+            raise NotIdempotent(
+                f"{self.path} is not idempotent: {_described(faults)}, the database is "
+                "not as after one delivery:\n  " + "\n  ".join(changes)
+            )
+
+    def _contents(self) -> Contents:
+        return renumbered(self.before, contents(self.aliases))
+
+    @contextmanager
+    def _undone(self) -> Iterator[None]:
+        """Roll back what the block writes; its queue is one of its own."""
+        with ExitStack() as stack:
+            stack.enter_context(memory.aside())
+            for alias in self.aliases:
+                stack.enter_context(_rolled_back(alias))
+            yield
+
+
+@contextmanager
+def _rolled_back(alias: str) -> Iterator[None]:
+    block: Any = transaction.atomic(using=alias)
+    # As a test's own transaction does, it lets `durable` blocks inside.
+    block._from_testcase = True
+    with block:
+        yield
+        transaction.set_rollback(True, using=alias)
+
+
+def _described(faults: Faults) -> str:
+    if isinstance(faults.crash, CrashPoint):
+        what = f"after a crash at {faults.crash.point} and a second delivery"
+    else:
+        what = "delivered twice"
+    return f"{what} ({faults!r})"

@@ -1,0 +1,201 @@
+"""The faults of one run: what strikes, when, and what is found out by it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+
+from cloudtask import failpoints, outbox
+from cloudtask.exceptions import EnqueueUnavailable
+from cloudtask.failpoints import Crashed
+from cloudtask.message import Message
+from cloudtask.testruns import policy
+from cloudtask.testruns.faults import CrashPoint, Faults
+from cloudtask.testruns.report import Ran, Report
+from cloudtask.testruns.rivals import rival_inside
+from cloudtask.testruns.rows import contents, usable_aliases
+from cloudtask.transports import memory
+from cloudtask.transports.memory import MemoryQueue, Stage, Waiting
+
+REACHED = 6  # failpoints that a delivery passes, or a few more
+LATE = 30.0  # seconds within which a second delivery comes
+OVERTAKING = 8  # calls of which one may be the first
+
+
+class NotIdempotent(AssertionError):
+    """A second delivery of a call that had succeeded changed the database."""
+
+
+class InjectedFailure(EnqueueUnavailable):
+    """The queue could not be reached: Faults(enqueue_errors=) saw to it."""
+
+
+class Misfortune:
+    """Brings `faults` upon one run. With `raises`, what they find out is raised."""
+
+    def __init__(self, faults: Faults, *, raises: bool = False) -> None:
+        self.faults = faults
+        self.raises = raises
+        self.is_to_blame = False  # for what goes wrong in the delivery under way
+        self._random = random.Random(faults.seed)
+        self._done: set[tuple[str, str]] = set()
+        self._report = Report()
+        self._refused_after: str | None = None
+
+    @contextmanager
+    def upon(self, report: Report) -> Iterator[None]:
+        """Strike inside the block; what leaves it tells of the faults and the seed."""
+
+        self._report, queue = report, memory.queue()
+        with ExitStack() as stack:
+            if isinstance(self.faults.crash, CrashPoint):
+                stack.enter_context(self.faults.crash.arm())
+            if self.faults.enqueue_errors:
+                queue.trouble = self._trouble
+            try:
+                yield
+            except Exception as error:
+                error.add_note(f"cloudtask: {self.account()}")
+                raise
+            finally:
+                queue.trouble = None
+                # What failed was no outage that commits should be spared from now on.
+                outbox.outage.until = 0.0
+                queue.misfortunes.append(self.account())
+
+    def account(self) -> str:
+        """The faults, the seed, and what struck, in one line."""
+        struck = ", ".join(self._report.struck) or "nothing"
+        return f"delivered with {self.faults!r}, which struck: {struck}"
+
+    def _strikes(self, fault: str, message: Message) -> bool:
+        chance = getattr(self.faults, fault)
+        if not chance or self._random.random() >= chance:
+            return False
+        if (fault, message.key) in self._done:
+            return False
+        self._done.add((fault, message.key))
+        return True
+
+    def _note(self, fault: str, message: Message) -> None:
+        self._report.struck.append(f"{fault} of {message.task} ({message.id})")
+
+    def pick(self, queue: MemoryQueue, now: float) -> Waiting | None:
+        """The next delivery: the first that is due, or one that overtakes it."""
+        first = queue.pop()
+        if first is None or self._random.random() >= self.faults.reorder:
+            return first
+        due = [first]
+        while len(due) < OVERTAKING and (entry := queue.pop()) is not None:
+            if entry.due > max(now, first.due):
+                queue.put_back([entry])
+                break
+            due.append(entry)
+        chosen = self._random.choice(due)
+        queue.put_back(entry for entry in due if entry is not chosen)
+        if chosen is not first:
+            self._note("reorder", chosen.message)
+        return chosen
+
+    def deliver(
+        self, entry: Waiting, attempt: Callable[[Waiting], Ran]
+    ) -> list[tuple[Waiting, Ran]]:
+        """Deliver `entry` by `attempt`, and what else arrives meanwhile."""
+        self.is_to_blame = False
+        rivals: list[tuple[Waiting, Ran]] = []
+        with ExitStack() as stack:
+            if entry.fault is None and self._strikes("concurrent", entry.message):
+                self._note("concurrent", entry.message)
+                rival = entry.again(entry.due, entry.delivery, "concurrent")
+
+                def arrive() -> None:
+                    rivals.append((rival, attempt(rival)))
+
+                stack.enter_context(rival_inside(self._random, arrive))
+            stack.enter_context(self._crashing(entry))
+            ran = self._compared(entry, attempt)
+        for delivered, its_ran in [*rivals, (entry, ran)]:
+            its_ran.fault = delivered.fault
+        if isinstance(ran.error, Crashed):
+            ran.fault = str(ran.error)
+            self._note(ran.fault, entry.message)
+        return [*rivals, (entry, ran)]
+
+    @contextmanager
+    def _crashing(self, entry: Waiting) -> Iterator[None]:
+        """Crash at one of the failpoints that the delivery reaches."""
+        by_chance = not isinstance(self.faults.crash, CrashPoint)
+        if not by_chance or not self._strikes("crash", entry.message):
+            yield
+            return
+        left = self._random.randint(1, REACHED)
+
+        def count(point: str) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise Crashed(f"crashed at {point}")
+
+        with ExitStack() as stack:
+            for point in sorted(failpoints.POINTS):
+                stack.enter_context(failpoints.at(point, partial(count, point)))
+            yield
+
+    def _compared(self, entry: Waiting, attempt: Callable[[Waiting], Ran]) -> Ran:
+        """Deliver; what had succeeded before must change nothing any more."""
+        if entry.fault not in ("duplicate", "lose_ack"):
+            return attempt(entry)
+        before = contents(usable_aliases())
+        ran = attempt(entry)
+        changes = before.differences(contents(usable_aliases()))
+        if changes and ran.error is None:
+            self._complain(entry, changes)
+        return ran
+
+    def _complain(self, entry: Waiting, changes: list[str]) -> None:
+        found = (
+            f"{entry.message.task} ({entry.message.id}) is not idempotent: after it "
+            f"had succeeded, a second delivery ({entry.fault}) changed the database, "
+            f"with {self.faults!r}:\n  " + "\n  ".join(changes)
+        )
+        self._report.struck.append(found)
+        if self.raises:
+            raise NotIdempotent(found)
+
+    def after(self, entry: Waiting, now: float) -> list[Waiting]:
+        """The deliveries that follow one that went well."""
+        if entry.fault is not None:
+            return []
+        more: list[Waiting] = []
+        if self._strikes("duplicate", entry.message):
+            self._note("duplicate", entry.message)
+            due = now + self._random.uniform(0.0, LATE)
+            more.append(entry.again(due, entry.delivery, "duplicate"))
+        if self._strikes("lose_ack", entry.message):
+            self._note("lose_ack", entry.message)
+            due = now + policy.delay(entry.message, entry.delivery.retries + 1)
+            delivery = policy.next_delivery(entry.delivery, due)
+            more.append(entry.again(due, delivery, "lose_ack"))
+        return more
+
+    def _trouble(self, message: Message, stage: Stage) -> None:
+        """The queue is out of reach, before or after it has taken the call."""
+        if stage == "before":
+            self._refused_after = None
+            if not self._strikes("enqueue_errors", message):
+                return
+            self._note("enqueue_errors", message)
+            if self._random.random() < 0.5:
+                self._refused_after = message.key
+                return
+        elif self._refused_after != message.key:
+            return
+
+        self.is_to_blame = True
+        memory.queue().is_disturbed = True
+        raise InjectedFailure(
+            f"Task {message.task} ({message.id}) was not enqueued on queue "
+            f"{message.queue!r}: {self.faults!r} had the service fail."
+        )

@@ -1,0 +1,84 @@
+"""What unittest's TestCase gets, and the check for tasks that a test has left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cloudtask.testruns import calls, commits
+from cloudtask.testruns.assertions import assert_enqueued, assert_not_enqueued, queued
+from cloudtask.testruns.calls import QueuedTask
+from cloudtask.testruns.idempotence import assert_idempotent
+from cloudtask.testruns.queue_runs import run_queued
+from cloudtask.transports import memory
+
+if TYPE_CHECKING:
+    from unittest import TestCase as Base
+else:
+    Base = object
+
+
+class TasksLeft(AssertionError):
+    """The test is strict, and left tasks queued that never ran."""
+
+
+class TaskQueue(Sequence[QueuedTask]):
+    """The queue of the running test, as a sequence of what waits."""
+
+    def __getitem__(self, place: Any) -> Any:
+        return queued()[place]
+
+    def __iter__(self) -> Iterator[QueuedTask]:
+        return iter(queued())
+
+    def __len__(self) -> int:
+        return len(memory.queue()) + len(commits.waiting())
+
+    def clear(self) -> None:
+        """Forget all that waits."""
+        memory.queue().clear()
+        for entry in commits.entries():
+            entry.messages = ()
+
+    def __repr__(self) -> str:
+        return f"<TaskQueue: {[str(call) for call in self]}>"
+
+
+class CloudTaskTestMixin(Base):
+    """A clean queue for each test of a TestCase, and the functions as methods.
+
+    Put it before the TestCase. With `cloudtask_strict = True` a test fails that leaves
+    tasks queued which never ran.
+    """
+
+    cloudtask_strict = False
+    cloudtask_queue = TaskQueue()
+
+    run_queued = staticmethod(run_queued)
+    queued = staticmethod(queued)
+    assert_enqueued = staticmethod(assert_enqueued)
+    assert_not_enqueued = staticmethod(assert_not_enqueued)
+    assert_idempotent = staticmethod(assert_idempotent)
+
+    def run(self, result: Any = None) -> Any:
+        memory.start_test()
+        if self.cloudtask_strict:
+            # The first cleanup is the last to run, still inside of the transaction.
+            self.addCleanup(refuse_leftovers)
+        return super().run(result)
+
+
+def refuse_leftovers() -> None:
+    """Raise TasksLeft if calls wait that were never tried."""
+    untried = [
+        (entry.message, False)
+        for entry in memory.queue()
+        if not entry.delivery.retries and entry.fault is None
+    ]
+    untried += [(message, True) for message in commits.waiting()]
+    if untried:
+        lines = "\n".join(f"  {call}" for call in calls.readable(untried))
+        raise TasksLeft(
+            f"The test left tasks queued. Run them with run_queued(), or clear the "
+            f"queue:\n{lines}"
+        )

@@ -1,0 +1,142 @@
+"""What a run did."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+from cloudtask.decorators import Deferrable
+from cloudtask.settling import Outcome
+from cloudtask.testruns import calls
+from cloudtask.testruns.calls import QueuedTask, Snapshot
+
+LISTED = 10  # lines of a kind in a report
+
+
+@dataclass(slots=True)
+class Ran:
+    """One attempt that `run_queued` made. `time` is virtual, in unix seconds.
+
+    `fault` names the bad luck that made, or met, this delivery. The `value` of the
+    function is not known with via="http".
+    """
+
+    task: str
+    id: str
+    attempt: int
+    time: float
+    outcome: Outcome
+    value: Any = None
+    error: BaseException | None = None
+    is_retried: bool = False
+    fault: str | None = None
+
+    @property
+    def at(self) -> datetime:
+        """The virtual time of the attempt."""
+        return datetime.fromtimestamp(self.time, UTC)
+
+    def __str__(self) -> str:
+        error = f": {self.error!r}" if self.error is not None else ""
+        fault = f" [{self.fault}]" if self.fault else ""
+        return (
+            f"{self.at:%Y-%m-%d %H:%M:%S} {self.task} ({self.id}) attempt "
+            f"{self.attempt} {self.outcome.value}{error}{fault}"
+        )
+
+
+class Calls(Mapping[str, int]):
+    """How many attempts each task had, by task or by its path; 0 for any other."""
+
+    def __init__(self, paths: Iterable[str]) -> None:
+        self._counts = Counter(paths)
+
+    def __getitem__(self, task: str | Deferrable[Any, Any]) -> int:
+        path = task if isinstance(task, str) else task._parts()[0].path
+        return self._counts[path]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._counts)
+
+    def __len__(self) -> int:
+        return len(self._counts)
+
+    def __repr__(self) -> str:
+        return repr(dict(self._counts))
+
+
+class Report:
+    """What `run_queued` did, attempt by attempt, and what still waits.
+
+    `faults` is what the run was told to do badly; `struck` what of it happened.
+    """
+
+    def __init__(self, faults: object = None) -> None:
+        self.attempts: list[Ran] = []
+        self.faults = faults
+        self.struck: list[str] = []
+        self.left: Snapshot = []
+
+    @property
+    def ran(self) -> list[Ran]:
+        """The attempts that succeeded."""
+        return [one for one in self.attempts if one.outcome is Outcome.SUCCEEDED]
+
+    @property
+    def failed(self) -> list[Ran]:
+        """The attempts that failed and were the last of their call."""
+        failures = (Outcome.FAILED, Outcome.EXHAUSTED)
+        return [
+            one
+            for one in self.attempts
+            if one.outcome in failures and not one.is_retried
+        ]
+
+    @property
+    def retried(self) -> list[Ran]:
+        """The attempts after which the call was, or is to be, tried again."""
+        return [one for one in self.attempts if one.is_retried]
+
+    @cached_property
+    def remaining(self) -> list[QueuedTask]:
+        """The calls that still waited when the run ended."""
+        return calls.readable(self.left)
+
+    @property
+    def calls(self) -> Calls:
+        """How many attempts each task had: `report.calls[send_welcome]`."""
+        return Calls(one.task for one in self.attempts)
+
+    def __len__(self) -> int:
+        return len(self.attempts)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __repr__(self) -> str:
+        head = (
+            f"<Report: {len(self.ran)} ran, {len(self.failed)} failed, "
+            f"{len(self.retried)} retried, {len(self.left)} remaining"
+        )
+        return "\n".join([head, *self._lines()]) + ">"
+
+    def _lines(self) -> Iterator[str]:
+        for task, count in self.calls.items():
+            yield f"  {task}: {count}"
+        yield from _short("failed", self.failed)
+        yield from _short("retried", self.retried)
+        yield from _short("remaining", self.remaining)
+        if self.faults is not None:
+            yield f"  {self.faults!r}"
+            yield from _short("struck", self.struck)
+
+
+def _short(title: str, items: list[Any]) -> Iterator[str]:
+    for item in items[:LISTED]:
+        yield f"  {title}: {item}"
+    if len(items) > LISTED:
+        yield f"  {title}: ... and {len(items) - LISTED} more"

@@ -1,0 +1,189 @@
+"""One run of what is queued: the loop, the clock, the retries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Literal
+
+from cloudtask.exceptions import Retry
+from cloudtask.failpoints import Crashed
+from cloudtask.message import Delivery, Message
+from cloudtask.settling import Outcome
+from cloudtask.stores import AlreadyDone
+from cloudtask.testruns import calls, direct, policy, sweeping
+from cloudtask.testruns.commits import Commits
+from cloudtask.testruns.endless import endless
+from cloudtask.testruns.http import Http
+from cloudtask.testruns.misfortune import InjectedFailure, Misfortune
+from cloudtask.testruns.report import Ran, Report
+from cloudtask.testruns.virtual import VirtualClock, frozen
+from cloudtask.transports import memory
+from cloudtask.transports.memory import Waiting
+
+Errors = Literal["raise", "retry", "collect"]
+Wanted = Callable[[Message], bool]
+
+
+class Run:
+    """One call of `run_queued`."""
+
+    def __init__(
+        self,
+        *,
+        wanted: Wanted | None = None,
+        limit: int = 1000,
+        errors: Errors = "raise",
+        recursive: bool = True,
+        http: Http | None = None,
+        misfortune: Misfortune | None = None,
+    ) -> None:
+        self.wanted = wanted
+        self.limit = limit
+        self.errors = errors
+        self.recursive = recursive
+        self.http = http
+        self.misfortune = misfortune
+        self.queue = memory.queue()
+        self.commits = Commits()
+        self.clock = VirtualClock()
+        self.stop_at = float("inf")
+        self.report = Report(misfortune and misfortune.faults)
+        self.newest = 0
+        self.enqueued = 0
+        self.skipped: list[Waiting] = []
+
+    def to_the_end(self, *, freeze: bool = False) -> Report:
+        """Deliver what is due until nothing is left, and report."""
+        with ExitStack() as stack:
+            stack.callback(self.clock.release)
+            if freeze:
+                stack.enter_context(frozen(self.clock))
+            if self.misfortune is not None:
+                stack.enter_context(self.misfortune.upon(self.report))
+            self._flush()
+            self.newest = self.queue.pushed
+            with self._deliveries():
+                self._drain()
+                while self.queue.is_disturbed and sweeping.sweep(self.queue):
+                    self._drain()
+        self.report.left = calls.snapshot()
+        return self.report
+
+    def at_once(self, ids: Collection[str]) -> None:
+        """Deliver these calls, whatever their eta, and nothing else."""
+        with ExitStack() as stack:
+            stack.callback(self.clock.release)
+            stack.callback(self.queue.take, ids)  # what failed does not stay
+            stack.enter_context(self._deliveries())
+            while entries := self.queue.take(ids):
+                for entry in entries:
+                    self._deliver(entry)
+
+    @contextmanager
+    def _deliveries(self) -> Iterator[None]:
+        """Deliveries of another run, in which this one runs, are not of this one."""
+        outer = self.queue.running
+        try:
+            yield
+        finally:
+            self.queue.running = outer
+            self.queue.put_back(self.skipped)
+            self.skipped = []
+
+    def _drain(self) -> None:
+        while (entry := self._next()) is not None:
+            if entry.due > self.stop_at:
+                self.skipped.append(entry)
+                return
+            if self._may_run(entry):
+                self._deliver(entry)
+            else:
+                self.skipped.append(entry)
+
+    def _next(self) -> Waiting | None:
+        if self.misfortune is not None:
+            return self.misfortune.pick(self.queue, self.clock.time)
+        return self.queue.pop()
+
+    def _may_run(self, entry: Waiting) -> bool:
+        if self.wanted is not None and not self.wanted(entry.message):
+            return False
+        if entry.order <= self.newest or entry.delivery.retries or entry.fault:
+            return True
+        if self.recursive and not entry.message.sequence:
+            self.enqueued += 1
+            if self.enqueued > self.limit:
+                self.queue.put_back([entry])
+                raise endless(entry, self.limit)
+        return self.recursive
+
+    def _deliver(self, entry: Waiting) -> None:
+        self.clock.move_to(entry.due)
+        self.queue.running = entry
+        if self.misfortune is None:
+            ran = self._attempt(entry)
+            self._flush()
+            self._settle(entry, ran)
+        else:
+            for delivered, ran in self.misfortune.deliver(entry, self._attempt):
+                self._flush()
+                self._settle(delivered, ran)
+
+    def _attempt(self, entry: Waiting) -> Ran:
+        now = self.clock.time
+        try:
+            if self.http is not None:
+                return self.http.deliver(entry, now)
+            return direct.deliver(
+                entry, now, settles=self.errors == "retry", commit=self.commits.flush
+            )
+        except Crashed as crashed:
+            self.queue.is_disturbed = True
+            return direct.unanswered(entry, now, crashed)
+
+    def _flush(self) -> None:
+        """Do what commits would do; a crash there leaves the rest to the outbox."""
+        while True:
+            try:
+                return self.commits.flush()
+            except Crashed:
+                self.queue.is_disturbed = True
+            except InjectedFailure:
+                # A small call has no outbox row: it may be lost, and was.
+                continue
+
+    def _settle(self, entry: Waiting, ran: Ran) -> None:
+        """Note `ran`, and see to what the service would do next."""
+        self.report.attempts.append(ran)
+        error = ran.error
+        ran.is_retried = ran.outcome is Outcome.RETRIED
+        if error is None or isinstance(error, Retry | AlreadyDone):
+            if self.misfortune is not None:
+                self.queue.put_back(self.misfortune.after(entry, self.clock.time))
+        elif self._is_to_be_retried(entry, ran):
+            ran.is_retried = True
+            due = self.clock.time + policy.delay(
+                entry.message, entry.delivery.retries + 1
+            )
+            self.queue.put_back([entry.again(due, _after(entry, ran, due))])
+        elif self.errors == "raise":
+            if ran.outcome is Outcome.FAILED and not policy.is_last(entry.message, ran):
+                again = entry.again(entry.due, _after(entry, ran, entry.due))
+                self.queue.put_back([again])
+            raise error
+
+    def _is_to_be_retried(self, entry: Waiting, ran: Ran) -> bool:
+        if ran.outcome is not Outcome.FAILED:
+            return False
+        if isinstance(ran.error, Crashed):
+            return not policy.is_hopeless(entry.message, ran)
+        blamed = self.misfortune is not None and self.misfortune.is_to_blame
+        return (self.errors == "retry" or blamed) and not policy.is_last(
+            entry.message, ran
+        )
+
+
+def _after(entry: Waiting, ran: Ran, due: float) -> Delivery:
+    answer = None if isinstance(ran.error, Crashed) else 500
+    return policy.next_delivery(entry.delivery, due, answer)
