@@ -58,7 +58,7 @@ class Dispatcher:
 
     def wake(self, queue: Queue) -> None:
         """Look at the queue as soon as the loop is free; from any thread."""
-        if queue.paused or queue in self._soon:
+        if queue.paused or queue in self._soon or self._stopped:
             return
         self._soon.add(queue)
         if threading.get_ident() == self._thread:

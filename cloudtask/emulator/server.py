@@ -52,7 +52,7 @@ class Server:
             projects=settings.projects,
         )
         self.tokens = TokenMaker(
-            SigningKey(pem, on_new=journal.put_key), self._issuer, self.state.clock
+            SigningKey(pem, on_new=self._keep_key), self._issuer, self.state.clock
         )
         self._stops: list[Callable[[], Awaitable[object]]] = []
         self._pools = (
@@ -126,6 +126,11 @@ class Server:
     async def wait_idle(self, *, include_scheduled: bool = False) -> None:
         while not self.is_idle(include_scheduled=include_scheduled):
             await asyncio.sleep(_POLL)
+
+    def _keep_key(self, pem: bytes) -> None:
+        with self.state.lock:
+            self.state.journal.put_key(pem)
+            self.state.journal.flush()
 
     def _issuer(self) -> str:
         return self.settings.issuer or self.http_address
