@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 from django.db import IntegrityError, transaction
-from django.db.models.functions import Now
 
+from cloudtask.clock import database_now
 from cloudtask.message import Message
 from cloudtask.stores import AlreadyDone
+from cloudtask.stores.sql import delete_by_key
 
 
 def record(message: Message) -> None:
@@ -22,7 +23,9 @@ def record(message: Message) -> None:
     alias = message.options.database
     try:
         with transaction.atomic(using=alias):
-            Execution.objects.using(alias).create(id=message.id, task=message.task)
+            Execution.objects.using(alias).create(
+                id=message.id, task=message.task, ran_at=database_now()
+            )
     except IntegrityError as error:
         raise AlreadyDone(message.id) from error
 
@@ -32,6 +35,6 @@ def prune(alias: str, older_than: timedelta, limit: int = 10_000) -> int:
     from cloudtask.models import Execution
 
     rows = Execution.objects.using(alias)
-    old = rows.filter(ran_at__lt=Now() - older_than)
+    old = rows.filter(ran_at__lt=database_now() - older_than)
     keys = list(old.values_list("pk", flat=True)[:limit])
-    return rows.filter(pk__in=keys).delete()[0]
+    return delete_by_key(rows, keys)

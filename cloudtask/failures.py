@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import reprlib
-import time
 import traceback
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from cloudtask import codec, conf, envelope, outbox
+from django.db.models import QuerySet
+
+from cloudtask import clock, codec, conf, envelope, failpoints, outbox
 from cloudtask.context import TaskContext
-from cloudtask.exceptions import CloudTaskError
+from cloudtask.exceptions import CloudTaskError, PayloadError
 from cloudtask.message import Message
-from cloudtask.registry import Definition
+from cloudtask.registry import Definition, find
 from cloudtask.stores import FailedCall, payloads, store
 
 HIDDEN = "********"
 LONGEST = 20_000  # characters of a traceback or of arguments that are kept
+MOST = 20  # entries of a collection that are shown
+DEEPEST = 6  # levels of collections that are shown
 
+logger = logging.getLogger("cloudtask")
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 300
-_short.maxlist = _short.maxtuple = _short.maxdict = 20
 
 
 def keep(
@@ -30,20 +34,29 @@ def keep(
 ) -> None:
     """Make `message` a failed task; raises EnqueueUnavailable if the store can't."""
     text = "".join(traceback.format_exception(error))
-    store().save_failed(
-        FailedCall(
-            key=message.key,
-            task=message.task,
-            queue=message.queue,
-            name=message.name,
-            envelope=envelope.seal(message),
-            arguments=described(message, definition),
-            error=f"{type(error).__name__}: {error}"[:LONGEST],
-            traceback=text[-LONGEST:],
-            attempts=context.attempt,
-            enqueued_at=context.enqueued_at,
-        )
+    failed = FailedCall(
+        key=message.key,
+        task=message.task,
+        queue=message.queue,
+        name=message.name,
+        envelope=envelope.seal(message),
+        arguments=_storable(described(message, definition)),
+        error=_storable(traceback.format_exception_only(error)[-1].strip()[:LONGEST]),
+        traceback=_storable(text[-LONGEST:]),
+        attempts=context.attempt,
+        enqueued_at=context.enqueued_at,
     )
+    failpoints.reached("failures.before_save")
+    store().save_failed(failed)
+    if message.stored is not None:
+        store().touch_payload(message.stored)
+    failpoints.reached("failures.after_save")
+
+
+def _storable(text: str) -> str:
+    """`text` without what some database refuses: lone surrogates and NUL."""
+    clean = text.encode("utf-8", "backslashreplace").decode()
+    return clean.replace("\0", "\\x00")
 
 
 def described(message: Message, definition: Definition) -> str:
@@ -58,23 +71,61 @@ def described(message: Message, definition: Definition) -> str:
     )[:LONGEST]
 
 
-def _shown(name: str, value: Any) -> str:
-    if any(word in name.lower() for word in conf.settings().masked):
+def _shown(name: str, value: Any, depth: int = 0) -> str:
+    if any(word.lower() in name.lower() for word in conf.settings().masked):
         return repr(HIDDEN)
-    if isinstance(value, dict):
-        inner = (f"{key!r}: {_shown(str(key), one)}" for key, one in value.items())
-        return "{" + ", ".join(inner) + "}"
+    if depth > DEEPEST:
+        return "..."
+    if isinstance(value, QuerySet):
+        return f"<QuerySet of {value.model._meta.label}>"  # repr would query
+    if isinstance(value, Mapping):
+        pairs = (
+            f"{_short.repr(key)}: {_shown(str(key), one, depth + 1)}"
+            for key, one in value.items()
+        )
+        return "{" + _joined(pairs, len(value)) + "}"
+    if is_dataclass(value) and not isinstance(value, type):
+        named = ((f.name, getattr(value, f.name)) for f in fields(value))
+        pairs = (f"{key}={_shown(key, one, depth + 1)}" for key, one in named)
+        return f"{type(value).__name__}({_joined(pairs, len(fields(value)))})"
+    if isinstance(value, list | tuple | set | frozenset):
+        return _collection(value, depth)
     return _short.repr(value)
 
 
+def _collection(value: Any, depth: int) -> str:
+    names = getattr(value, "_fields", None)  # of a namedtuple
+    parts = (
+        _shown(names[index] if names else "", one, depth + 1)
+        for index, one in enumerate(value)
+    )
+    kind = "" if type(value) in (list, tuple) else type(value).__name__
+    opening, closing = "[]" if isinstance(value, list) else "()"
+    return f"{kind}{opening}{_joined(parts, len(value))}{closing}"
+
+
+def _joined(parts: Iterable[str], count: int) -> str:
+    shown = [part for _, part in zip(range(MOST), parts, strict=False)]
+    if count > MOST:
+        shown.append(f"... {count - MOST} more")
+    return ", ".join(shown)
+
+
 def retry(key: str) -> Message:
-    """Enqueue a failed task again, with all its attempts; raises CloudTaskError."""
+    """Enqueue a failed task again, with all its attempts.
+
+    Raises CloudTaskError when there is none, TaskNotFound when this version does not
+    know it, EnqueueError when the queue does not take it: it stays failed then.
+    """
     failed = store().load_failed(key)
     if failed is None:
         raise CloudTaskError(f"There is no failed task {key!r}.")
     message = envelope.unseal(failed.envelope, now=0.0)
-    again = message.successor(now=time.time(), delay=timedelta(0), attempts=0)
-    again = replace(again, created=time.time())
+    find(message.task)
+    again = message.successor(now=clock.now(), delay=timedelta(0), attempts=0)
+    again = replace(again, created=clock.now())
+    if message.stored is not None:
+        store().touch_payload(message.stored)
     outbox.send([again])
     store().delete_failed(key)
     return again
@@ -85,13 +136,19 @@ def discard(key: str) -> bool:
     failed = store().load_failed(key)
     if failed is None:
         return False
-    message = envelope.unseal(failed.envelope, now=0.0)
-    if message.stored is not None:
-        store().delete_payload(message.stored)
+    store().delete_payload(_payload_key(failed))
     return store().delete_failed(key)
+
+
+def _payload_key(failed: FailedCall) -> str:
+    try:
+        return envelope.unseal(failed.envelope, now=0.0).id
+    except PayloadError as error:
+        # Sealed with a key that is gone: it can't run again, but it can go.
+        logger.warning("Failed task %s can't be read: %s", failed.key, error)
+        return failed.key.partition("-")[0]
 
 
 def prune(older_than: timedelta, limit: int = 1000) -> int:
     """Discard what failed longer ago; how many."""
-    keys: Sequence[str] = store().old_failed(older_than, limit)
-    return sum(discard(key) for key in keys)
+    return sum(discard(key) for key in store().old_failed(older_than, limit))

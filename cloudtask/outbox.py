@@ -1,55 +1,61 @@
-"""Messages that wait for, or survived, a commit.
-
-A row is WAITING until it is sent and deleted, or PARKED when sending it again can't
-help. `due_at` is when a relay may take it: a relay that takes it moves `due_at` ahead,
-so that one that dies gives it back by itself. Sending twice is safe, since the name
-derives from the id.
-"""
+"""Messages that wait for a commit, and those sent without one."""
 
 from __future__ import annotations
 
 import logging
-import random
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from django.db import (
-    DatabaseError,
-    InterfaceError,
-    OperationalError,
-    connections,
-    router,
-    transaction,
-)
-from django.db.models import F, QuerySet
-from django.db.models.functions import Now
+from django.db import InterfaceError, OperationalError, transaction
 
 from cloudtask import conf, envelope, failpoints
-from cloudtask.exceptions import (
-    CloudTaskError,
-    DuplicateTask,
-    EnqueueError,
-    EnqueueUnavailable,
-    PayloadError,
-    QueueNotFound,
-)
+from cloudtask.clock import database_now
+from cloudtask.exceptions import DuplicateTask, EnqueueError, EnqueueUnavailable
 from cloudtask.message import Message
-from cloudtask.transports import transport
+from cloudtask.relay import (
+    BATCH,
+    RelayReport,
+    aliases,
+    has_outbox,
+    parked,
+    relay,
+    relay_all,
+    release,
+    rows_of,
+    try_to_send,
+)
+from cloudtask.relay import forget as forget_rows
+from cloudtask.transports import Transport, transport
 
 if TYPE_CHECKING:
     from cloudtask.models import OutboxMessage
 
+__all__ = [
+    "AfterCommit",
+    "RelayAfterCommit",
+    "RelayReport",
+    "add",
+    "aliases",
+    "forget",
+    "has_outbox",
+    "parked",
+    "relay",
+    "relay_all",
+    "release",
+    "send",
+    "send_named",
+    "send_on_commit",
+]
+
 logger = logging.getLogger("cloudtask")
 
 HEAD_START = timedelta(seconds=15)  # for the process that made the row to send it
-LEASE = timedelta(seconds=120)  # for a relay to send what it has taken
-BATCH = 100  # rows that a relay takes at once
-PARK_AFTER = 8  # refusals that may pass, such as a queue just created
 PIGGYBACK_EVERY = 30.0  # seconds between two looks of one process at its outbox
-LONGEST_PAUSE = 600  # seconds between two tries of a row
+OUTAGE = 5.0  # seconds for which commits leave their rows to a relay
+LARGEST_INSERT = 1_500_000  # bytes; escaped they double, and servers bound a packet
 
 
 def send(messages: Sequence[Message]) -> None:
@@ -63,39 +69,63 @@ def send(messages: Sequence[Message]) -> None:
     failpoints.reached("enqueue.after_send")
 
 
+def send_named(messages: Sequence[Message]) -> None:
+    """Send what may have been sent before under the same names: that is as good."""
+    errors = dict(enumerate(transport().send_many(messages)))
+    _raise_all(
+        {i: e for i, e in errors.items() if e and not isinstance(e, DuplicateTask)},
+        len(messages),
+    )
+
+
 def _send(messages: Sequence[Message]) -> None:
     if len(messages) == 1:
         try:
             transport().send(messages[0])
-        except DuplicateTask:
-            if messages[0].unique is None:
+        except DuplicateTask as error:
+            if not _waits_already(messages[0], error):
                 raise
         return
-    errors = transport().send_many(messages)
-    failures = {
-        index: error
-        for index, error in enumerate(errors)
-        if error is not None
-        and not (messages[index].unique and isinstance(error, DuplicateTask))
-    }
-    if failures:
-        raise _summary(failures, len(messages))
+    errors = enumerate(transport().send_many(messages))
+    _raise_all(
+        {i: e for i, e in errors if e and not _waits_already(messages[i], e)},
+        len(messages),
+    )
 
 
-def _summary(failures: dict[int, EnqueueError], total: int) -> EnqueueError:
+def _waits_already(message: Message, error: EnqueueError) -> bool:
+    if message.unique is None or not isinstance(error, DuplicateTask):
+        return False
+    logger.info(
+        "Task %s (%s) was not enqueued: one of its unique key waits in the queue, or "
+        "ran a short while ago.",
+        message.task,
+        message.id,
+    )
+    return True
+
+
+def _raise_all(failures: dict[int, EnqueueError], total: int) -> None:
+    if not failures:
+        return
     first = next(iter(failures.values()))
     error = type(first)(f"{len(failures)} of {total} calls were not enqueued: {first}")
     error.failures = failures
-    error.__cause__ = first
-    return error
+    raise error from first
 
 
 class AfterCommit:
-    """The on-commit entry of some messages: sends them once, however often called."""
+    """The on-commit entry of some messages: sends them once, however often called.
+
+    `made` counts the entries of this process.
+    """
+
+    made: ClassVar[int] = 0
 
     def __init__(self, messages: Sequence[Message], alias: str) -> None:
         self.messages = tuple(messages)
         self.alias = alias
+        AfterCommit.made += 1
 
     def __call__(self) -> None:
         messages, self.messages = self.messages, ()
@@ -108,21 +138,57 @@ class AfterCommit:
 
 
 class RelayAfterCommit(AfterCommit):
-    """Sends messages that have rows: what fails is left to a relay."""
+    """Sends messages that have rows. What fails is left to a relay: raising would keep
+    other entries of the commit from being called."""
 
     def leave(self, messages: Sequence[Message]) -> None:
         failpoints.reached("outbox.committed")
         try:
-            errors = transport().send_many(messages)
-        except CloudTaskError:
-            logger.exception("The messages of a commit were not sent; a relay will.")
-            return
-        failpoints.reached("relay.after_send")
-        sent = [m.key for m, error in zip(messages, errors, strict=True) if not error]
-        for error in filter(None, errors):
-            logger.warning("A message stays in the outbox: %s", error)
-        _rows(self.alias).filter(key__in=sent).delete()
+            self._leave(messages)
+        except Exception:
+            logger.exception("What a commit left in the outbox is left to a relay.")
+
+    def _leave(self, messages: Sequence[Message]) -> None:
+        for start in range(0, len(messages), BATCH):
+            if outage.lasts():
+                return
+            self._leave_batch(messages[start : start + BATCH])
         piggyback.ride(self.alias)
+
+    def _leave_batch(self, messages: Sequence[Message]) -> None:
+        errors = try_to_send(messages)
+        failpoints.reached("outbox.sent")
+        for message, error in zip(messages, errors, strict=True):
+            if error is not None:
+                logger.warning(
+                    "Task %s (%s) stays in the outbox of %r: %s",
+                    message.task,
+                    message.id,
+                    self.alias,
+                    error,
+                )
+        if all(isinstance(error, EnqueueUnavailable) for error in errors):
+            outage.begins()
+        sent = [m.key for m, error in zip(messages, errors, strict=True) if not error]
+        forget_rows(self.alias, sent)
+
+
+class _Outage:
+    """Remembers for a moment that a transport did not answer, so that commits do not
+    wait for it one after the other: their rows are safe."""
+
+    def __init__(self) -> None:
+        self.of: Transport | None = None
+        self.until = 0.0
+
+    def begins(self) -> None:
+        self.of, self.until = transport(), time.monotonic() + OUTAGE
+
+    def lasts(self) -> bool:
+        return time.monotonic() < self.until and self.of is transport()
+
+
+outage = _Outage()
 
 
 def send_on_commit(messages: Sequence[Message], alias: str) -> None:
@@ -139,7 +205,8 @@ def add(messages: Sequence[Message], alias: str) -> None:
     marked = [replace(message, outboxed=True) for message in messages]
     try:
         with transaction.atomic(using=alias, savepoint=False):
-            _rows(alias).bulk_create([_row(message) for message in marked])
+            for rows in _inserts([_row(message) for message in marked]):
+                rows_of(alias).bulk_create(rows)
             failpoints.reached("outbox.added")
             transaction.on_commit(RelayAfterCommit(marked, alias), using=alias)
     except (OperationalError, InterfaceError) as error:
@@ -157,20 +224,28 @@ def _row(message: Message) -> OutboxMessage:
         task=message.task,
         queue=message.queue,
         envelope=envelope.seal(message),
-        due_at=Now() + HEAD_START,
+        created_at=database_now(),
+        due_at=database_now() + HEAD_START,
     )
 
 
-def _rows(alias: str) -> QuerySet[OutboxMessage]:
-    from cloudtask.models import OutboxMessage
-
-    return OutboxMessage.objects.using(alias)
+def _inserts(rows: Sequence[OutboxMessage]) -> Iterator[list[OutboxMessage]]:
+    """`rows` in lists that are not too large for one statement."""
+    chunk: list[OutboxMessage] = []
+    size = 0
+    for row in rows:
+        size += len(row.envelope)
+        if chunk and size > LARGEST_INSERT:
+            yield chunk
+            chunk, size = [], len(row.envelope)
+        chunk.append(row)
+    yield chunk
 
 
 def forget(message: Message) -> None:
     """Delete the row of a message that has arrived, should it still be there."""
     if message.outboxed:
-        _rows(message.options.database).filter(key=message.key).delete()
+        forget_rows(message.options.database, [message.key])
 
 
 class _Piggyback:
@@ -181,150 +256,12 @@ class _Piggyback:
         self.next: dict[str, float] = {}
 
     def ride(self, alias: str) -> None:
+        """Relay a little if it is time; raises DatabaseError."""
         now = time.monotonic()
         if conf.in_tests() or now < self.next.setdefault(alias, now + PIGGYBACK_EVERY):
             return
         self.next[alias] = now + PIGGYBACK_EVERY
-        try:
-            relay(alias, limit=20, seconds=2.0)
-        except DatabaseError:
-            logger.exception("The outbox of %r was not relayed.", alias)
+        relay(alias, limit=20, seconds=2.0)
 
 
 piggyback = _Piggyback()
-
-
-@dataclass(frozen=True, slots=True)
-class RelayReport:
-    """What one relay did: rows sent, put off until later, and parked."""
-
-    sent: int = 0
-    postponed: int = 0
-    parked: int = 0
-
-    def __add__(self, other: RelayReport) -> RelayReport:
-        return RelayReport(
-            self.sent + other.sent,
-            self.postponed + other.postponed,
-            self.parked + other.parked,
-        )
-
-
-def relay(
-    alias: str = "default", *, limit: int = 1000, seconds: float = 60.0
-) -> RelayReport:
-    """Send what is due in the outbox of `alias`, oldest first.
-
-    Takes `limit` rows at most, and no more after `seconds`. Any number of relays may
-    run at once.
-    """
-    report = RelayReport()
-    stop = time.monotonic() + seconds
-    while limit > 0 and time.monotonic() < stop:
-        rows = _claim(alias, min(limit, BATCH))
-        if not rows:
-            break
-        failpoints.reached("relay.claimed")
-        limit -= len(rows)
-        report += _send_rows(alias, rows)
-    return report
-
-
-def aliases() -> list[str]:
-    """The databases that may have an outbox, by the routers of the project."""
-    from cloudtask.models import OutboxMessage
-
-    return [
-        alias
-        for alias in connections
-        if router.allow_migrate_model(alias, OutboxMessage)
-    ]
-
-
-def parked(alias: str, limit: int = 100) -> list[OutboxMessage]:
-    """Rows that can't be sent as they are, oldest first; `error` says why."""
-    from cloudtask.models import OutboxMessage
-
-    rows = _rows(alias).filter(state=OutboxMessage.State.PARKED)
-    return list(rows.order_by("created_at")[:limit])
-
-
-def release(alias: str, keys: Sequence[str] | None = None) -> int:
-    """Let relays try parked rows again, all or those of `keys`; how many."""
-    from cloudtask.models import OutboxMessage
-
-    rows = _rows(alias).filter(state=OutboxMessage.State.PARKED)
-    if keys is not None:
-        rows = rows.filter(key__in=keys)
-    return rows.update(state=OutboxMessage.State.WAITING, due_at=Now(), attempts=0)
-
-
-def _claim(alias: str, count: int) -> list[OutboxMessage]:
-    from cloudtask.models import OutboxMessage
-
-    due = _rows(alias).filter(state=OutboxMessage.State.WAITING, due_at__lte=Now())
-    due = due.order_by("created_at", "key")
-    if connections[alias].features.has_select_for_update_skip_locked:
-        with transaction.atomic(using=alias):
-            rows = list(due.select_for_update(skip_locked=True)[:count])
-            keys = [row.key for row in rows]
-            _rows(alias).filter(key__in=keys).update(due_at=Now() + LEASE)
-            return rows
-    return [row for row in due[:count] if _take(row, alias)]
-
-
-def _take(row: OutboxMessage, alias: str) -> bool:
-    """Claim one row where rows can't be skipped: whoever changes `due_at` has it."""
-    untouched = _rows(alias).filter(key=row.key, due_at=row.due_at)
-    return bool(untouched.update(due_at=Now() + LEASE))
-
-
-def _send_rows(alias: str, rows: Sequence[OutboxMessage]) -> RelayReport:
-    opened: list[tuple[OutboxMessage, Message]] = []
-    report = RelayReport()
-    for row in rows:
-        try:
-            message = envelope.unseal(bytes(row.envelope), now=time.time())
-        except PayloadError as error:
-            report += _park(alias, row, error)
-        else:
-            opened.append((row, message))
-    failpoints.reached("relay.before_send")
-    try:
-        errors = transport().send_many([message for _, message in opened])
-    except CloudTaskError as error:
-        errors = [EnqueueUnavailable(str(error))] * len(opened)
-    failpoints.reached("relay.after_send")
-    for (row, _), failure in zip(opened, errors, strict=True):
-        report += _settle(alias, row, failure)
-    return report
-
-
-def _settle(alias: str, row: OutboxMessage, error: EnqueueError | None) -> RelayReport:
-    if error is None:
-        _rows(alias).filter(key=row.key).delete()
-        return RelayReport(sent=1)
-    passing = isinstance(error, EnqueueUnavailable) or (
-        isinstance(error, QueueNotFound) and row.attempts < PARK_AFTER
-    )
-    if not passing:
-        return _park(alias, row, error)
-    pause = min(2.0**row.attempts, LONGEST_PAUSE) * random.uniform(0.75, 1.25)
-    _rows(alias).filter(key=row.key).update(
-        due_at=Now() + timedelta(seconds=pause),
-        attempts=F("attempts") + 1,
-        error=str(error),
-    )
-    return RelayReport(postponed=1)
-
-
-def _park(alias: str, row: OutboxMessage, error: Exception) -> RelayReport:
-    from cloudtask.models import OutboxMessage
-
-    logger.error("A message of the outbox can't be sent and is parked: %s", error)
-    _rows(alias).filter(key=row.key).update(
-        state=OutboxMessage.State.PARKED,
-        attempts=F("attempts") + 1,
-        error=str(error),
-    )
-    return RelayReport(parked=1)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
-from enum import Enum
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from asgiref.sync import async_to_sync
-from django.db import DatabaseError, connections, transaction
+from django.db import connections, transaction
 
 from cloudtask import (
     clock,
@@ -20,33 +19,33 @@ from cloudtask import (
     conf,
     executions,
     failpoints,
-    failures,
     limits,
     outbox,
     signals,
     uniqueness,
 )
 from cloudtask.context import TaskContext, entered
-from cloudtask.exceptions import (
-    CloudTaskError,
-    PayloadLost,
-    PermanentTaskFailure,
-    Retry,
-    SingularTaskFailure,
-)
-from cloudtask.message import (
-    Backoff,
-    BackoffFunction,
-    Delivery,
-    Enqueued,
-    Message,
-    Options,
-    as_timedelta,
-)
+from cloudtask.exceptions import PayloadLost, PermanentTaskFailure, TaskNotFound
+from cloudtask.message import Delivery, Enqueued, Message, Options
 from cloudtask.registry import Definition, Row, find
-from cloudtask.stores import AlreadyDone, payloads, store
+from cloudtask.settling import Attempt, Outcome, Result, backoff_of, finish
+from cloudtask.stores import AlreadyDone, payloads
+from cloudtask.stores.sql import apart, in_transaction, translated
 
-logger = logging.getLogger("cloudtask")
+__all__ = [
+    "Attempt",
+    "Outcome",
+    "Result",
+    "backoff_of",
+    "enqueue",
+    "enqueue_many",
+    "execute",
+    "finish",
+    "leave",
+    "make_message",
+    "run",
+    "watchers",
+]
 
 KILLED = (
     "It was not run again: attempts beyond its last one neither returned nor raised; "
@@ -70,7 +69,7 @@ def enqueue(
     """
     message = make_message(definition, options, args, kwargs)
     if message.unique is not None:
-        return _enqueue_unique(message)
+        return _enqueue_unique([message], options)[0]
     leave([message], options)
     return message.receipt
 
@@ -83,7 +82,7 @@ def enqueue_many(
     """As `enqueue` for many calls of a task; nothing is sent unless all can travel."""
     messages = [make_message(definition, options, *call) for call in calls]
     if options.unique:
-        return [_enqueue_unique(message) for message in messages]
+        return _enqueue_unique(messages, options)
     leave(messages, options)
     return [message.receipt for message in messages]
 
@@ -117,17 +116,51 @@ def make_message(
     return message
 
 
-def _enqueue_unique(message: Message) -> Enqueued:
-    """Enqueue unless a message of the same key waits: then the receipt is of that."""
-    if message.options.small:
-        message = replace(message, name=str(message.unique), named=True)
-        leave([message], message.options)
-        return message.receipt
-    with transaction.atomic(using=message.options.database):
-        waiting = uniqueness.claim(message)
-        if waiting is None:
-            leave([message], message.options)
-    return waiting or message.receipt
+def _enqueue_unique(messages: Sequence[Message], options: Options) -> list[Enqueued]:
+    """Enqueue those of whose key none waits; else the receipt is of the one that does.
+
+    Key and outbox row commit together: a process that dies here leaves both, or none.
+    """
+    if options.small:
+        named = [replace(m, name=str(m.unique), named=True) for m in messages]
+        leave(named, options)
+        return [message.receipt for message in named]
+    receipts = _seen_waiting(messages, options)
+    ours: list[Message] = []
+    with _claiming(options):
+        # In one order everywhere, so that no two claimers wait for one another.
+        for message in sorted(messages, key=lambda message: message.unique or ""):
+            if message.id not in receipts:
+                holder = uniqueness.claim(message)
+                receipts[message.id] = holder or message.receipt
+                if holder is None:
+                    ours.append(message)
+        _leave(ours, replace(options, transactional=True))
+    _announce(ours)
+    return [receipts[message.id] for message in messages]
+
+
+def _seen_waiting(messages: Sequence[Message], options: Options) -> dict[str, Enqueued]:
+    """Receipts of messages that the open transaction itself, which a second one can't
+    wait for, sees waiting."""
+    if options.transactional is not False or not in_transaction(options.database):
+        return {}
+    seen = {message.id: uniqueness.waiting(message) for message in messages}
+    return {message_id: receipt for message_id, receipt in seen.items() if receipt}
+
+
+@contextmanager
+def _claiming(options: Options) -> Iterator[None]:
+    """The transaction in which unique keys are claimed: the caller's, unless it is not
+    to matter. Raises EnqueueUnavailable when the database can't be reached."""
+    alias, what = options.database, "Claiming a unique key"
+    with translated(what, alias):
+        if options.transactional is False:
+            with apart(alias, what):
+                yield
+        else:
+            with transaction.atomic(using=alias):
+                yield
 
 
 def _eta(options: Options, now: float) -> float | None:
@@ -141,14 +174,26 @@ def leave(messages: Sequence[Message], options: Options) -> None:
 
     Raises the first EnqueueError; `failures` on it maps places in `messages` to all.
     """
+    _leave(messages, options)
+    _announce(messages)
+
+
+def _leave(messages: Sequence[Message], options: Options) -> None:
     if not messages:
         return
     if not _is_transactional(options):
-        outbox.send(payloads.lightened(messages))
+        with payloads.resting(messages) as light:
+            outbox.send(light)
     elif options.small:
         outbox.send_on_commit(messages, options.database)
     else:
-        outbox.add(payloads.lightened(messages), options.database)
+        with payloads.resting(messages, joins=options.database) as light:
+            outbox.add(light, options.database)
+
+
+def _announce(messages: Sequence[Message]) -> None:
+    if not messages:
+        return
     if signals.task_enqueued.receivers:
         for message in messages:
             signals.task_enqueued.send_robust(sender=message.task, message=message)
@@ -162,93 +207,48 @@ def _is_transactional(options: Options) -> bool:
     return connections[options.database].in_atomic_block
 
 
-class Outcome(Enum):
-    """How one delivery ended."""
-
-    SUCCEEDED = "succeeded"
-    DUPLICATE = "duplicate"  # it had succeeded before; nothing ran
-    RETRIED = "retried"  # a successor is enqueued
-    FAILED = "failed"  # Cloud Tasks is to try again
-    EXHAUSTED = "exhausted"  # kept as a failed task
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether Cloud Tasks may forget the task: what must follow is durable."""
-        return self is not Outcome.FAILED
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One run of a call: what the function returned, or what it raised."""
-
-    message: Message
-    definition: Definition
-    context: TaskContext
-    value: Any = None
-    error: Exception | None = None
-
-    @property
-    def is_failure(self) -> bool:
-        return self.error is not None and not isinstance(
-            self.error, Retry | AlreadyDone
-        )
-
-    @property
-    def is_last(self) -> bool:
-        """Whether a failure ends the call: no attempt is left, or none would help."""
-        return (
-            isinstance(self.error, PermanentTaskFailure) or self.context.is_last_attempt
-        )
-
-    def __str__(self) -> str:
-        return (
-            f"{self.message.task} ({self.message.id}) on queue {self.message.queue!r}, "
-            f"attempt {self.context.attempt}"
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """The end of one delivery, and the message that succeeds it, if any."""
-
-    outcome: Outcome
-    attempt: Attempt
-    successor: Message | None = None
-
-
 def execute(message: Message, delivery: Delivery) -> Result:
     """Run the call that `message` carries, and make durable what must follow.
 
     Raises TaskNotFound when this version does not know the task, and EnqueueUnavailable
     when a store or Cloud Tasks can't be reached: nothing is settled then.
     """
-    return finish(run(message, delivery))
+    try:
+        attempt = run(message, delivery)
+    except TaskNotFound as error:
+        return finish(_unknown(message, delivery, error))
+    return finish(attempt)
 
 
-def finish(attempt: Attempt) -> Result:
-    """Make durable what must follow from `attempt`, and tell the signal."""
-    failpoints.reached("execute.before_settle")
-    result = settle(attempt)
-    failpoints.reached("execute.settled")
-    if signals.task_finished.receivers:
-        signals.task_finished.send_robust(
-            sender=attempt.message.task,
-            context=attempt.context,
-            outcome=result.outcome,
-            error=attempt.error,
-        )
-    return result
+def _unknown(message: Message, delivery: Delivery, error: TaskNotFound) -> Attempt:
+    """The last attempt of a call whose task is unknown: it is to be kept.
+
+    Raises `error` while Cloud Tasks will try again: a deploy may be under way.
+    """
+    definition = Definition(message.task, _is_unknown, Options())
+    context = _context(message, delivery, definition)
+    queue_tries = conf.settings().max_attempts(message.queue)
+    if context.attempt < max(queue_tries, context.max_attempts or 0):
+        raise error
+    return Attempt(message, definition, context, error=error)
+
+
+def _is_unknown(*args: Any, **kwargs: Any) -> None:
+    """Stands for the function of a task that this version does not know."""
 
 
 def run(message: Message, delivery: Delivery) -> Attempt:
-    """Call the function once; what it raises is in the attempt."""
+    """Call the function once; what it raises is in the attempt.
+
+    Raises TaskNotFound, and EnqueueUnavailable when a store can't be reached.
+    """
     failpoints.reached("execute.received")
     definition = find(message.task)
     context = _context(message, delivery, definition)
     attempt = Attempt(message, definition, context)
+    uniqueness.release(message)
     if context.is_beyond_hope:
         return replace(attempt, error=PermanentTaskFailure(KILLED))
-    uniqueness.release(message)
     with entered(context):
         if signals.task_started.receivers:
             signals.task_started.send_robust(sender=message.task, context=context)
@@ -309,7 +309,9 @@ def _called(
         return _awaited(function(*args, **kwargs))
     with transaction.atomic(using=message.options.database):
         executions.record(message)
-        return _awaited(function(*args, **kwargs))
+        value = _awaited(function(*args, **kwargs))
+        failpoints.reached("execute.before_commit")
+        return value
 
 
 def _awaited(value: Any) -> Any:
@@ -319,97 +321,3 @@ def _awaited(value: Any) -> Any:
         return await value
 
     return async_to_sync(waited)() if inspect.iscoroutine(value) else value
-
-
-def settle(attempt: Attempt) -> Result:
-    """Decide how a delivery ended; durable before it returns."""
-    error = attempt.error
-    if error is None:
-        _tidy(attempt)
-        return Result(Outcome.SUCCEEDED, attempt)
-    if isinstance(error, AlreadyDone):
-        logger.warning("A duplicate delivery of %s: it had succeeded before.", attempt)
-        _tidy(attempt)
-        return Result(Outcome.DUPLICATE, attempt)
-    if isinstance(error, Retry):
-        return _again(attempt, _asked_delay(attempt, error))
-    if isinstance(error, SingularTaskFailure):
-        logger.info("Task %s is to be retried: %s", attempt, error)
-    else:
-        logger.error("Task %s failed.", attempt, exc_info=error)
-    return _after_failure(attempt, error)
-
-
-def _after_failure(attempt: Attempt, error: Exception) -> Result:
-    if attempt.is_last:
-        return _exhausted(attempt, error)
-    backoff = _backoff(attempt)
-    if callable(backoff):
-        delay = backoff(error, attempt.context)
-        if delay is None:
-            return _exhausted(attempt, error)
-        return _again(attempt, as_timedelta(delay, "What backoff returns"))
-    if backoff is not None and not conf.settings().retry_config:
-        return _again(attempt, backoff.delay(attempt.context.attempt))
-    return Result(Outcome.FAILED, attempt)
-
-
-def _backoff(attempt: Attempt) -> Backoff | BackoffFunction | None:
-    return attempt.message.options.backoff or attempt.definition.options.backoff
-
-
-def _asked_delay(attempt: Attempt, error: Retry) -> timedelta:
-    if error.delay is not None:
-        return as_timedelta(error.delay, "Retry.delay")
-    backoff = _backoff(attempt)
-    if callable(backoff):
-        chosen = backoff(error, attempt.context)
-        return as_timedelta(chosen or 0, "What backoff returns")
-    return backoff_of(attempt).delay(attempt.context.attempt)
-
-
-def backoff_of(attempt: Attempt) -> Backoff:
-    """How long the service waits between attempts, as far as it is known here."""
-    backoff = _backoff(attempt)
-    if isinstance(backoff, Backoff):
-        return backoff
-    queue = conf.settings().queues.get(attempt.message.queue)
-    return (queue.backoff if queue else None) or Backoff()
-
-
-def _again(attempt: Attempt, delay: timedelta) -> Result:
-    """Enqueue the successor; its name is the same however often this is tried."""
-    if attempt.context.is_last_attempt and attempt.error is not None:
-        return _exhausted(attempt, attempt.error)
-    successor = attempt.message.successor(
-        now=clock.now(),
-        delay=max(delay, timedelta(0)),
-        attempts=attempt.context.attempt,
-    )
-    failpoints.reached("execute.before_successor")
-    outbox.send([successor])
-    failpoints.reached("execute.after_successor")
-    outbox.forget(attempt.message)
-    return Result(Outcome.RETRIED, attempt, successor)
-
-
-def _exhausted(attempt: Attempt, error: Exception) -> Result:
-    logger.error("Task %s is kept as failed: %s", attempt, error)
-    failures.keep(attempt.message, attempt.definition, attempt.context, error)
-    outbox.forget(attempt.message)
-    return Result(Outcome.EXHAUSTED, attempt)
-
-
-def _tidy(attempt: Attempt) -> None:
-    """Remove what a call leaves behind. It has succeeded: a failure here must not make
-    it run again, and pruning finds what is left."""
-    message = attempt.message
-    if message.stored is None and not message.outboxed:
-        return
-    try:
-        failpoints.reached("store.before_finish")
-        if message.stored is not None:
-            store().finish_payload(message.stored)
-        outbox.forget(message)
-    except (CloudTaskError, DatabaseError) as error:
-        logger.warning("The remains of %s were not removed: %s", attempt, error)

@@ -10,18 +10,25 @@ from __future__ import annotations
 
 import hashlib
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db import IntegrityError, transaction
-from django.db.models.functions import Now
+from django.db.models import QuerySet
 
-from cloudtask import codec
+from cloudtask import codec, failpoints
+from cloudtask.clock import database_now
+from cloudtask.exceptions import EnqueueUnavailable
 from cloudtask.message import Enqueued, Message, Options
 from cloudtask.registry import Definition
+from cloudtask.stores.sql import delete_by_key, translated
+
+if TYPE_CHECKING:
+    from cloudtask.models import UniqueKey
 
 PATIENCE = timedelta(
     hours=24
 )  # after its eta, a message that never started counts as gone
+TRIES = 5  # while others take the key and give it back
 
 
 def key_of(
@@ -43,51 +50,84 @@ def key_of(
     return hashlib.sha256(data).hexdigest()
 
 
+def _rows(alias: str) -> QuerySet[UniqueKey]:
+    from cloudtask.models import UniqueKey
+
+    return UniqueKey.objects.using(alias)
+
+
+def waiting(message: Message) -> Enqueued | None:
+    """The receipt of the message that has the key of `message`, as far as it can be
+    seen from here, without waiting for anybody."""
+    rows = _rows(message.options.database).filter(key=message.unique)
+    holder = rows.filter(expires_at__gte=database_now()).first()
+    return _receipt(holder) if holder else None
+
+
 def claim(message: Message) -> Enqueued | None:
     """Take the key of `message` in the open transaction.
 
     Returns the receipt of the message that waits already, or None when the key is
-    ours. A concurrent claim waits until that transaction ends.
+    ours. A concurrent claim waits until that transaction ends, and so does the start of
+    the message that waits: it will see what the transaction has written. Raises
+    EnqueueUnavailable when the database can't decide.
     """
-    from cloudtask.models import UniqueKey
-
-    rows = UniqueKey.objects.using(message.options.database)
-    wait = timedelta(seconds=max(0.0, (message.eta or 0.0) - message.created))
-    values = {
-        "task": message.task,
-        "message": message.id,
-        "name": message.name,
-        "queue": message.queue,
-        "expires_at": Now() + wait + PATIENCE,
-    }
-    while True:
-        try:
-            with transaction.atomic(using=message.options.database):
-                rows.create(key=str(message.unique), **values)
-            return None
-        except IntegrityError:
-            taken = rows.filter(key=message.unique)
-            if taken.filter(expires_at__lt=Now()).update(**values):
+    alias = message.options.database
+    with translated(f"Claiming the unique key of {message.task}", alias):
+        for _ in range(TRIES):
+            # First of all a write: SQLite can't turn a reader into a writer safely.
+            rows = _rows(alias).filter(key=message.unique)
+            rows.filter(expires_at__lt=database_now()).delete()
+            if holder := rows.select_for_update().first():
+                return _receipt(holder)
+            if _insert(message):
+                failpoints.reached("unique.claimed")
                 return None
-            if holder := taken.first():
-                return Enqueued(holder.message, holder.name, holder.queue)
-            # It was released in between: try again.
+    raise EnqueueUnavailable(
+        f"Task {message.task} ({message.id}) was not enqueued on queue "
+        f"{message.queue!r}: others kept taking its unique key, or this transaction "
+        f"can't see who has it. Trying again in a new one may help."
+    )
+
+
+def _insert(message: Message) -> bool:
+    alias = message.options.database
+    delay = timedelta(seconds=max(0.0, (message.eta or 0.0) - message.created))
+    try:
+        with transaction.atomic(using=alias):
+            _rows(alias).create(
+                key=str(message.unique),
+                task=message.task,
+                message=message.id,
+                name=message.name,
+                queue=message.queue,
+                expires_at=database_now() + delay + PATIENCE,
+            )
+    except IntegrityError:
+        return False
+    return True
+
+
+def _receipt(holder: UniqueKey) -> Enqueued:
+    return Enqueued(holder.message, holder.name, holder.queue)
 
 
 def release(message: Message) -> None:
-    """Give the key back: `message` waits no longer, it starts."""
-    from cloudtask.models import UniqueKey
+    """Give the key back: `message` waits no longer, it starts.
 
-    if message.unique is None or message.options.small:
+    Raises EnqueueUnavailable when the database can't be reached.
+    """
+    if message.unique is None or message.sequence:
         return
-    rows = UniqueKey.objects.using(message.options.database)
-    rows.filter(key=message.unique, message=message.id).delete()
+    if message.named and message.name == message.unique:
+        return  # small: the service has the key
+    alias = message.options.database
+    with translated(f"Giving back the unique key of {message.task}", alias):
+        _rows(alias).filter(key=message.unique, message=message.id).delete()
 
 
 def prune(alias: str, limit: int = 10_000) -> int:
     """Forget keys whose message never started in its time; how many."""
-    from cloudtask.models import UniqueKey
-
-    rows = UniqueKey.objects.using(alias)
-    keys = list(rows.filter(expires_at__lt=Now()).values_list("pk", flat=True)[:limit])
-    return rows.filter(pk__in=keys).delete()[0]
+    rows = _rows(alias)
+    old = rows.filter(expires_at__lt=database_now())
+    return delete_by_key(rows, list(old.values_list("pk", flat=True)[:limit]))

@@ -38,8 +38,12 @@ class Store(RunStore, Protocol):
     Methods raise EnqueueUnavailable when the store can't be reached.
     """
 
-    def save_payload(self, key: str, data: bytes) -> None:
-        """Keep `data`; saving the same key again replaces it."""
+    def save_payload(self, key: str, data: bytes, *, joins: str | None = None) -> None:
+        """Keep `data`; saving the same key again replaces it.
+
+        It may share the fate of the transaction that is open on the database `joins`.
+        Of no other: without it, `data` is durable when this returns.
+        """
         ...
 
     def load_payload(self, key: str) -> bytes:
@@ -52,6 +56,10 @@ class Store(RunStore, Protocol):
 
     def finish_payload(self, key: str) -> None:
         """Remove the data and remember that its task succeeded."""
+        ...
+
+    def touch_payload(self, key: str) -> None:
+        """Let the age of the data, for `prune_payloads`, begin anew."""
         ...
 
     def delete_payload(self, key: str) -> None:
@@ -69,7 +77,7 @@ class Store(RunStore, Protocol):
     def load_failed(self, key: str) -> FailedCall | None: ...
 
     def list_failed(self, *, task: str | None, limit: int) -> list[FailedCall]:
-        """The latest failed calls, newest first."""
+        """The latest failed calls, newest first, without their envelopes."""
         ...
 
     def delete_failed(self, key: str) -> bool:

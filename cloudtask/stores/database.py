@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from django.db import InterfaceError, OperationalError, transaction
-from django.db.models.functions import Now
+from django.db import transaction
 
+from cloudtask.clock import database_now as now
 from cloudtask.conf import check_backend_options
-from cloudtask.exceptions import EnqueueUnavailable, PayloadLost
+from cloudtask.exceptions import PayloadLost
 from cloudtask.stores import AlreadyDone, FailedCall
 from cloudtask.stores.database_runs import DatabaseRuns
+from cloudtask.stores.sql import apart, delete_by_key, translated
 
 if TYPE_CHECKING:
     from cloudtask.models import FailedTask
@@ -30,40 +31,45 @@ class DatabaseStore(DatabaseRuns):
 
     @contextmanager
     def reachable(self, what: str) -> Iterator[None]:
-        try:
-            with transaction.atomic(using=self.alias):
-                yield
-        except (OperationalError, InterfaceError) as error:
-            raise EnqueueUnavailable(
-                f"{what} in the database {self.alias!r} failed: {error}"
-            ) from error
+        with translated(what, self.alias), transaction.atomic(using=self.alias):
+            yield
 
-    def save_payload(self, key: str, data: bytes) -> None:
+    def save_payload(self, key: str, data: bytes, *, joins: str | None = None) -> None:
+        what = f"Saving payload {key}"
+        with translated(what, self.alias):
+            if joins == self.alias:
+                with transaction.atomic(using=self.alias):
+                    self._save(key, data)
+            else:
+                with apart(self.alias, what):
+                    self._save(key, data)
+
+    def _save(self, key: str, data: bytes) -> None:
         from cloudtask.models import Payload, PayloadChunk
 
-        with self.reachable(f"Saving payload {key}"):
-            payload, made = Payload.objects.using(self.alias).update_or_create(
-                key=key, defaults={"size": len(data), "is_done": False}
+        Payload.objects.using(self.alias).filter(key=key).delete()
+        payload = Payload.objects.using(self.alias).create(
+            key=key, size=len(data), saved_at=now()
+        )
+        for index, start in enumerate(range(0, len(data), CHUNK)):
+            PayloadChunk.objects.using(self.alias).create(
+                payload=payload, index=index, data=data[start : start + CHUNK]
             )
-            if not made:
-                payload.chunks.using(self.alias).all().delete()
-            for index, start in enumerate(range(0, len(data), CHUNK)):
-                PayloadChunk.objects.using(self.alias).create(
-                    payload=payload, index=index, data=data[start : start + CHUNK]
-                )
 
     def load_payload(self, key: str) -> bytes:
         from cloudtask.models import Payload, PayloadChunk
 
+        payloads = Payload.objects.using(self.alias).filter(key=key)
+        chunks = PayloadChunk.objects.using(self.alias).filter(payload_id=key)
         with self.reachable(f"Loading payload {key}"):
-            payload = Payload.objects.using(self.alias).filter(key=key).first()
-            if payload is None:
-                raise PayloadLost(f"The payload {key!r} is not in the store.")
-            if payload.is_done:
-                raise AlreadyDone(key)
-            chunks = PayloadChunk.objects.using(self.alias).filter(payload=payload)
             rows = chunks.order_by("index").values_list("data", flat=True)
             data = b"".join(bytes(row) for row in rows)
+            # Read last: the task may succeed elsewhere while the chunks are read.
+            payload = payloads.first()
+        if payload is None:
+            raise PayloadLost(f"The payload {key!r} is not in the store.")
+        if payload.is_done:
+            raise AlreadyDone(key)
         if len(data) != payload.size:
             raise PayloadLost(
                 f"The payload {key!r} is damaged: {len(data):,} bytes of "
@@ -76,9 +82,15 @@ class DatabaseStore(DatabaseRuns):
 
         with self.reachable(f"Finishing payload {key}"):
             Payload.objects.using(self.alias).filter(key=key).update(
-                is_done=True, saved_at=Now()
+                is_done=True, saved_at=now()
             )
             PayloadChunk.objects.using(self.alias).filter(payload_id=key).delete()
+
+    def touch_payload(self, key: str) -> None:
+        from cloudtask.models import Payload
+
+        with self.reachable(f"Keeping payload {key}"):
+            Payload.objects.using(self.alias).filter(key=key).update(saved_at=now())
 
     def delete_payload(self, key: str) -> None:
         from cloudtask.models import Payload
@@ -89,19 +101,18 @@ class DatabaseStore(DatabaseRuns):
     def prune_payloads(self, older_than: timedelta, limit: int) -> int:
         from cloudtask.models import Payload
 
-        old = Payload.objects.using(self.alias).filter(saved_at__lt=Now() - older_than)
+        old = Payload.objects.using(self.alias).filter(saved_at__lt=now() - older_than)
         with self.reachable("Pruning payloads"):
             keys = list(old.values_list("key", flat=True)[:limit])
-            Payload.objects.using(self.alias).filter(key__in=keys).delete()
-        return len(keys)
+            return delete_by_key(Payload.objects.using(self.alias), keys)
 
     def save_failed(self, failed: FailedCall) -> None:
         from cloudtask.models import FailedTask
 
-        values = {f: getattr(failed, f) for f in _KEPT}
+        values = {f: getattr(failed, f) for f in (*_KEPT, "envelope")}
         with self.reachable(f"Keeping failed task {failed.key}"):
             FailedTask.objects.using(self.alias).update_or_create(
-                key=failed.key, defaults={**values, "failed_at": Now()}
+                key=failed.key, defaults={**values, "failed_at": now()}
             )
 
     def load_failed(self, key: str) -> FailedCall | None:
@@ -109,16 +120,18 @@ class DatabaseStore(DatabaseRuns):
 
         with self.reachable(f"Loading failed task {key}"):
             row = FailedTask.objects.using(self.alias).filter(key=key).first()
-        return _failed_call(row) if row else None
+        return _failed_call(row, bytes(row.envelope)) if row else None
 
     def list_failed(self, *, task: str | None, limit: int) -> list[FailedCall]:
         from cloudtask.models import FailedTask
 
-        rows = FailedTask.objects.using(self.alias).order_by("-failed_at", "key")
+        # An envelope may be as large as a task; a list of them is of no use.
+        rows = FailedTask.objects.using(self.alias).defer("envelope")
+        rows = rows.order_by("-failed_at", "key")
         if task is not None:
             rows = rows.filter(task=task)
         with self.reachable("Listing failed tasks"):
-            return [_failed_call(row) for row in rows[:limit]]
+            return [_failed_call(row, b"") for row in rows[:limit]]
 
     def delete_failed(self, key: str) -> bool:
         from cloudtask.models import FailedTask
@@ -132,7 +145,7 @@ class DatabaseStore(DatabaseRuns):
         from cloudtask.models import FailedTask
 
         old = FailedTask.objects.using(self.alias).filter(
-            failed_at__lt=Now() - older_than
+            failed_at__lt=now() - older_than
         )
         with self.reachable("Listing old failed tasks"):
             return list(old.values_list("key", flat=True)[:limit])
@@ -142,7 +155,6 @@ _KEPT = (
     "task",
     "queue",
     "name",
-    "envelope",
     "arguments",
     "error",
     "traceback",
@@ -151,7 +163,6 @@ _KEPT = (
 )
 
 
-def _failed_call(row: FailedTask) -> FailedCall:
+def _failed_call(row: FailedTask, envelope: bytes) -> FailedCall:
     values = {f: getattr(row, f) for f in _KEPT}
-    values["envelope"] = bytes(row.envelope)
-    return FailedCall(key=row.key, failed_at=row.failed_at, **values)
+    return FailedCall(key=row.key, envelope=envelope, failed_at=row.failed_at, **values)

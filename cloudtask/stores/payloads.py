@@ -3,38 +3,106 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 from cloudtask import conf, envelope, failpoints
-from cloudtask.exceptions import PayloadLost
+from cloudtask.exceptions import (
+    CloudTaskError,
+    EnqueueError,
+    EnqueueUnavailable,
+    PayloadLost,
+)
 from cloudtask.message import Message
 from cloudtask.stores import store
 
-OVERHEAD = 4096  # bytes left for names, headers and the envelope of a task
-FAST = 1  # zlib level: megabytes are compressed while somebody waits
+logger = logging.getLogger("cloudtask")
+
+MAX_STORED_TASK = 1_048_569  # bytes; the service refuses larger tasks
+OVERHEAD = 4096  # bytes for names, url, envelope and policy of a task
+FAST, STORED = 1, 0  # zlib levels: somebody waits while megabytes are compressed
+SAMPLE = 64 * 1024  # bytes that tell whether compressing the rest is worth the time
+WORTH = 0.9  # of its size, at most, is what a sample must come to
 
 
-def lightened(messages: Iterable[Message]) -> list[Message]:
-    """`messages`, those that do not fit a task with their payload in the store.
+@contextmanager
+def resting(
+    messages: Sequence[Message], *, joins: str | None = None
+) -> Iterator[list[Message]]:
+    """`messages`, those that do not fit a task with their payload in the store; the
+    block enqueues them.
 
-    Raises EnqueueUnavailable when the store can't be reached.
+    A payload may share the fate of the transaction that is open on the database
+    `joins`. Those of messages that the block says were refused are removed. Raises
+    EnqueueUnavailable when the store can't be reached.
     """
-    return [_light(message) for message in messages]
+    light: list[Message] = []
+    try:
+        light.extend(_light(message, joins) for message in messages)
+        yield light
+    except EnqueueError as error:
+        if joins is None:
+            _remove(_refused(light, len(messages), error))
+        raise
 
 
-def _light(message: Message) -> Message:
-    limit = conf.settings().max_task_size - OVERHEAD
-    if len(message.payload) <= limit or message.options.small:
+def _refused(
+    light: Sequence[Message], total: int, error: EnqueueError
+) -> Iterator[Message]:
+    """Those of `light` that are not enqueued for sure: an answer that was lost may have
+    been a yes."""
+    were_sent = len(light) == total
+    failures: Mapping[int, EnqueueError] = error.failures or dict.fromkeys(
+        range(total), error
+    )
+    for index, message in enumerate(light):
+        failure = failures.get(index)
+        if not were_sent or (failure and not isinstance(failure, EnqueueUnavailable)):
+            yield message
+
+
+def _remove(messages: Iterable[Message]) -> None:
+    for message in messages:
+        if message.stored is None:
+            continue
+        try:
+            store().delete_payload(message.stored)
+        except CloudTaskError as error:
+            logger.warning("Payload %s is left to be pruned: %s", message.stored, error)
+
+
+def _light(message: Message, joins: str | None) -> Message:
+    limit = _room(message)
+    if message.options.small or len(message.payload) <= limit:
         return message
-    if len(envelope.seal(message)) <= limit:
+    packed = zlib.compress(message.payload, _level(message.payload))
+    # The envelope compresses better, if at all: it is made only if it may well fit.
+    if len(packed) <= limit and len(envelope.seal(message)) <= limit:
         return message
     failpoints.reached("store.before_save")
     digest = hashlib.sha256(message.payload).hexdigest()
-    store().save_payload(message.id, zlib.compress(message.payload, FAST))
+    store().save_payload(message.id, packed, joins=joins)
     failpoints.reached("store.after_save")
     return replace(message, payload=b"", stored=message.id, digest=digest)
+
+
+def _room(message: Message) -> int:
+    """Bytes that a task has for the envelope of `message`."""
+    options = message.options
+    headers = sum(
+        len(f"{k}{v}".encode()) + 16 for k, v in (options.headers or {}).items()
+    )
+    limit = min(conf.settings().max_task_size, MAX_STORED_TASK)
+    return limit - OVERHEAD - headers
+
+
+def _level(payload: bytes) -> int:
+    middle = len(payload) // 2
+    sample = payload[middle : middle + SAMPLE]
+    return FAST if len(zlib.compress(sample, FAST)) < WORTH * len(sample) else STORED
 
 
 def payload_of(message: Message) -> bytes:
@@ -48,7 +116,8 @@ def payload_of(message: Message) -> bytes:
     failpoints.reached("store.before_load")
     data = store().load_payload(message.stored)
     try:
-        payload = zlib.decompress(data)
+        # Bounded: who can write to the store could make it expand without end.
+        payload = zlib.decompressobj().decompress(data, envelope.MAX_EXPANDED)
     except zlib.error as error:
         raise _damaged(message) from error
     # The store is not signed; the digest came with the signed message.

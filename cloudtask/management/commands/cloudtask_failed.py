@@ -11,6 +11,8 @@ from cloudtask import failures
 from cloudtask.exceptions import CloudTaskError
 from cloudtask.stores import FailedCall, store
 
+NEWLINE = "\n"
+
 
 class Command(BaseCommand):
     help = "List, show, retry and discard tasks that will not be tried again."
@@ -40,7 +42,7 @@ class Command(BaseCommand):
         for failed in store().list_failed(task=options["task"], limit=options["limit"]):
             self.stdout.write(
                 f"{failed.key}  {_moment(failed)}  {failed.task} on {failed.queue}, "
-                f"{failed.attempts} attempts: {failed.error.splitlines()[0]}"
+                f"{failed.attempts} attempts: {failed.error.partition(NEWLINE)[0]}"
             )
 
     def _show(self, options: dict[str, Any]) -> None:
@@ -56,18 +58,30 @@ class Command(BaseCommand):
             )
 
     def _retry(self, options: dict[str, Any]) -> None:
-        for key in self._chosen(options):
-            try:
-                message = failures.retry(key)
-            except CloudTaskError as error:
-                raise CommandError(str(error)) from error
-            self.stdout.write(f"{key}: enqueued again as {message.name}")
+        self._each(options, self._retry_one)
 
     def _discard(self, options: dict[str, Any]) -> None:
+        self._each(options, self._discard_one)
+
+    def _retry_one(self, key: str) -> str:
+        return f"enqueued again as {failures.retry(key).name}"
+
+    def _discard_one(self, key: str) -> str:
+        if not failures.discard(key):
+            raise CloudTaskError(f"There is no failed task {key!r}.")
+        return "discarded"
+
+    def _each(self, options: dict[str, Any], act: Callable[[str], str]) -> None:
+        """Do `act` for every chosen key: one that can't be keeps no other back."""
+        problems = 0
         for key in self._chosen(options):
-            if not failures.discard(key):
-                raise CommandError(f"There is no failed task {key!r}.")
-            self.stdout.write(f"{key}: discarded")
+            try:
+                self.stdout.write(f"{key}: {act(key)}")
+            except CloudTaskError as error:
+                problems += 1
+                self.stderr.write(f"{key}: {error}")
+        if problems:
+            raise CommandError(f"{problems} could not be done.")
 
     def _chosen(self, options: dict[str, Any]) -> list[str]:
         if options["keys"]:

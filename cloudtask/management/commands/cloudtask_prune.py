@@ -36,7 +36,7 @@ class Command(BaseCommand):
         unneeded = settings.max_age + settings.keep_failed
         payloads = store().prune_payloads(unneeded, limit)
         executed = unique = 0
-        for alias in outbox.aliases():
+        for alias in filter(outbox.has_outbox, outbox.aliases()):
             executed += executions.prune(alias, settings.max_age, limit)
             unique += uniqueness.prune(alias, limit)
         self.stdout.write(

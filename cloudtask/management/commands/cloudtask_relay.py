@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import time
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError, close_old_connections
 
 from cloudtask import outbox
-from cloudtask.iteration import sweep
 
 
 class Command(BaseCommand):
@@ -18,12 +21,16 @@ class Command(BaseCommand):
         parser.add_argument(
             "--database",
             action="append",
-            help="an alias; may be given more than once (default: all)",
+            default=[],
+            help="an alias; may be given more than once (default: all with an outbox)",
         )
         parser.add_argument("--limit", type=int, default=10_000, help="tasks at most")
         parser.add_argument("--seconds", type=float, default=60.0, help="time at most")
         parser.add_argument(
-            "--loop", type=float, metavar="SECONDS", help="do it again after each pause"
+            "--loop",
+            type=float,
+            metavar="SECONDS",
+            help="do it again after each pause, until SIGTERM or SIGINT",
         )
         parser.add_argument(
             "--parked", action="store_true", help="list what can't be sent, and why"
@@ -33,32 +40,60 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        aliases: list[str] = options["database"] or outbox.aliases()
+        chosen: list[str] = options["database"]
         if options["parked"]:
-            self._list_parked(aliases)
+            self._list_parked(chosen or _with_outbox())
             return
         if options["release"]:
-            released = sum(outbox.release(alias) for alias in aliases)
+            released = sum(outbox.release(a) for a in chosen or _with_outbox())
             self.stdout.write(f"{released} released")
-        self._relay(aliases, options["limit"], options["seconds"])
-        while options["loop"]:
-            time.sleep(options["loop"])
-            self._relay(aliases, options["limit"], options["seconds"])
+        if options["loop"] is None:
+            try:
+                self._relay(chosen, options)
+            except DatabaseError as error:
+                raise CommandError(f"Not every outbox was relayed: {error}") from error
+        else:
+            self._loop(chosen, options)
 
-    def _relay(self, aliases: list[str], limit: int, seconds: float) -> None:
-        for alias in aliases:
-            report = outbox.relay(alias, limit=limit, seconds=seconds)
-            self.stdout.write(
-                f"{alias}: {report.sent} sent, {report.postponed} postponed, "
-                f"{report.parked} parked"
-            )
-        if swept := sweep():
-            self.stdout.write(f"{swept} lost steps of iterations made again")
+    def _relay(self, chosen: Sequence[str], options: dict[str, Any]) -> None:
+        report = outbox.relay_all(
+            chosen, limit=options["limit"], seconds=options["seconds"]
+        )
+        self.stdout.write(str(report))
 
-    def _list_parked(self, aliases: list[str]) -> None:
+    def _loop(self, chosen: Sequence[str], options: dict[str, Any]) -> None:
+        with _stopping() as stop:
+            while not stop.is_set():
+                close_old_connections()
+                try:
+                    self._relay(chosen, options)
+                except DatabaseError as error:
+                    # It may be back after the pause; a supervisor could do no better.
+                    self.stderr.write(f"Not every outbox was relayed: {error}")
+                stop.wait(options["loop"])
+        self.stdout.write("stopped")
+
+    def _list_parked(self, aliases: Sequence[str]) -> None:
         for alias in aliases:
             for row in outbox.parked(alias):
                 self.stdout.write(
                     f"{alias} {row.key} {row.task} on {row.queue}, since "
                     f"{row.created_at:%Y-%m-%d %H:%M:%S}: {row.error}"
                 )
+
+
+def _with_outbox() -> list[str]:
+    return [alias for alias in outbox.aliases() if outbox.has_outbox(alias)]
+
+
+@contextmanager
+def _stopping() -> Iterator[threading.Event]:
+    """An event that SIGTERM and SIGINT set: the relay under way is finished first."""
+    stop = threading.Event()
+    signals = (signal.SIGTERM, signal.SIGINT)
+    before = {one: signal.signal(one, lambda *_: stop.set()) for one in signals}
+    try:
+        yield stop
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)

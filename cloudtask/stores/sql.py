@@ -1,0 +1,70 @@
+"""What all our tables need: errors, transactions apart, deletes of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from django.db import InterfaceError, OperationalError, connections, transaction
+from django.db.models import QuerySet
+
+from cloudtask.exceptions import EnqueueError, EnqueueUnavailable
+
+MOST_KEYS = 500  # in one query: servers and drivers bound the number of parameters
+
+
+def delete_by_key(rows: QuerySet[Any], keys: Sequence[str]) -> int:
+    """Delete those of `rows` that have one of `keys`; how many were there."""
+    deleted = 0
+    for start in range(0, len(keys), MOST_KEYS):
+        found = rows.filter(pk__in=keys[start : start + MOST_KEYS])
+        deleted += found.delete()[1].get(rows.model._meta.label, 0)
+    return deleted
+
+
+@contextmanager
+def translated(what: str, alias: str) -> Iterator[None]:
+    """Raise EnqueueUnavailable where the database can't be reached for `what`."""
+    try:
+        yield
+    except (OperationalError, InterfaceError) as error:
+        raise EnqueueUnavailable(
+            f"{what} in the database {alias!r} failed: {error}"
+        ) from error
+
+
+def in_transaction(alias: str) -> bool:
+    """Whether a transaction is open on `alias`, other than that of a TestCase."""
+    connection = connections[alias]
+    if not connection.in_atomic_block:
+        return False
+    outermost: Any = connection.atomic_blocks[0]
+    return not outermost._from_testcase
+
+
+@contextmanager
+def apart(alias: str, what: str) -> Iterator[None]:
+    """A transaction on `alias` that commits with the block, whatever the caller's does.
+
+    When the caller has one open it takes a second connection. SQLite has one writer:
+    there it raises EnqueueError, which says that `what` can't be done now.
+    """
+    ours = connections[alias]
+    if not in_transaction(alias):
+        with transaction.atomic(using=alias):
+            yield
+        return
+    if ours.vendor == "sqlite":
+        raise EnqueueError(
+            f"{what} in the database {alias!r} can't be done inside its open "
+            "transaction: it must last even if that is rolled back, and SQLite has one "
+            "writer at a time. Enqueue with the transaction, or outside of it."
+        )
+    connections[alias] = second = ours.copy()
+    try:
+        with transaction.atomic(using=alias):
+            yield
+    finally:
+        connections[alias] = ours
+        second.close()
