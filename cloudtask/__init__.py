@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cloudtask.context import TaskContext, current
-    from cloudtask.decorators import Task, call, task
+    from cloudtask.decorators import task
+    from cloudtask.deferrable import Task, call
     from cloudtask.exceptions import (
         CloudTaskError,
         PermanentTaskFailure,
@@ -43,9 +44,9 @@ _HOMES = {
     "PermanentTaskFailure": "exceptions",
     "Retry": "exceptions",
     "SingularTaskFailure": "exceptions",
-    "Task": "decorators",
+    "Task": "deferrable",
     "TaskContext": "context",
-    "call": "decorators",
+    "call": "deferrable",
     "current": "context",
     "task": "decorators",
 }

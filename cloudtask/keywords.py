@@ -1,0 +1,63 @@
+"""The keywords of `@task`, `.using`, `.iterate` and `.map`, for type checkers.
+
+The names are those of `message.Options`; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, TypedDict
+
+from cloudtask.iteration.description import Atomic, OnError
+from cloudtask.message import Backoff, BackoffFunction
+
+
+class TaskOptions(TypedDict, total=False):
+    """What `@task` takes; see docs/reference/options.md."""
+
+    queue: str
+    small: bool
+    unique: bool | Callable[..., Any]
+    max_attempts: int | None
+    backoff: Backoff | BackoffFunction | None
+    timeout: timedelta | float | None
+    atomic: bool
+    transactional: bool | None
+    database: str
+    wipe_related_caches: bool
+    service: str | None
+    version: str | None
+    instance: str | None
+    url: str | None
+    headers: Mapping[str, str] | None
+
+
+class UsingOptions(TaskOptions, total=False):
+    """What `.using` takes: the options of `@task`, and those of a single call."""
+
+    countdown: timedelta | float | None
+    eta: datetime | None
+    name: str | None
+
+
+class MapOptions(TypedDict, total=False):
+    """What `.map` takes beside the items; see `Deferrable.iterate`."""
+
+    finalize: Any
+    on_failure: Any
+    args: Sequence[Any]
+    kwargs: dict[str, Any] | None
+    shards: int | None
+    batch_size: int | None
+    atomic: Atomic | None
+    on_error: OnError
+    max_failures: float | None
+    keep: bool
+    transactional: bool | None
+
+
+class IterateOptions(MapOptions, total=False):
+    """What `.iterate` takes beside the queryset; see `Deferrable.iterate`."""
+
+    include_new: bool
