@@ -70,11 +70,15 @@ def retry_after_seconds(value: str, now: float) -> float | None:
 
 
 class HttpClient:
-    """One pool of connections per origin; `close` ends them all."""
+    """One pool of connections per origin; `close` ends them all.
 
-    def __init__(self) -> None:
+    `tls` says whom to trust for https; by default whom the system trusts, and what
+    `SSL_CERT_FILE` names.
+    """
+
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self._pools: dict[tuple[str, int, bool], Pool] = {}
-        self._tls: ssl.SSLContext | None = None
+        self._tls = tls
 
     async def send(self, request: Outgoing) -> Response:
         """Make the request; never raises for what the target or the network does."""

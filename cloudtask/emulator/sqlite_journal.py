@@ -89,7 +89,7 @@ class SqliteJournal:
 
     def put_task(self, queue: Queue, task: Task) -> None:
         self._add(
-            "INSERT INTO tasks (queue, id, message, eta, created) "
+            "INSERT OR REPLACE INTO tasks (queue, id, message, eta, created) "
             "VALUES (?, ?, ?, ?, ?)",
             queue.name,
             task.id,
@@ -147,11 +147,11 @@ class SqliteJournal:
         """Commit every change so far; raises what SQLite raises."""
         if not self._pending:
             return
-        pending, self._pending = self._pending, []
         with self._connection:
             self._connection.execute("BEGIN")
-            for statement, values in pending:
+            for statement, values in self._pending:
                 self._connection.execute(statement, values)
+        self._pending.clear()  # kept for the next try if the disk was full
 
     def close(self) -> None:
         try:
