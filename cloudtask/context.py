@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
-
 
 # Attempts after the last one: deliveries whose process was killed before it could keep
 # the failure. Some are given another chance, since the kill may have been a deploy.
@@ -21,7 +18,8 @@ class TaskContext:
 
     `attempt` counts from 1 and includes attempts before a `Retry`; `max_attempts` is
     None when nothing bounds it. `executions` and `previous_response` are as Cloud Tasks
-    reports them: executions leave out 5xx answers on HTTP targets.
+    reports them: executions leave out 5xx answers on HTTP targets. `created` and `due`
+    are the unix seconds of `enqueued_at` and `eta`, which few tasks ask for.
     """
 
     id: str
@@ -30,14 +28,24 @@ class TaskContext:
     name: str
     attempt: int
     max_attempts: int | None
-    enqueued_at: datetime
-    eta: datetime | None = None
+    created: float
+    due: float | None = None
     retries: int = 0
     executions: int = 0
     previous_response: int | None = None
     retry_reason: str | None = None
     shard_index: int | None = None
     iteration: Any = None
+
+    @property
+    def enqueued_at(self) -> datetime:
+        """When the call was enqueued, in UTC."""
+        return datetime.fromtimestamp(self.created, UTC)
+
+    @property
+    def eta(self) -> datetime | None:
+        """When the call was to run, in UTC, as far as that is known."""
+        return datetime.fromtimestamp(self.due, UTC) if self.due else None
 
     @property
     def is_beyond_hope(self) -> bool:
@@ -61,11 +69,17 @@ def current() -> TaskContext | None:
     return _current.get()
 
 
-@contextmanager
-def entered(context: TaskContext) -> Iterator[TaskContext]:
+class entered:
     """Make `context` the current one inside the block."""
-    token = _current.set(context)
-    try:
-        yield context
-    finally:
-        _current.reset(token)
+
+    __slots__ = ("context", "token")
+
+    def __init__(self, context: TaskContext) -> None:
+        self.context = context
+
+    def __enter__(self) -> TaskContext:
+        self.token: Token[TaskContext | None] = _current.set(self.context)
+        return self.context
+
+    def __exit__(self, *error: object) -> None:
+        _current.reset(self.token)

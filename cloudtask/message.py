@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Self
 
 from django.utils.timezone import is_naive
@@ -208,11 +209,19 @@ def _travelling(options: Options) -> dict[str, Any]:
 
 def options_from_wire(wire: Mapping[str, Any], queue: str) -> Options:
     """The reverse of `Options.travelling`; names of a newer version are ignored."""
+    if not wire:
+        return _plain(queue)
     given = {name: value for name, value in wire.items() if name in TRAVELLING}
     if isinstance(given.get("backoff"), list):
         given["backoff"] = Backoff(*given["backoff"])
     carries_backoff = callable(given.get("backoff"))
     return Options(queue=queue, carries_backoff=carries_backoff, **given)
+
+
+@lru_cache(maxsize=1024)
+def _plain(queue: str) -> Options:
+    """The options of most messages; frozen, so one will do for all of a queue."""
+    return Options(queue=queue)
 
 
 @dataclass(frozen=True, slots=True)

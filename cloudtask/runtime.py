@@ -7,7 +7,6 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 from asgiref.sync import async_to_sync
@@ -245,32 +244,31 @@ def run(message: Message, delivery: Delivery) -> Attempt:
     failpoints.reached("execute.received")
     definition = find(message.task)
     context = _context(message, delivery, definition)
-    attempt = Attempt(message, definition, context)
     uniqueness.release(message)
     if context.is_beyond_hope:
-        return replace(attempt, error=PermanentTaskFailure(KILLED))
+        hopeless = PermanentTaskFailure(KILLED)
+        return Attempt(message, definition, context, error=hopeless)
     with entered(context):
         if signals.task_started.receivers:
             signals.task_started.send_robust(sender=message.task, context=context)
         try:
             payload = payloads.payload_of(message)
         except (AlreadyDone, PayloadLost) as error:
-            return replace(attempt, error=error)
+            return Attempt(message, definition, context, error=error)
         try:
             args, kwargs = _arguments(payload, definition)
             failpoints.reached("execute.before_call")
             value = _called(message, definition, args, kwargs)
             failpoints.reached("execute.after_call")
-            return replace(attempt, value=value)
+            return Attempt(message, definition, context, value)
         except Exception as error:  # noqa: BLE001  whatever a task raises has an outcome
-            return replace(attempt, error=error)
+            return Attempt(message, definition, context, error=error)
 
 
 def _context(
     message: Message, delivery: Delivery, definition: Definition
 ) -> TaskContext:
     limit = message.options.max_attempts or definition.options.max_attempts
-    eta = message.eta or delivery.eta
     return TaskContext(
         id=message.id,
         task=message.task,
@@ -278,8 +276,8 @@ def _context(
         name=message.name,
         attempt=message.attempts + delivery.retries + 1,
         max_attempts=limit or conf.settings().max_attempts(message.queue),
-        enqueued_at=datetime.fromtimestamp(message.created, UTC),
-        eta=datetime.fromtimestamp(eta, UTC) if eta else None,
+        created=message.created,
+        due=message.eta or delivery.eta,
         retries=delivery.retries,
         executions=delivery.executions,
         previous_response=delivery.previous_response,
