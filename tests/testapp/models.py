@@ -1,4 +1,10 @@
+from typing import Any
+
 from django.db import models
+
+from cloudtask import task
+
+noted: list[Any] = []
 
 
 class Author(models.Model):
@@ -83,3 +89,46 @@ class Label(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class Titled(models.Model):
+    """An abstract base with tasks; they note what they were called with."""
+
+    title = models.CharField(max_length=100)
+
+    class Meta:
+        abstract = True
+
+    def __str__(self) -> str:
+        return self.title
+
+    @task
+    def shout(self, mark: str = "!") -> str:
+        """Return the title, loudly."""
+        noted.append((type(self), self.pk, self.title, mark))
+        return self.title.upper() + mark
+
+    @task
+    @classmethod
+    def count(cls, factor: int) -> int:
+        noted.append((cls, factor))
+        return factor
+
+    @task
+    async def ashout(self) -> None:
+        noted.append((type(self), self.title, "async"))
+
+
+class Magazine(Titled):
+    owner = models.ForeignKey(Author, models.CASCADE, null=True)
+
+
+class LoudMagazine(Magazine):
+    class Meta:
+        proxy = True
+
+
+class SpecialMagazine(Magazine):
+    """A table of its own, joined to that of the base."""
+
+    issue = models.IntegerField(default=1)
