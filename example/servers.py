@@ -109,8 +109,9 @@ def running(interrupts: Interrupts) -> Iterator[list[Server]]:
             _wait_for(started[1], lambda: _answers(f"{url}/progress/"))
             yield started
         finally:
+            # The emulator first: then nothing new reaches gunicorn.
             with interrupts.held():
-                for server in reversed(started):
+                for server in started:
                     server.stop()
 
 
