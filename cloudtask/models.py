@@ -6,6 +6,7 @@ from django.db import models
 from django.db.models.functions import Now
 
 # Imported for Django, which looks for models here.
+from cloudtask.stores.results import TaskResultRow
 from cloudtask.stores.tables import (
     IterationFailure,
     IterationRun,
@@ -21,6 +22,7 @@ __all__ = [
     "OutboxMessage",
     "Payload",
     "PayloadChunk",
+    "TaskResultRow",
     "UniqueKey",
 ]
 
