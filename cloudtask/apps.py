@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from django.apps import AppConfig
+from importlib.util import find_spec
+
+from django.apps import AppConfig, apps
 from django.utils.module_loading import autodiscover_modules
 
 
@@ -11,5 +13,10 @@ class CloudTaskConfig(AppConfig):
 
     def ready(self) -> None:
         from cloudtask import checks  # noqa: F401  registers the system checks
+
+        # Imports `django.tasks`, which registers its checks only then, and lets workers
+        # find the tasks that are declared with it.
+        if find_spec("django.tasks") or apps.is_installed("django_tasks"):
+            from cloudtask import backend  # noqa: F401
 
         autodiscover_modules("tasks")

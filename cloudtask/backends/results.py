@@ -1,0 +1,212 @@
+"""The results of tasks, made and kept; rows are those of `stores.results`."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import socket
+import time
+from datetime import datetime
+from traceback import format_exception
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from cloudtask import codec, envelope, registry
+from cloudtask.backends.library import (
+    Task,
+    TaskError,
+    TaskResult,
+    TaskResultStatus,
+    task_backends,
+)
+from cloudtask.stores import AlreadyDone
+from cloudtask.stores.results import TaskResultRow
+
+
+def change(result: TaskResult[..., Any], **values: Any) -> None:
+    """Set attributes of a result, which is frozen for everyone but its backend."""
+    for name, value in values.items():
+        object.__setattr__(result, name, value)
+
+
+def new_result(
+    task: Task[..., Any],
+    key: str,
+    args: Any,
+    kwargs: Any,
+    *,
+    enqueued_at: datetime | None = None,
+) -> TaskResult[..., Any]:
+    """A READY result; raises TypeError for arguments that are no JSON."""
+    return TaskResult(
+        task=task,
+        id=key,
+        status=TaskResultStatus.READY,
+        enqueued_at=enqueued_at or timezone.now(),
+        started_at=None,
+        finished_at=None,
+        last_attempted_at=None,
+        args=args,
+        kwargs=kwargs,
+        backend=task.backend,
+        errors=[],
+        worker_ids=[],
+    )
+
+
+def local(moment: datetime) -> datetime:
+    """A moment as Django wants it: naive where USE_TZ is off."""
+    return moment if timezone.is_aware(timezone.now()) else timezone.make_naive(moment)
+
+
+def worker_id() -> str:
+    """What names this process, in 64 characters at most."""
+    return f"{socket.gethostname()[:50]}-{os.getpid()}"
+
+
+def error_of(error: BaseException) -> TaskError:
+    kind = type(error)
+    return TaskError(
+        exception_class_path=f"{kind.__module__}.{kind.__qualname__}",
+        traceback="".join(format_exception(error)),
+    )
+
+
+class Results:
+    """The results that lie in the database `alias`."""
+
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+
+    @property
+    def rows(self) -> Any:
+        return TaskResultRow.objects.using(self.alias)
+
+    def enqueued(self, result: TaskResult[..., Any], database: str) -> None:
+        """Keep a new result, when the open transaction on `database` commits.
+
+        It may be there already: a worker can be faster.
+        """
+        row = _row(result)
+
+        def keep() -> None:
+            self.rows.bulk_create([row], ignore_conflicts=True)
+
+        if database == self.alias:
+            keep()  # in the same transaction as the message
+        else:
+            transaction.on_commit(keep, using=database)
+
+    def started(self, result: TaskResult[..., Any]) -> None:
+        """Keep that an attempt starts, and take over what earlier ones left.
+
+        Raises AlreadyDone for a call that has succeeded.
+        """
+        row = self.rows.filter(pk=result.id).first()
+        if row is None:
+            row = _row(result)
+        elif row.status == TaskResultStatus.SUCCESSFUL:
+            raise AlreadyDone(result.id)
+        change(
+            result,
+            started_at=row.started_at or result.started_at,
+            errors=_errors(row),
+            worker_ids=[*row.worker_ids, *result.worker_ids[len(row.worker_ids) :]],
+        )
+        self.save(result)
+
+    def save(self, result: TaskResult[..., Any]) -> None:
+        """Keep `result` as it is now."""
+        row = _row(result)
+        values = {
+            field.attname: getattr(row, field.attname)
+            for field in TaskResultRow._meta.concrete_fields
+            if not field.primary_key
+        }
+        self.rows.update_or_create(pk=row.pk, defaults=values)
+
+    def find(self, key: str) -> TaskResult[..., Any] | None:
+        row = self.rows.filter(pk=key).first()
+        if row is None:
+            return None
+        call = _unsealed(row.call)
+        result = new_result(
+            _task(call["task"], call["fields"]),
+            row.pk,
+            call["args"],
+            call["kwargs"],
+            enqueued_at=row.enqueued_at,
+        )
+        change(
+            result,
+            status=TaskResultStatus(row.status),
+            started_at=row.started_at,
+            finished_at=row.finished_at,
+            last_attempted_at=row.last_attempted_at,
+            errors=_errors(row),
+            worker_ids=row.worker_ids,
+            _return_value=None if row.value is None else _unsealed(row.value),
+        )
+        return result
+
+
+def _task(path: str, fields: dict[str, Any]) -> Task[..., Any]:
+    function = registry.find(path).function
+    backend = task_backends[fields["backend"]]
+    return backend.task_class(func=inspect.unwrap(function), **fields)
+
+
+def fields_of(task: Task[..., Any]) -> dict[str, Any]:
+    """What a task is made of, besides its function, as values that travel."""
+    return {
+        "backend": task.backend,
+        "priority": task.priority,
+        "queue_name": task.queue_name,
+        "run_after": task.run_after,
+        "takes_context": task.takes_context,
+    }
+
+
+def _row(result: TaskResult[..., Any]) -> TaskResultRow:
+    call = {
+        "task": result.task.module_path,
+        "fields": fields_of(result.task),
+        "args": result.args,
+        "kwargs": result.kwargs,
+    }
+    is_done = result.status == TaskResultStatus.SUCCESSFUL
+    errors = [[error.exception_class_path, error.traceback] for error in result.errors]
+    return TaskResultRow(
+        id=result.id,
+        task=result.task.module_path,
+        backend=result.backend,
+        queue=result.task.queue_name,
+        status=result.status.value,
+        call=_sealed(call),
+        value=_sealed(result._return_value) if is_done else None,  # type: ignore[attr-defined]
+        errors=codec.dumps(errors) if errors else None,
+        worker_ids=result.worker_ids,
+        enqueued_at=result.enqueued_at or timezone.now(),
+        started_at=result.started_at,
+        last_attempted_at=result.last_attempted_at,
+        finished_at=result.finished_at,
+    )
+
+
+def _errors(row: TaskResultRow) -> list[TaskError]:
+    if row.errors is None:
+        return []
+    return [
+        TaskError(exception_class_path=path, traceback=text)
+        for path, text in codec.loads(bytes(row.errors))
+    ]
+
+
+def _sealed(value: Any) -> bytes:
+    return envelope.seal_value(codec.dumps(value))
+
+
+def _unsealed(data: Any) -> Any:
+    return codec.loads(envelope.unseal_value(bytes(data), now=time.time()))
