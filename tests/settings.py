@@ -2,6 +2,7 @@
 
 import os
 
+import django
 import pymysql
 
 from tests.databases import databases
@@ -23,6 +24,10 @@ INSTALLED_APPS = [
     "cloudtask",
     "tests.testapp",
 ]
+LIBRARY_OF_TASKS = "django.tasks"
+if django.VERSION < (6, 0):
+    LIBRARY_OF_TASKS = "django_tasks"  # the backport of what came with 6.0
+    INSTALLED_APPS.append(LIBRARY_OF_TASKS)
 MIDDLEWARE = [
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -46,3 +51,19 @@ ROOT_URLCONF = "tests.urls"
 STATIC_URL = "/static/"
 USE_TZ = True
 TIME_ZONE = "Europe/Bratislava"
+TASKS = {
+    alias: {
+        "BACKEND": "cloudtask.backend.CloudTasksBackend",
+        "QUEUES": ["default", "mail"],
+        "OPTIONS": options,
+    }
+    for alias, options in {
+        "default": {},
+        "kept": {"results": True},
+        "kept_elsewhere": {"results": "other"},
+        "urgent": {"priority_queues": {1: "{queue}-soon", 50: "now", -1: "later"}},
+    }.items()
+}
+TASKS["immediate"] = {
+    "BACKEND": f"{LIBRARY_OF_TASKS}.backends.immediate.ImmediateBackend"
+}
