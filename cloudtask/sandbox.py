@@ -29,6 +29,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 HOST_VARIABLE = "CLOUD_TASKS_EMULATOR_HOST"
+HTTP_VARIABLE = "CLOUDTASK_EMULATOR_URL"
 PROJECT_VARIABLE = "GOOGLE_CLOUD_PROJECT"
 DEFAULT_PORT = 8123
 DEFAULT_DATA = Path(".cloudtask") / "tasks.sqlite3"
@@ -64,31 +65,28 @@ def emulator(
 ) -> Iterator[str]:
     """Run the emulator around a block; gives its address, "host:port".
 
-    `port` is 8123, or the next free one when it is taken and not given. `target` is
-    where `runserver` will listen, as its arguments say. The queues of
-    settings.CLOUDTASK come by themselves. `data` keeps queued tasks in a file.
+    `port` is 8123, or the next free one when it is taken and not given; the status page
+    and the certificates are on the port after it. `target` is where `runserver` will
+    listen, as its arguments say. The queues of settings.CLOUDTASK come by themselves.
+    `data` keeps queued tasks in a file.
 
-    Sets `CLOUD_TASKS_EMULATOR_HOST`, and `GOOGLE_CLOUD_PROJECT` where it is missing;
-    both are put back at the end. Raises `RuntimeError` if it does not start.
+    Sets `CLOUD_TASKS_EMULATOR_HOST`, `CLOUDTASK_EMULATOR_URL` (the HTTP side, which is
+    the issuer of its OIDC tokens), and `GOOGLE_CLOUD_PROJECT` where it is missing; all
+    are put back at the end. Raises `RuntimeError` if it does not start.
     """
     if os.environ.get(_RELOADED) == "true":
         yield os.environ.get(HOST_VARIABLE, "")
         return
-    arguments = ["--target", target or f"http://127.0.0.1:{runserver_port(sys.argv)}"]
-    for name in queues:
-        arguments += ["--queue", name]
-    for option, value in (
+    arguments = _arguments(
+        ("--target", target or f"http://127.0.0.1:{runserver_port(sys.argv)}"),
+        *(("--queue", name) for name in queues),
         ("--queue-yaml", queue_yaml),
         ("--data", data),
         ("--chaos", chaos),
         ("--project", project),
-    ):
-        if value is not None:
-            arguments += [option, str(value)]
-    if not rate_limits:
-        arguments.append("--no-rate-limits")
-    if quiet:
-        arguments.append("--quiet")
+        ("--no-rate-limits", not rate_limits),
+        ("--quiet", quiet),
+    )
     running, address = _start(port, arguments, project)
     try:
         yield address
@@ -116,14 +114,14 @@ def start_emulators(
         return
     argv = sys.argv if autodetect_task_port else []
     target_port = task_target_port or runserver_port(argv)
-    arguments = ["--target", f"http://127.0.0.1:{target_port}"]
-    if task_queue_yaml:
-        arguments += ["--queue-yaml", task_queue_yaml]
-    if project_id:
-        arguments += ["--project", project_id]
     if persist_data:
         DEFAULT_DATA.parent.mkdir(exist_ok=True)
-        arguments += ["--data", str(DEFAULT_DATA)]
+    arguments = _arguments(
+        ("--target", f"http://127.0.0.1:{target_port}"),
+        ("--queue-yaml", task_queue_yaml),
+        ("--project", project_id),
+        ("--data", DEFAULT_DATA if persist_data else None),
+    )
     _running["tasks"], _ = _start(tasks_port, arguments, project_id)
 
 
@@ -145,6 +143,17 @@ def runserver_port(argv: Sequence[str]) -> int:
     return 8000
 
 
+def _arguments(*options: tuple[str, object]) -> list[str]:
+    """Options as a command line; True is a flag, None and False are left out."""
+    arguments = []
+    for name, value in options:
+        if value is True:
+            arguments.append(name)
+        elif value is not None and value is not False:
+            arguments += [name, str(value)]
+    return arguments
+
+
 def _start(
     port: int | None, arguments: list[str], project: str | None
 ) -> tuple[_Running, str]:
@@ -156,7 +165,6 @@ def _start(
                 *_program(),
                 *arguments,
                 f"--port={chosen}",
-                "--http-port=0",
                 f"--announce={announcement}",
                 "--until-stdin-closes",
             ],
@@ -165,16 +173,18 @@ def _start(
         )
         running = _Running(process)
         try:
-            address = str(_announced(process, announcement)["address"])
+            facts = _announced(process, announcement)
         except BaseException:
             _stop(running)
             raise
-    running.environment[HOST_VARIABLE] = os.environ.get(HOST_VARIABLE)
-    os.environ[HOST_VARIABLE] = address
-    if PROJECT_VARIABLE not in os.environ:
-        running.environment[PROJECT_VARIABLE] = None
-        os.environ[PROJECT_VARIABLE] = project or "local"
-    return running, address
+    chosen_environment = {
+        HOST_VARIABLE: facts["address"],
+        HTTP_VARIABLE: facts["http_address"],
+        PROJECT_VARIABLE: os.environ.get(PROJECT_VARIABLE) or project or "local",
+    }
+    running.environment = {name: os.environ.get(name) for name in chosen_environment}
+    os.environ.update(chosen_environment)
+    return running, facts["address"]
 
 
 def _program() -> list[str]:
@@ -190,13 +200,21 @@ def _python_path() -> str:
 
 
 def _free_port() -> int:
-    for port in range(DEFAULT_PORT, DEFAULT_PORT + 100):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                return port
+    """The first port from 8123 that is free together with the next one."""
+    for port in range(DEFAULT_PORT, DEFAULT_PORT + 100, 2):
+        if _is_free(port) and _is_free(port + 1):
+            return port
     return 0
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
 
 
 def _announced(process: subprocess.Popen[bytes], path: Path) -> dict[str, str]:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -21,6 +22,7 @@ QUEUE = "projects/local/locations/local/queues/default"
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         sandbox.HOST_VARIABLE,
+        sandbox.HTTP_VARIABLE,
         sandbox.PROJECT_VARIABLE,
         "DJANGO_SETTINGS_MODULE",
         "RUN_MAIN",
@@ -39,9 +41,12 @@ def test_the_emulator_lives_as_long_as_the_block() -> None:
         assert os.environ[sandbox.HOST_VARIABLE] == address
         assert os.environ[sandbox.PROJECT_VARIABLE] == "local"
         assert answers(address)
+        with urlopen(f"{os.environ[sandbox.HTTP_VARIABLE]}/healthz") as response:
+            assert response.status == 200
 
     assert not answers(address)
     assert sandbox.HOST_VARIABLE not in os.environ
+    assert sandbox.HTTP_VARIABLE not in os.environ
     assert sandbox.PROJECT_VARIABLE not in os.environ
 
 

@@ -62,6 +62,11 @@ class Emulator:
     Wrong options raise `ValueError`, a taken port `OSError` in `start`.
     """
 
+    _thread: threading.Thread | None = None
+    _loop: asyncio.AbstractEventLoop | None = None
+    _server: Server | None = None
+    _stopping: asyncio.Event | None = None
+
     def __init__(
         self,
         port: int = 0,
@@ -101,10 +106,6 @@ class Emulator:
             queue_tombstone=queue_tombstone,
             listener=on_dispatch,
         )
-        self._thread: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._server: Server | None = None
-        self._stopping: asyncio.Event | None = None
 
     # Starting and stopping.
 

@@ -13,35 +13,17 @@ from __future__ import annotations
 import enum
 import heapq
 import random
-from dataclasses import dataclass, field
 from itertools import islice
 
 from cloudtask.emulator import retry
 from cloudtask.emulator.attempt import Attempt, Response
 from cloudtask.emulator.bucket import Bucket
-from cloudtask.emulator.protos import Message
+from cloudtask.emulator.queue_config import QueueConfig
 from cloudtask.emulator.retry import RetryPolicy
 from cloudtask.emulator.task import Dispatch, Task
 from cloudtask.emulator.throttle import LONGEST_HOLD, Throttle
 
 _REORDER_WINDOW = 32
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class QueueConfig:
-    """What a client may set on a queue.
-
-    `rate` is in dispatches per second. `http_target` and `routing` are the messages
-    `HttpTarget` and `AppEngineRouting`; nobody changes them once they are here.
-    """
-
-    rate: float = 500.0
-    burst: int = 100
-    concurrency: int = 1000
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
-    http_target: Message | None = None
-    routing: Message | None = None
-    log_sampling: float | None = None
 
 
 class Verdict(enum.Enum):

@@ -18,7 +18,7 @@ from google.cloud.tasks_v2 import types
 from cloudtask.emulator import names, queue_rules
 from cloudtask.emulator.errors import ApiError
 from cloudtask.emulator.protos import Message
-from cloudtask.emulator.queue import QueueConfig
+from cloudtask.emulator.queue_config import QueueConfig
 
 Options: TypeAlias = Mapping[str, Any]
 Queues: TypeAlias = Mapping[str, Options] | Iterable[str | tuple[str, Options]]

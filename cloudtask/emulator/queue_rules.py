@@ -20,7 +20,8 @@ from cloudtask.emulator.protos import (
     seconds_of,
 )
 from cloudtask.emulator.protos import Queue as QueueMessage
-from cloudtask.emulator.queue import Queue, QueueConfig
+from cloudtask.emulator.queue import Queue
+from cloudtask.emulator.queue_config import QueueConfig
 from cloudtask.emulator.retry import RetryPolicy, overridden
 
 MAX_RATE = 500.0

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from cloudtask.emulator import errors, names
 from cloudtask.emulator.journal import Journal
 from cloudtask.emulator.protos import Message
-from cloudtask.emulator.queue import Queue, QueueConfig
+from cloudtask.emulator.queue import Queue
+from cloudtask.emulator.queue_config import QueueConfig
 from cloudtask.emulator.task import Dispatch, Task
 
 DAY = 86_400.0

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from cloudtask.emulator.attempt import Response
 from cloudtask.emulator.protos import Task as TaskMessage
-from cloudtask.emulator.queue import Queue, QueueConfig
+from cloudtask.emulator.queue import Queue
+from cloudtask.emulator.queue_config import QueueConfig
 from cloudtask.emulator.retry import RetryPolicy
 from cloudtask.emulator.task import Dispatch, Task
 

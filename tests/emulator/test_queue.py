@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloudtask.emulator.attempt import Response
-from cloudtask.emulator.queue import QueueConfig, Verdict
+from cloudtask.emulator.queue import Verdict
+from cloudtask.emulator.queue_config import QueueConfig
 from cloudtask.emulator.retry import RETENTION, RetryPolicy
 from tests.emulator.simulation import OK, START, drive, make_queue, make_task
 
