@@ -1,0 +1,100 @@
+"""What `defer()` costs in the library: the whole wire format, and no network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from django.test import override_settings
+
+from benchmarks import tasks
+from benchmarks.harness import OURS, Budget, Case, Effort, Results, Scenario
+from benchmarks.project import cloudtask_settings
+from cloudtask import envelope
+from cloudtask.exceptions import EnqueueError
+from cloudtask.message import Message
+from cloudtask.transports import cloud
+
+CALLS = 1000
+TO_THE_RPC = "cloudtask, with the request for Cloud Tasks"
+PEERS = {
+    "Celery (memory)": tasks.celery_task.delay,
+    "Dramatiq (stub)": tasks.dramatiq_task.send,
+    "Huey (memory)": tasks.huey_memory_task,
+    "django.tasks (Dummy)": tasks.dummy_task.enqueue,
+}
+
+
+class StubTransport:
+    """Seals the envelope, and drops it."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        pass
+
+    def send(self, message: Message) -> None:
+        envelope.seal(message)
+
+    def send_many(self, messages: Sequence[Message]) -> list[EnqueueError | None]:
+        return [self.send(message) for message in messages]
+
+
+class StubClient:
+    """Takes the place of Google's client: the request ends here."""
+
+    def create_task(self, request: object, **options: object) -> None:
+        pass
+
+
+def scenario(effort: Effort) -> Scenario:
+    cases = [
+        _case(OURS, tasks.ours_small.defer),
+        _case("cloudtask, not small", tasks.ours.defer),
+        _case(TO_THE_RPC, tasks.ours_small.defer, _to_the_rpc),
+        *(_case(name, enqueue, _emptied) for name, enqueue in PEERS.items()),
+    ]
+    return Scenario(
+        title="Enqueue one no-op call, transport stubbed",
+        cases=cases,
+        budgets=[
+            Budget("defer(), small", lambda r: r[OURS].best * 1e6, 25, " us"),
+            Budget("over django.tasks (Dummy)", _over("django.tasks (Dummy)"), 1, "x"),
+            Budget("over Celery (memory)", _over("Celery (memory)"), 1, "x"),
+        ],
+    )
+
+
+def _over(peer: str) -> Callable[[Results], float]:
+    return lambda results: results[OURS].best / results[peer].best
+
+
+def _case(name: str, enqueue: Callable[..., object], *around: Any) -> Case:
+    def run() -> None:
+        for number in range(CALLS):
+            enqueue(number, template="rich")
+
+    return Case(name, run, CALLS, *around)
+
+
+@contextmanager
+def _to_the_rpc() -> Iterator[None]:
+    """The real transport, whose client goes nowhere."""
+    transport = {"BACKEND": "cloudtask.transports.cloud.CloudTransport"}
+    before = cloud.clients.get
+    cloud.clients.get = StubClient  # type: ignore[method-assign,assignment]
+    try:
+        with override_settings(CLOUDTASK=cloudtask_settings(TRANSPORT=transport)):
+            yield
+    finally:
+        cloud.clients.get = before  # type: ignore[method-assign]
+
+
+@contextmanager
+def _emptied() -> Iterator[None]:
+    """The peers keep in memory what was enqueued."""
+    yield
+    with tasks.celery_memory.connection_for_write() as connection:
+        connection.default_channel.queue_purge("celery")
+    tasks.dramatiq_broker.flush_all()
+    tasks.huey_memory.flush()
+    tasks.dummy_task.get_backend().clear()

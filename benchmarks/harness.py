@@ -1,0 +1,126 @@
+"""Cases measured side by side: every repeat runs all of them, the best one counts.
+
+The best of many repeats is what the code costs; the median tells how noisy it was.
+"""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+OURS = "cloudtask"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How long to measure."""
+
+    quick: bool
+    repeats: int
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One thing to measure.
+
+    `run` does `operations` operations; or, with `operations` 0, it measures one itself
+    and returns seconds. `around` is entered for each repeat and is not timed.
+    """
+
+    name: str
+    run: Callable[[], object]
+    operations: int
+    around: Callable[[], AbstractContextManager[object]] = nullcontext
+
+    def sample(self) -> float:
+        """Seconds for each operation, once."""
+        gc.collect()
+        with self.around():
+            if not self.operations:
+                return float(self.run())  # type: ignore[arg-type]
+            started = time.perf_counter()
+            self.run()
+            return (time.perf_counter() - started) / self.operations
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Seconds for each operation, over all repeats."""
+
+    samples: tuple[float, ...]
+
+    @property
+    def best(self) -> float:
+        return min(self.samples)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.samples)
+
+
+Results = Mapping[str, Measured]
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """A figure, computed from the results, that must be under `limit`."""
+
+    what: str
+    figure: Callable[[Results], float]
+    limit: float
+    unit: str
+
+    def verdict(self, results: Results) -> tuple[bool, str]:
+        """Whether it is met, and the line that says so."""
+        figure = self.figure(results)
+        met = figure < self.limit
+        mark = "met   " if met else "MISSED"
+        return met, f"{mark} {self.what}: {figure:.4g}{self.unit}, under {self.limit:g}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """Cases that are compared with each other; figures are shown in `scale` a second.
+
+    The case named `baseline` is what the ratios refer to.
+    """
+
+    title: str
+    cases: Sequence[Case]
+    budgets: Sequence[Budget] = ()
+    baseline: str = OURS
+    unit: str = "us"
+    scale: float = 1e6
+    around: Callable[[], AbstractContextManager[object]] = field(default=nullcontext)
+
+
+def measure(scenario: Scenario, repeats: int) -> Results:
+    """Run all cases `repeats` times, interleaved, after one round to warm up."""
+    samples: dict[str, list[float]] = {case.name: [] for case in scenario.cases}
+    with scenario.around():
+        for case in scenario.cases:
+            case.sample()
+        for _ in range(repeats):
+            for case in scenario.cases:
+                samples[case.name].append(case.sample())
+    return {name: Measured(tuple(found)) for name, found in samples.items()}
+
+
+def report(scenario: Scenario, results: Results) -> bool:
+    """Print the table and the budgets; whether all budgets are met."""
+    unit, scale = scenario.unit, scenario.scale
+    reference = results[scenario.baseline].best
+    print(f"\n{scenario.title}")
+    print(f"  {'':44}{'best ' + unit:>12}{'median ' + unit:>14}{'ratio':>9}")
+    for name, measured in results.items():
+        best, median = measured.best * scale, measured.median * scale
+        ratio = measured.best / reference
+        print(f"  {name:44}{best:>12.2f}{median:>14.2f}{ratio:>8.2f}x")
+    verdicts = [budget.verdict(results) for budget in scenario.budgets]
+    for _, line in verdicts:
+        print(f"  {line}")
+    return all(met for met, _ in verdicts)

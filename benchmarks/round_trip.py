@@ -1,0 +1,114 @@
+"""What a no-op costs in a test: `defer`, then `run_queued`, the whole wire format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import dramatiq
+from django.test import override_settings
+from dramatiq.brokers.stub import StubBroker
+
+from benchmarks import tasks
+from benchmarks.harness import Budget, Case, Effort, Results, Scenario
+from benchmarks.project import MEMORY, cloudtask_settings
+from cloudtask.testing import run_queued
+from cloudtask.transports import memory
+
+FEW, SOME, MANY = 100, 1_000, 10_000
+FLAT = 1.25  # by which a task among many may cost more than one among few
+EAGER = {
+    "Celery (eager)": tasks.celery_eager_task.delay,
+    "Huey (immediate)": tasks.huey_immediate_task,
+    "django.tasks (Immediate)": tasks.immediate_task.enqueue,
+}
+
+
+def scenario(effort: Effort) -> Scenario:
+    peer = _Dramatiq()
+    sizes = [FEW, SOME, MANY] if effort.quick else [FEW, SOME, MANY, 100_000]
+    return Scenario(
+        title="defer + run_queued of no-op calls; peers as their tests run them",
+        cases=[
+            *map(_ours, sizes),
+            *(_eager(name, enqueue) for name, enqueue in EAGER.items()),
+            Case("Dramatiq (stub, one worker)", peer.run, SOME, peer.working),
+        ],
+        baseline=_name(SOME),
+        budgets=[
+            *(_under_budget(size) for size in sizes),
+            *(_flat(size) for size in sizes if size > FEW),
+        ],
+        around=lambda: override_settings(
+            CLOUDTASK=cloudtask_settings(TRANSPORT=MEMORY)
+        ),
+    )
+
+
+def _name(size: int) -> str:
+    return f"cloudtask, {size:,}"
+
+
+def _under_budget(size: int) -> Budget:
+    def figure(results: Results) -> float:
+        return results[_name(size)].best * 1e6
+
+    return Budget(f"defer + run_queued, {size:,}", figure, 40, " us")
+
+
+def _flat(size: int) -> Budget:
+    def figure(results: Results) -> float:
+        return results[_name(size)].best / results[_name(FEW)].best
+
+    return Budget(f"a task of {size:,} over one of {FEW}", figure, FLAT, "x")
+
+
+def _ours(size: int) -> Case:
+    rounds = max(1, SOME // size)
+
+    def run() -> None:
+        for _ in range(rounds):
+            for number in range(size):
+                tasks.ours.defer(number, template="rich")
+            assert len(run_queued(limit=size)) == size
+
+    return Case(_name(size), run, rounds * size, _empty_queue)
+
+
+@contextmanager
+def _empty_queue() -> Iterator[None]:
+    memory.queue().clear()
+    yield
+    memory.queue().clear()
+
+
+def _eager(name: str, enqueue: Callable[..., object]) -> Case:
+    def run() -> None:
+        for number in range(SOME):
+            enqueue(number, template="rich")
+
+    return Case(name, run, SOME)
+
+
+class _Dramatiq:
+    """A broker, an actor and a worker; all new each time, since a broker that a worker
+    has left takes no other."""
+
+    def run(self) -> None:
+        for number in range(SOME):
+            self.actor.send(number, template="rich")
+        self.broker.join("default")
+
+    @contextmanager
+    def working(self) -> Iterator[None]:
+        self.broker = StubBroker()
+        self.broker.emit_after("process_boot")
+        self.actor = dramatiq.actor(
+            tasks.noop, broker=self.broker, queue_name="default"
+        )
+        worker = dramatiq.Worker(self.broker, worker_timeout=10, worker_threads=1)
+        worker.start()
+        try:
+            yield
+        finally:
+            worker.stop()

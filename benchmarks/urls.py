@@ -1,0 +1,16 @@
+"""The handler, and a view that does nothing."""
+
+from django.http import HttpRequest, HttpResponse
+from django.urls import include, path
+from django.views.decorators.csrf import csrf_exempt
+
+
+@csrf_exempt
+def empty(request: HttpRequest) -> HttpResponse:
+    return HttpResponse("succeeded", content_type="text/plain")
+
+
+urlpatterns = [
+    path("_cloudtask/", include("cloudtask.urls")),
+    path("empty/", empty),
+]
