@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from asyncio import events
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +14,8 @@ def out_of_loop() -> Iterator[None]:
     The loop is blocked until we return, so for what we call no loop runs here; asgiref
     and Django look for one, and would refuse.
     """
-    try:
-        loop = asyncio.get_running_loop()
-    except RuntimeError:
+    loop = events._get_running_loop()
+    if loop is None:
         yield
         return
     events._set_running_loop(None)

@@ -79,14 +79,20 @@ class MemoryQueue:
         self.misfortunes: list[str] = []
         self.eagerness = 0  # eager calls that run inside one another
 
-    def push(self, message: Message, body: bytes) -> None:
+    def push(self, message: Message, body: bytes) -> bool:
+        """Take `message`; False when its name is taken, for good, by another."""
         due = message.eta or message.created
+        key = (message.queue, message.name)
         with self.lock:
+            if key in self.names:
+                return False
+            self.names.add(key)
             self.pushed = order = self.pushed + 1
             waiting = Waiting(
                 due, order, message, body, Delivery(eta=due), self.running
             )
             heapq.heappush(self.heap, (due, order, 0, waiting))
+        return True
 
     def pop(self) -> Waiting | None:
         """The next message, or None when nothing waits."""
@@ -110,15 +116,6 @@ class MemoryQueue:
             for entry in entries:
                 self.ties += 1
                 heapq.heappush(self.heap, (entry.due, entry.order, self.ties, entry))
-
-    def claim_name(self, message: Message) -> bool:
-        """Take the name of `message` for good; False when it is taken already."""
-        key = (message.queue, message.name)
-        with self.lock:
-            if key in self.names:
-                return False
-            self.names.add(key)
-            return True
 
     def has_had(self, message: Message) -> bool:
         """Whether `message` is here, or was."""
@@ -161,29 +158,30 @@ class _QueueOfTest:
         return self.queue
 
     def look(self, mailbox: object) -> None:
-        test = running_test()
-        if test is None:
+        running = running_test()
+        if isinstance(running, unittest.TestSuite):
             return  # setUpTestData, say: the test that is to come will be noticed
         self.mailbox = mailbox
-        if self.test is None or self.test() is not test:
-            self.test = weakref.ref(test)
+        if running is not None and (self.test is None or self.test() is not running):
+            self.test = weakref.ref(running)
             self.queue.clear()
 
 
-def running_test() -> unittest.TestCase | None:
-    """The TestCase that runs on this thread, else on another: a live server's thread
-    works for the test of the main one."""
+def running_test() -> unittest.TestCase | unittest.TestSuite | None:
+    """The TestCase, or between two the suite, that runs on this thread, else on
+    another: a live server's thread works for the test of the main one."""
     own = _test_on(sys._getframe())
     if own is not None or threading.active_count() == 1:
         return own
-    tests = map(_test_on, sys._current_frames().values())
+    tests = [_test_on(frame) for frame in sys._current_frames().values()]
     return next((test for test in tests if test is not None), None)
 
 
-def _test_on(frame: FrameType | None) -> unittest.TestCase | None:
+def _test_on(frame: FrameType | None) -> unittest.TestCase | unittest.TestSuite | None:
+    runners = (unittest.TestCase.run.__code__, unittest.TestSuite.run.__code__)
     while frame is not None:
-        if frame.f_code is unittest.TestCase.run.__code__:
-            test: unittest.TestCase = frame.f_locals["self"]
+        if frame.f_code in runners:
+            test: unittest.TestCase | unittest.TestSuite = frame.f_locals["self"]
             return test
         frame = frame.f_back
     return None
@@ -226,9 +224,7 @@ class MemoryTransport:
         waiting = queue()
         if waiting.trouble is not None:
             waiting.trouble(message, "before")
-        if waiting.claim_name(message):
-            waiting.push(message, body)
-        elif message.named:
+        if not waiting.push(message, body) and message.named:
             raise DuplicateTask(
                 f"Task {message.task} ({message.id}) was refused: a task named "
                 f"{message.name!r} is in queue {message.queue!r}, or ran a short "
