@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from cloudtask import codec, conf
+from cloudtask.codec.packing import as_bytes
 from cloudtask.exceptions import BadSignature, PayloadError
 from cloudtask.message import Message, options_from_wire
 
@@ -130,8 +131,9 @@ def _about(message: Message) -> bytes:
     for field in _WHEN_SET:
         if value := getattr(message, field):
             about[field] = value
-    if message.options.travelling:
-        about["options"] = message.options.travelling
+    if not message.options.travelling:
+        return as_bytes(about)  # as plain as JSON itself
+    about["options"] = message.options.travelling
     return codec.dumps(about)
 
 

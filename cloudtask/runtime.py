@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import uuid
+import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -95,7 +95,7 @@ def make_message(
     """The message of one call, checked as far as it can be without the service."""
     definition.check_call(args, kwargs)
     created = clock.now()
-    message_id = uuid.uuid4().hex
+    message_id = secrets.token_hex(16)
     message = Message(
         id=message_id,
         task=definition.path,
@@ -180,11 +180,14 @@ def leave(messages: Sequence[Message], options: Options) -> None:
 def _leave(messages: Sequence[Message], options: Options) -> None:
     if not messages:
         return
-    if not _is_transactional(options):
+    if options.small:
+        if _is_transactional(options):
+            outbox.send_on_commit(messages, options.database)
+        else:
+            outbox.send(messages)
+    elif not _is_transactional(options):
         with payloads.resting(messages) as light:
             outbox.send(light)
-    elif options.small:
-        outbox.send_on_commit(messages, options.database)
     else:
         with payloads.resting(messages, joins=options.database) as light:
             outbox.add(light, options.database)

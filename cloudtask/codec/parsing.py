@@ -28,7 +28,21 @@ def parser(extra: Mapping[str, Decoder]) -> Decode:
     def hook(found: dict[str, Any]) -> Any:
         return _untagged(found, extra) if "$" in found else found
 
-    return json.JSONDecoder(object_hook=hook, parse_constant=_no_constant).decode
+    return _decoding(json.JSONDecoder(object_hook=hook, parse_constant=_no_constant))
+
+
+def _decoding(decoder: json.JSONDecoder) -> Decode:
+    """`decoder.decode` without its search for white space, which ours has none of."""
+    scan: Any = decoder.scan_once  # type: ignore[attr-defined]
+
+    def decode(text: str) -> Any:
+        try:
+            value, end = scan(text, 0)
+        except StopIteration:
+            return decoder.decode(text)
+        return value if end == len(text) else decoder.decode(text)
+
+    return decode
 
 
 def _untagged(found: dict[str, Any], extra: Mapping[str, Decoder]) -> Any:
@@ -58,7 +72,7 @@ def _no_constant(name: str) -> NoReturn:
     raise PayloadError(f"The payload has {name}, which is no JSON.")
 
 
-_decode_plain = json.JSONDecoder(parse_constant=_no_constant).decode
+_decode_plain = _decoding(json.JSONDecoder(parse_constant=_no_constant))
 _decode_tagged = parser({})
 
 
