@@ -1,0 +1,140 @@
+"""What mypy must accept, and what it must refuse: each `type: ignore` is an error that
+it found, since ones that nobody needs are errors themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import assert_type
+
+from cloudtask import Backoff, Enqueued, Task, call, current, task
+from cloudtask.context import TaskContext
+from cloudtask.decorators import BoundTask, TaskWithOptions
+
+
+@task
+def send(user: int, template: str = "plain") -> bool:
+    return bool(user and template)
+
+
+@task(queue="mail", small=True, timeout=timedelta(minutes=5), backoff=Backoff())
+def optioned(user: int, *, subject: str) -> None: ...
+
+
+@task
+async def fetch(url: str) -> bytes:
+    return url.encode()
+
+
+class Report:
+    @task
+    def render(self, pages: int) -> str:
+        return "x" * pages
+
+    @task
+    async def arender(self, pages: int) -> str:
+        return "x" * pages
+
+
+# A plain call.
+
+assert_type(send(1), bool)
+assert_type(send(1, template="rich"), bool)
+send()  # type: ignore[call-arg]
+send("1")  # type: ignore[arg-type]
+send(1, tmplate="rich")  # type: ignore[call-arg]
+
+# Later.
+
+assert_type(send.defer(1), Enqueued)
+assert_type(send.defer(1, template="rich"), Enqueued)
+send.defer()  # type: ignore[call-arg]
+send.defer("1")  # type: ignore[arg-type]
+send.defer(1, "rich", 3)  # type: ignore[call-arg]
+send.defer(1, tmplate="rich")  # type: ignore[call-arg]
+send.defer(1, queue="mail")  # type: ignore[call-arg]
+
+optioned.defer(1, subject="hello")
+optioned.defer(1)  # type: ignore[call-arg]
+optioned.defer(1, "hello")  # type: ignore[call-arg]
+
+assert_type(send, Task[[int, str], bool])  # type: ignore[assert-type]
+
+
+async def asynchronously() -> None:
+    assert_type(await send.adefer(1), Enqueued)
+    assert_type(await fetch("https://app.example"), bytes)
+    assert_type(await fetch.adefer("https://app.example"), Enqueued)
+    await send.adefer()  # type: ignore[call-arg]
+    await fetch.adefer(1)  # type: ignore[arg-type]
+    await send.using(countdown=5).adefer("1")  # type: ignore[arg-type]
+
+
+# Options first, arguments last.
+
+assert_type(send.using(countdown=60, queue="slow").defer(7), Enqueued)
+send.using(eta=datetime.now(UTC), name="mine", unique=True).defer(7, "rich")
+send.using(countdown=timedelta(minutes=1)).using(max_attempts=3).defer(7)
+send.using(countdwon=60)  # type: ignore[call-arg]
+send.using(countdown="60")  # type: ignore[arg-type]
+send.using(queue=3)  # type: ignore[arg-type]
+send.using(countdown=60).defer("7")  # type: ignore[arg-type]
+send.using(countdown=60).defer()  # type: ignore[call-arg]
+
+many: list[Enqueued] = send.defer_many([call(1), call(2, template="rich")])
+send.defer_many([1, 2])  # type: ignore[list-item]
+
+# Methods.
+
+report = Report()
+assert_type(report.render(3), str)
+assert_type(report.render.defer(3), Enqueued)
+assert_type(report.render.using(queue="slow").defer(3), Enqueued)
+assert_type(Report.render.defer(report, 3), Enqueued)
+report.render()  # type: ignore[call-arg]
+report.render.defer()  # type: ignore[call-arg]
+report.render.defer("3")  # type: ignore[arg-type]
+report.render.defer(report, 3)  # type: ignore[call-arg, arg-type]
+report.render.using(queue="slow").defer("3")  # type: ignore[arg-type]
+Report.render.defer(3)  # type: ignore[call-arg, arg-type]
+bound: BoundTask[[int], str] = report.render
+wrong: BoundTask[[str], str] = report.render  # type: ignore[assignment]
+chosen: TaskWithOptions[[int], str] = report.render.using(queue="slow")
+
+# Declarations.
+
+
+@task(qeue="mail")  # type: ignore[call-overload, untyped-decorator]
+def misspelt() -> None: ...
+
+
+@task(queue=7)  # type: ignore[call-overload, untyped-decorator]
+def mistyped() -> None: ...
+
+
+@task(countdown=5)  # type: ignore[call-overload, untyped-decorator]
+def misplaced() -> None: ...
+
+
+def wait(error: BaseException, context: TaskContext) -> float | None:
+    return None if context.is_last_attempt else 5.0
+
+
+@task(backoff=wait, unique=lambda user: user)
+def patient(user: int) -> None:
+    context = current()
+    assert_type(context, TaskContext | None)
+
+
+def wrong_wait(error: BaseException) -> float:
+    return 5.0
+
+
+@task(backoff=wrong_wait)  # type: ignore[arg-type]
+def impatient() -> None: ...
+
+
+# A task is a callable like any other.
+
+plain: Callable[[int, str], bool] = send
+other: Callable[[str], bool] = send  # type: ignore[assignment]
