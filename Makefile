@@ -39,11 +39,12 @@ demo: $(VENV)/.installed ## the example: 2,000 tasks through real processes
 
 bench: $(VENV)/.installed-bench ## every benchmark, with the budgets
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.emulator
 
 bench-quick: $(VENV)/.installed-bench ## the same with fewer repeats, under a minute
 	$(BIN)/python -m benchmarks --quick
 
-docs: $(VENV)/.installed-docs ## the documentation as pages, in docs/_build
+docs: $(VENV)/.installed-docs ## the documentation as pages, in build/docs
 	$(BIN)/mkdocs build --strict --quiet
 
 $(BIN)/python:

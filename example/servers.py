@@ -130,7 +130,7 @@ def _announcement() -> Path:
 def _read_announcement() -> None:
     facts = json.loads(_announcement().read_text())
     os.environ["CLOUD_TASKS_EMULATOR_HOST"] = facts["address"]
-    os.environ["ATLAS_ISSUER"] = facts["http_address"]
+    os.environ["CLOUDTASK_EMULATOR_URL"] = facts["http_address"]
 
 
 def _gunicorn(sock: socket.socket) -> Server:

@@ -44,12 +44,10 @@ CLOUDTASK = {
         "places": {"rate": "500/s", "concurrency": 16},
     },
 }
-if "CLOUD_TASKS_EMULATOR_HOST" in os.environ:
-    # In development the emulator signs the deliveries, not Google; its certificates are
-    # beside its status page. `manage.py check --deploy` refuses this setting.
-    CLOUDTASK["TARGET"]["ISSUER"] = os.environ.get(
-        "ATLAS_ISSUER", "http://127.0.0.1:8124"
-    )
+if "CLOUDTASK_EMULATOR_URL" in os.environ:
+    # In development the emulator signs the deliveries, not Google, and shows its
+    # certificates beside its status page. `manage.py check --deploy` refuses this.
+    CLOUDTASK["TARGET"]["ISSUER"] = os.environ["CLOUDTASK_EMULATOR_URL"]
 
 LOGGING = {
     "version": 1,
