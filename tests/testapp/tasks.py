@@ -8,6 +8,7 @@ from cloudtask import (
     SingularTaskFailure,
     codec,
     current,
+    environment,
     task,
 )
 
@@ -104,3 +105,15 @@ def visit(row, *args, **kwargs):
 @task
 def visited(*args, **kwargs):
     calls.append(("finalize", args, kwargs, current().iteration.report()))
+
+
+@task
+def see_environment():
+    calls.append(
+        {
+            "is_in_task": environment.is_in_task(),
+            "name": environment.task_name(),
+            "queue": environment.task_queue_name(),
+            "retries": environment.task_retry_count(),
+        }
+    )
