@@ -6,6 +6,11 @@ whole wire format: what can't travel fails the test. See docs/howto/testing.md.
 
 from cloudtask.testruns.assertions import assert_enqueued, assert_not_enqueued, queued
 from cloudtask.testruns.calls import QueuedTask
+from cloudtask.testruns.djangae import (
+    TaskFailedBehaviour,
+    TaskFailedError,
+    TestCaseMixin,
+)
 from cloudtask.testruns.eagerness import eager
 from cloudtask.testruns.endless import EndlessTasks
 from cloudtask.testruns.faults import CrashPoint, Faults, crash_at
@@ -25,7 +30,10 @@ __all__ = [
     "QueuedTask",
     "Ran",
     "Report",
+    "TaskFailedBehaviour",
+    "TaskFailedError",
     "TasksLeft",
+    "TestCaseMixin",
     "Undelivered",
     "arun_queued",
     "assert_enqueued",

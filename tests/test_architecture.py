@@ -23,7 +23,7 @@ FLOORS = [
     {"message"},
     {"conf", "context", "deliveries"},
     {"codec", "oidc"},
-    {"envelope", "targets", "registry"},
+    {"envelope", "targets", "registry", "callables"},
     {"stores"},
     {"models", "transports"},
     {"limits", "relay", "executions", "uniqueness"},

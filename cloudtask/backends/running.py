@@ -32,7 +32,7 @@ from cloudtask.context import current
 from cloudtask.exceptions import PermanentTaskFailure, Retry
 from cloudtask.message import Options
 from cloudtask.registry import Definition
-from cloudtask.runtime import Outcome
+from cloudtask.settling import Outcome
 
 logger = logging.getLogger("cloudtask")
 

@@ -1,0 +1,212 @@
+"""`defer` and its companions as djangae and App Engine had them.
+
+Any importable callable can be deferred, without `@task`. docs/howto/from-djangae.md
+tells what is the same, what is stronger, and what that freedom costs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.utils.timezone import is_naive
+
+from cloudtask import callables, clock, iteration, runtime
+from cloudtask.callables import Form
+from cloudtask.context import current
+from cloudtask.decorators import Deferrable, task
+from cloudtask.exceptions import PermanentTaskFailure, SingularTaskFailure
+from cloudtask.iteration import Iteration
+from cloudtask.message import Backoff, Enqueued, nearest
+
+__all__ = [
+    "PermanentTaskFailure",
+    "SingularTaskFailure",
+    "TimeoutException",
+    "defer",
+    "defer_iteration_with_finalize",
+    "get_deferred_shard_index",
+]
+
+ROW_ATTEMPTS = 1_000_000  # djangae tries a row until somebody deploys a fix
+
+# What `defer` calls by a name of its own; the other options have the same names.
+_RENAMED = {
+    "_using": "database",
+    "_small_task": "small",
+    "_small": "small",
+}
+_PASSED_ON = (
+    "name",
+    "queue",
+    "transactional",
+    "wipe_related_caches",
+    "service",
+    "version",
+    "instance",
+    "url",
+    "headers",
+)
+_OPTIONS = {**_RENAMED, **{f"_{name}": name for name in _PASSED_ON}}
+_RETRY_OPTIONS = {
+    "task_retry_limit": "retries",
+    "max_attempts": "attempts",
+    "min_backoff_seconds": "min",
+    "min_backoff": "min",
+    "max_backoff_seconds": "max",
+    "max_backoff": "max",
+    "max_doublings": "doublings",
+}
+
+
+class TimeoutException(SingularTaskFailure):
+    """Raise it in a callback to have the row tried again later: not an error."""
+
+
+def defer(obj: Any, /, *args: Any, **kwargs: Any) -> Enqueued:
+    """Have `obj(*args, **kwargs)` called once, later.
+
+    `obj` is a function, class or builtin that can be imported, a method of an instance
+    or a class, a callable instance, or a task. Keywords with these names are options:
+    `_countdown` (seconds), `_eta` (datetime; naive means UTC, past means now), `_name`,
+    `_queue`, `_transactional` (default: whether `_using` is in an atomic block),
+    `_using`, `_small_task` or `_small`, `_wipe_related_caches`, `_retry_options`,
+    `_service`, `_version`, `_instance`, `_url`, `_headers`.
+
+    Raises ValueError for what can't be called, UnsupportedValue for what can't travel,
+    TypeError for arguments that `obj` does not take, EnqueueError when the queue does
+    not take the task.
+    """
+    if "_target" in kwargs:
+        raise UserWarning("_target is not an option any more: give _version instead.")
+    options = _taken_from(kwargs)
+    if isinstance(obj, Deferrable):
+        return obj.using(**options).defer(*args, **kwargs)
+    form = callables.form_of(obj)
+    callables.check_call(obj, args, kwargs)
+    definition, chosen, _ = run.using(**options)._parts()
+    return runtime.enqueue(definition, chosen, (form, *args), kwargs)
+
+
+@task
+def run(subject: Form, /, *args: Any, **kwargs: Any) -> Any:
+    """Call what `defer` was given; the task of all its calls."""
+    return callables.resolve(subject)(*args, **kwargs)
+
+
+def _taken_from(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The options among `kwargs`, under our names; they are removed there."""
+    options: dict[str, Any] = {}
+    for theirs, ours in _OPTIONS.items():
+        value = kwargs.pop(theirs, None)
+        if value is not None:
+            options[ours] = value
+    if "queue" in options:
+        # The name of a queue may come with its path.
+        options["queue"] = options["queue"].rpartition("/")[2]
+    eta = _eta(kwargs.pop("_countdown", None), kwargs.pop("_eta", None))
+    if eta is not None:
+        options["eta"] = eta
+    retry_options = kwargs.pop("_retry_options", None)
+    if retry_options is not None:
+        options.update(_retries(retry_options))
+    return options
+
+
+def _eta(countdown: float | timedelta | None, eta: datetime | None) -> datetime | None:
+    """The moment ahead from which the call may run; `countdown` goes before `eta`."""
+    now = datetime.fromtimestamp(clock.now(), UTC)
+    if countdown:
+        delay = countdown if isinstance(countdown, timedelta) else None
+        eta = now + (delay or timedelta(seconds=countdown))  # type: ignore[arg-type]
+    if eta is None:
+        return None
+    if is_naive(eta):
+        eta = eta.replace(tzinfo=UTC)
+    return eta if eta > now else None
+
+
+def _retries(given: Any) -> dict[str, Any]:
+    """App Engine's TaskRetryOptions, Cloud Tasks' RetryConfig, or a dict of either's
+    names, as our options. Raises TypeError for a name that is neither's."""
+    if isinstance(given, Backoff):
+        return {"backoff": given}
+    values = given if isinstance(given, Mapping) else _attributes(given)
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        if name not in _RETRY_OPTIONS:
+            raise TypeError(
+                f"_retry_options has {name!r}, which can't be set for a single task; "
+                f"{nearest(name, _RETRY_OPTIONS)}"
+            )
+        if value is not None:
+            found[_RETRY_OPTIONS[name]] = value
+    attempts = found.pop("attempts", None)
+    if "retries" in found:
+        attempts = found.pop("retries") + 1
+    options = {} if attempts is None else {"max_attempts": attempts}
+    return {**options, "backoff": Backoff(**found)} if found else options
+
+
+def _attributes(given: Any) -> dict[str, Any]:
+    found = {name: getattr(given, name, None) for name in _RETRY_OPTIONS}
+    unknown = getattr(given, "task_age_limit", None)
+    return {**found, "task_age_limit": unknown} if unknown is not None else found
+
+
+def defer_iteration_with_finalize(
+    queryset: Any,
+    callback: Any,
+    finalize: Any,
+    args: Any = None,
+    _queue: str = "default",
+    _shards: int = 5,
+    _delete_marker: bool = True,
+    _transactional: bool | None = False,
+    **kwargs: Any,
+) -> Iteration:
+    """Call `callback(instance, *args, **kwargs)` for every row of `queryset`, in
+    shards, then `finalize(*args, **kwargs)` once.
+
+    A row that raises is tried again until it passes; `finalize` runs after all rows.
+    With `_delete_marker=False` the run is kept as a log. `key_ranges_getter` and
+    `order_field`, which newer versions of djangae take, are not needed here.
+    """
+    kwargs.pop("key_ranges_getter", None)
+    if kwargs.pop("order_field", "pk") not in ("pk", queryset.model._meta.pk.name):
+        raise ValueError("Rows are walked in the order of their primary key only.")
+    forms = [callables.form_of(callback), callables.form_of(finalize)]
+    given = tuple(args or ())
+    callables.check_call(callback, ("a row", *given), kwargs)
+    callables.check_call(finalize, given, kwargs)
+    definition, options, _ = run_row.using(queue=_queue or "default")._parts()
+    return iteration.iterate(
+        definition,
+        options,
+        queryset,
+        finalize=run_finalize,
+        args=(forms, *given),
+        kwargs=kwargs,
+        shards=_shards,
+        keep=not _delete_marker,
+        transactional=_transactional,
+    )
+
+
+@task(max_attempts=ROW_ATTEMPTS)
+def run_row(instance: Any, forms: list[Form], /, *args: Any, **kwargs: Any) -> None:
+    """Call the callback of an iteration for one row."""
+    callables.resolve(forms[0])(instance, *args, **kwargs)
+
+
+@task
+def run_finalize(forms: list[Form], /, *args: Any, **kwargs: Any) -> None:
+    """Call finalize of an iteration."""
+    callables.resolve(forms[1])(*args, **kwargs)
+
+
+def get_deferred_shard_index() -> int | None:
+    """The number of the shard that runs here, from 0; None outside of a callback."""
+    context = current()
+    return None if context is None else context.shard_index
