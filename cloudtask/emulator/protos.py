@@ -15,7 +15,7 @@ from google.iam.v1 import (  # type: ignore[import-untyped]
     policy_pb2,
 )
 from google.longrunning import operations_pb2  # type: ignore[import-untyped]
-from google.protobuf import duration_pb2, empty_pb2, timestamp_pb2
+from google.protobuf import empty_pb2
 from google.rpc import (  # type: ignore[import-untyped]
     error_details_pb2,
     status_pb2,
@@ -25,7 +25,6 @@ Message: TypeAlias = Any
 
 Queue = types.Queue.pb()
 Task = types.Task.pb()
-Attempt = types.Attempt.pb()
 HttpTarget = types.HttpTarget.pb()
 CmekConfig = types.CmekConfig.pb()
 AppEngineRouting = types.AppEngineRouting.pb()
@@ -59,8 +58,6 @@ Empty = empty_pb2.Empty
 Policy = policy_pb2.Policy
 Status = status_pb2.Status
 Help = error_details_pb2.Help
-Duration = duration_pb2.Duration
-Timestamp = timestamp_pb2.Timestamp
 Operation = operations_pb2.Operation
 GetOperationRequest = operations_pb2.GetOperationRequest
 WaitOperationRequest = operations_pb2.WaitOperationRequest

@@ -43,6 +43,8 @@ def declare(queues: Queues, *, project: str, location: str) -> dict[str, Declare
     `queues` is a mapping of names to options, or names, or (name, options) pairs; a
     name without slashes is an id in `project` and `location`. Raises `ValueError`.
     """
+    if isinstance(queues, str):
+        raise ValueError(f"queues is a list of names, not a name: [{queues!r}].")
     pairs = queues.items() if isinstance(queues, Mapping) else map(_pair, queues)
     return {
         _full_name(name, project, location): read_options(name, options)

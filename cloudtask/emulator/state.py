@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import secrets
 import threading
 import time
@@ -43,7 +42,6 @@ class State:
     journal: Journal
     lock: threading.RLock = field(default_factory=threading.RLock)
     clock: Callable[[], float] = time.time
-    random: random.Random = field(default_factory=random.SystemRandom)
     rate_limits: bool = True
     task_tombstone: float = DAY
     queue_tombstone: float = 3 * DAY

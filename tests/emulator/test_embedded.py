@@ -71,6 +71,8 @@ def test_a_taken_port_is_an_error_and_leaves_nothing() -> None:
 def test_wrong_options_are_refused_at_once() -> None:
     with pytest.raises(ValueError, match="rate"):
         Emulator(queues={"default": {"rate": "fast"}})
+    with pytest.raises(ValueError, match="list of names"):
+        Emulator(queues=QUEUE)
     with pytest.raises(ValueError, match="chaos"):
         Emulator(chaos="everything=1")
     with pytest.raises(ValueError, match="other machines"):
