@@ -145,10 +145,8 @@ def same(wanted: Any, found: Any) -> bool:
     A row that is to be loaded is the same as its instance; querysets and the like, that
     equal only themselves, are the same if they are written alike.
     """
-    if isinstance(found, Row) and not isinstance(wanted, Row):
-        if wanted == ANY:
-            return True
-        return isinstance(wanted, found.model) and bool(wanted.pk == found.pk)
+    if isinstance(found, Row) and isinstance(wanted, found.model):
+        return bool(wanted.pk == found.pk)
     if wanted is found or bool(wanted == found):
         return True
     try:

@@ -1,0 +1,207 @@
+"""Calls that wait for a commit, in tests whose transaction never commits."""
+
+from __future__ import annotations
+
+import pytest
+from django.db import connections, transaction
+from django.test import TestCase, TransactionTestCase
+
+from cloudtask.testing import queued, run_queued
+from cloudtask.testruns.mixin import TaskQueue
+from tests.testapp.models import Author
+from tests.testing import tasks
+from tests.testing.tasks import seen
+
+BOTH = pytest.mark.parametrize("small", [False, True])
+
+
+def marks():
+    return [args[0] for args, _ in seen]
+
+
+@BOTH
+@pytest.mark.django_db
+def test_a_transactional_task_is_queued_before_the_commit_and_runs(small):
+    tasks.see.using(small=small).defer(1)
+    (call,) = queued()
+    assert (call.args, call.awaits_commit) == ((1,), True)
+    assert "awaits a commit" in str(call)
+    run_queued()
+    assert marks() == [1]
+    assert queued() == []
+
+
+@BOTH
+@pytest.mark.django_db
+def test_it_is_gone_after_a_rollback(small):
+    with pytest.raises(tasks.Trouble), transaction.atomic():
+        tasks.see.using(small=small).defer(1)
+        assert len(queued()) == 1
+        raise tasks.Trouble
+    assert queued() == []
+    assert len(run_queued()) == 0
+
+
+@BOTH
+@pytest.mark.django_db(databases=["default", "other"])
+def test_every_alias_counts(small):
+    tasks.see.using(database="other", small=small).defer("other")
+    tasks.see.using(small=small).defer("default")
+    with pytest.raises(tasks.Trouble), transaction.atomic(using="other"):
+        tasks.see.using(database="other", small=small).defer("rolled back")
+        raise tasks.Trouble
+    assert len(queued()) == 2
+    run_queued()
+    assert sorted(marks()) == ["default", "other"]
+
+
+@pytest.mark.django_db
+def test_the_outbox_is_empty_after_a_run():
+    from cloudtask.models import OutboxMessage
+
+    tasks.see.defer(1)
+    assert OutboxMessage.objects.count() == 1
+    run_queued()
+    assert OutboxMessage.objects.count() == 0
+
+
+@pytest.mark.django_db
+def test_what_tasks_enqueue_in_their_transactions_runs_too(account):
+    tasks.pass_on.defer(account.pk, 5)
+    assert run_queued().calls == {tasks.pass_on.path: 1, tasks.pay.path: 1}
+    account.refresh_from_db()
+    assert account.pages == 5
+
+
+@pytest.mark.django_db
+def test_other_peoples_callbacks_are_left_alone(django_capture_on_commit_callbacks):
+    called = []
+    with django_capture_on_commit_callbacks() as callbacks:
+        transaction.on_commit(lambda: called.append("theirs"))
+        tasks.see.defer(1)
+        run_queued()
+        transaction.on_commit(lambda: called.append("more"))
+    assert (called, marks()) == ([], [1])
+    assert len(callbacks) == 3
+
+
+@BOTH
+@pytest.mark.django_db
+def test_run_beside_captured_callbacks_they_run_once(
+    django_capture_on_commit_callbacks, small
+):
+    called = []
+    tasks.see.using(small=small).defer("before")
+    with django_capture_on_commit_callbacks(execute=True):
+        tasks.see.using(small=small).defer("inside")
+        run_queued()
+        transaction.on_commit(lambda: called.append("theirs"))
+        tasks.see.using(small=small).defer("late")
+    run_queued()
+    assert sorted(marks()) == ["before", "inside", "late"]
+    assert called == ["theirs"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_with_real_transactions_the_commit_enqueues():
+    with transaction.atomic():
+        tasks.see.defer(1)
+        assert queued()[0].awaits_commit
+    assert not queued()[0].awaits_commit
+    run_queued()
+    assert marks() == [1]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_run_inside_an_open_transaction_the_commit_sends_nothing_twice():
+    with transaction.atomic():
+        tasks.see.defer(1)
+        run_queued()
+    run_queued()
+    assert marks() == [1]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_with_real_transactions_a_rollback_leaves_nothing():
+    with pytest.raises(tasks.Trouble), transaction.atomic():
+        tasks.see.defer(1)
+        raise tasks.Trouble
+    assert queued() == []
+
+
+@pytest.mark.django_db
+def test_many_calls_in_one_transaction_are_looked_through_once(monkeypatch):
+    looked = []
+    from cloudtask.testruns import commits
+
+    real = commits._ours
+
+    def counting(connection, hooks):
+        looked.append(len(hooks))
+        return real(connection, hooks)
+
+    for _ in range(200):
+        tasks.see.using(small=True).defer()
+    tasks.fan_out.defer(100)
+    monkeypatch.setattr(commits, "_ours", counting)
+    run_queued()
+    assert len(seen) == 300
+    # Each entry once, and again by the list of what is left.
+    assert sum(looked) < 3 * 300
+
+
+@pytest.mark.django_db
+def test_the_queue_can_be_cleared_of_what_awaits_a_commit():
+    tasks.see.defer(1)
+    tasks.see.using(transactional=False).defer(2)
+    queue = TaskQueue()
+    assert (len(queue), [call.args for call in queue]) == (2, [(2,), (1,)])
+    queue.clear()
+    assert (len(queue), queued(), len(run_queued())) == (0, [], 0)
+
+
+class InAPlainTestCase(TestCase):
+    databases = {"default", "other"}
+
+    @classmethod
+    def setUpTestData(cls):
+        tasks.see.defer("of no test")
+        tasks.see.using(transactional=False).defer("of no test")
+
+    def test_what_the_class_enqueued_belongs_to_no_test(self):
+        assert queued() == []
+        tasks.see.defer("mine")
+        assert len(queued()) == 1
+        run_queued()
+        assert marks() == ["mine"]
+
+    def test_nor_to_the_next(self):
+        assert queued() == []
+
+    def test_the_task_sees_the_data_of_the_test(self):
+        Author.objects.create(name="here")
+        tasks.see.defer(1)
+        run_queued()
+        assert connections["default"].in_atomic_block
+        tasks.in_the_other.using(database="other").defer("there")
+        run_queued()
+        assert Author.objects.using("other").get().name == "there"
+
+    def test_captured_callbacks(self):
+        with self.captureOnCommitCallbacks(execute=True) as callbacks:
+            tasks.see.defer(1)
+        assert len(callbacks) == 1
+        assert not queued()[0].awaits_commit
+        run_queued()
+        assert marks() == [1]
+
+
+class InATransactionTestCase(TransactionTestCase):
+    def test_a_commit_enqueues(self):
+        with transaction.atomic():
+            tasks.see.defer(1)
+        run_queued()
+        assert marks() == [1]
+
+    def test_the_queue_is_clean(self):
+        assert queued() == []
