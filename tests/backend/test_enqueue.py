@@ -195,7 +195,9 @@ class TestArguments:
         assert calls[0][0] == ([1, 2], "abc")
 
     @pytest.mark.parametrize(
-        "value", [datetime(2026, 1, 1), object(), {1, 2}, timedelta(1)], ids=repr
+        "value",
+        [datetime(2026, 1, 1), object(), {1, 2}, timedelta(1)],
+        ids=lambda value: type(value).__name__,
     )
     def test_what_json_does_not_have_is_refused(self, value):
         with pytest.raises(TypeError, match="type"):

@@ -103,7 +103,9 @@ def test_7_integer_keys_travel_as_integers():
 
 
 @pytest.mark.parametrize(
-    "value", [datetime(2026, 1, 1, tzinfo=UTC), uuid4(), Decimal(1)], ids=repr
+    "value",
+    [datetime(2026, 1, 1, tzinfo=UTC), uuid4(), Decimal(1)],
+    ids=lambda value: type(value).__name__,
 )
 def test_7_what_json_can_not_write_is_refused_when_it_is_enqueued(value):
     with pytest.raises(TypeError):
