@@ -78,7 +78,11 @@ def _rate(queue: Queue, now: float) -> str:
         return "unlimited"
     shown = f"{queue.config.rate:g}/s, {queue.config.concurrency:,} at once"
     factor = queue.throttle_factor(now)
-    return shown if factor == 1.0 else f"{shown}, throttled to {factor:.0%}"
+    if factor == 1.0:
+        return shown
+    if factor == 0.0:
+        return f"{shown}, on hold as the target asked (Retry-After)"
+    return f"{shown}, throttled to {factor:.0%}"
 
 
 def _task_table(queue: Queue, now: float) -> str:
@@ -98,9 +102,13 @@ def _task_row(task: Task, now: float) -> str:
     return (
         f"<tr><td>{escape(task.id)}</td><td>{escape(where)}</td>"
         f"<td>{'running' if task.running else _moment(task.eta, now)}</td>"
-        f'<td class="n">{task.dispatch_count} attempts</td><td>{status}</td>'
+        f'<td class="n">{_attempts(task.dispatch_count)}</td><td>{status}</td>'
         f"<td>{_button('/tasks/run', task.name, 'run')}</td></tr>"
     )
+
+
+def _attempts(count: int) -> str:
+    return "1 attempt" if count == 1 else f"{count} attempts"
 
 
 def _eta(task: Task) -> float:

@@ -66,7 +66,7 @@ def test_the_page_of_an_idle_emulator_shows(start) -> None:
     assert "No queues" in text
 
 
-def test_the_page_tells_that_a_queue_is_throttled(emulator, client, sink) -> None:
+def test_the_page_tells_that_a_queue_is_on_hold(emulator, client, sink) -> None:
     sink.answer_headers = {"Retry-After": "600"}
     client.create_task(
         parent=QUEUE, task={"http_request": {"url": sink.answer("/busy", 429)}}
@@ -75,7 +75,7 @@ def test_the_page_tells_that_a_queue_is_throttled(emulator, client, sink) -> Non
     while not emulator.dispatches():
         continue
 
-    assert "throttled to 0%" in ask(emulator, "/")[1]
+    assert "on hold" in ask(emulator, "/")[1]
 
 
 def test_the_buttons_do_what_they_say(emulator, client, sink) -> None:
