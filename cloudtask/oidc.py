@@ -51,6 +51,11 @@ class Certificates:
         self.kept: dict[str, _Kept] = {}
         self.tried: dict[str, float] = {}
 
+    def at_hand(self, url: str) -> Mapping[str, str]:
+        """Those that are good and need no fetch; maybe none."""
+        kept = self._good(url, None)
+        return kept.pems if kept else {}
+
     def of(self, url: str, key_id: object) -> Mapping[str, str]:
         """Key id to PEM; `key_id` is among them unless the issuer does not know it.
 
@@ -118,23 +123,32 @@ def verified_claims(token: str, audience: str, issuer: str | None) -> Mapping[st
 
     Raises UntrustedRequest for anything else, also when the certificates can't be had.
     """
+    url = issuer.rstrip("/") + CERTS_PATH if issuer else GOOGLE_CERTS
+    try:
+        claims = _decoded(token, audience, certificates.at_hand(url))
+    except UntrustedRequest:
+        # Perhaps its key is new. Only now is it worth finding out.
+        claims = _decoded(token, audience, certificates.of(url, _key_id(token)))
+    if claims.get("iss") not in ((issuer.rstrip("/"),) if issuer else GOOGLE_ISSUERS):
+        raise UntrustedRequest("The token was issued by somebody else.")
+    return claims
+
+
+def _decoded(token: str, audience: str, pems: Mapping[str, str]) -> Mapping[str, Any]:
     from google.auth import jwt
 
-    key_id = _key_id(token)
-    url = issuer.rstrip("/") + CERTS_PATH if issuer else GOOGLE_CERTS
-    pems = certificates.of(url, key_id)
     try:
         claims: Mapping[str, Any] = jwt.decode(  # type: ignore[no-untyped-call]
             token, certs=pems, audience=audience, clock_skew_in_seconds=CLOCK_SKEW
         )
         is_early = claims.get("nbf", 0) > time.time() + CLOCK_SKEW
     except Exception as error:
-        # Strangers choose the bytes of the token: whatever they break is a refusal.
-        raise UntrustedRequest(f"The token is not valid: {error}") from error
+        # Strangers choose the bytes of the token: whatever they break is a refusal, and
+        # what they write into it comes quoted and short.
+        text = repr(str(error)[:300])
+        raise UntrustedRequest(f"The token is not valid: {text}") from error
     if is_early:
         raise UntrustedRequest("The token is not valid yet.")
-    if claims.get("iss") not in ((issuer.rstrip("/"),) if issuer else GOOGLE_ISSUERS):
-        raise UntrustedRequest("The token was issued by somebody else.")
     return claims
 
 

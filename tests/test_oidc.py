@@ -107,9 +107,9 @@ def forged(issuer: Issuer) -> dict[str, str]:
         "signed by HMAC with the public key": tokens.confused_token(claims),
         "another key under the same name": tokens.token(claims, key=2, kid="key-1"),
         "unknown key": tokens.token(claims, key=2),
-        "key id that is a list": tokens.token(claims, kid=["key-1"]),
-        "key id that is a dict": tokens.token(claims, kid={}),
-        "key id that is a number": tokens.token(claims, kid=1),
+        "key id that is a list": tokens.token(claims, key=2, kid=["key-1"]),
+        "key id that is a dict": tokens.token(claims, key=2, kid={}),
+        "key id that is a number": tokens.token(claims, key=2, kid=1),
         "no key id, another key": tokens.token(claims, key=2, kid=None),
         "algorithm that is a list": tokens.token(claims, alg=["RS256"]),
         "algorithm of another family": tokens.token(claims, alg="ES256"),
@@ -138,6 +138,17 @@ def test_no_forged_token_is_believed(site: Site) -> None:
     for kind, token in forged(site.issuer).items():
         assert site.deliver(token=token).status_code == 403, kind
     assert tasks.calls == []
+
+
+def test_what_a_stranger_writes_into_a_token_comes_quoted_and_short(
+    site: Site, caplog: pytest.LogCaptureFixture
+) -> None:
+    claims = site.issuer.claims()
+    site.post(b"", token=tokens.token(claims, kid="x\nERROR all is lost"))
+    site.post(b"", token=tokens.token(claims, kid="x" * 5000))
+    for record in caplog.records:
+        assert "\n" not in record.getMessage()
+        assert len(record.getMessage()) < 500
 
 
 @pytest.mark.parametrize(
