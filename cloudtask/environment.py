@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 from django.http import HttpRequest
 
-from cloudtask import targets
 from cloudtask.context import current
 from cloudtask.deliveries import delivery_of, header
+from cloudtask.guards import is_cron_request
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +41,7 @@ def of_request(request: HttpRequest, *, is_task: bool) -> Iterator[None]:
 
 
 def _read(request: HttpRequest, *, is_task: bool) -> TaskEnvironment:
-    # App Engine strips X-AppEngine-Cron from requests of strangers; nothing else does.
-    is_cron = (
-        targets.on_app_engine() and request.headers.get("X-AppEngine-Cron") == "true"
-    )
+    is_cron = is_cron_request(request)
     if not is_task:
         return TaskEnvironment(is_cron=is_cron)
     delivery = delivery_of(request.headers)

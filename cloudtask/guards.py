@@ -1,4 +1,4 @@
-"""View decorators that let in deliveries of the project's own queues.
+"""View decorators that let in deliveries of the project's own queues, and cron jobs.
 
 They work on plain and on asynchronous views alike.
 """
@@ -16,7 +16,7 @@ from django.views.decorators.csrf import csrf_exempt, csrf_protect
 
 from cloudtask.deliveries import header
 from cloudtask.exceptions import UntrustedRequest
-from cloudtask.targets import target
+from cloudtask.targets import on_app_engine, target
 
 View = Callable[..., Any]  # returns a response, or a coroutine of one
 
@@ -30,6 +30,18 @@ def is_task_request(request: HttpRequest) -> bool:
     except UntrustedRequest:
         return False
     return True
+
+
+def is_cron_request(request: HttpRequest) -> bool:
+    """Whether App Engine's cron made `request`.
+
+    App Engine strips the header from requests of strangers; nothing else does.
+    """
+    return on_app_engine() and request.headers.get("X-AppEngine-Cron") == "true"
+
+
+def _is_ours(request: HttpRequest) -> bool:
+    return is_task_request(request) or is_cron_request(request)
 
 
 def _chosen(view: View, choose: Callable[[HttpRequest], View]) -> View:
@@ -61,27 +73,27 @@ def _refusing(view: View, text: str) -> View:
 
 
 def task_only(view: View) -> View:
-    """Answer 403 unless the request is a delivery of the project's own queues."""
+    """Answer 403 unless the project's own queues, or App Engine's cron, ask."""
     refuse = _refusing(view, "This URL is for Cloud Tasks only.")
-    return _chosen(view, lambda request: view if is_task_request(request) else refuse)
+    return _chosen(view, lambda request: view if _is_ours(request) else refuse)
 
 
 def task_or_superuser_only(view: View) -> View:
-    """Answer 403 unless Cloud Tasks, or an active superuser, makes the request."""
+    """Answer 403 unless a queue, App Engine's cron or an active superuser asks."""
     refuse = _refusing(view, "For Cloud Tasks and superusers only.")
 
     def choose(request: HttpRequest) -> View:
         user = getattr(request, "user", None)
         is_superuser = bool(user and user.is_active and user.is_superuser)
-        return view if is_superuser or is_task_request(request) else refuse
+        return view if is_superuser or _is_ours(request) else refuse
 
     return _chosen(view, choose)
 
 
 def csrf_exempt_if_task(view: View) -> View:
-    """Check for cross-site forgery unless Cloud Tasks makes the request."""
+    """Check for cross-site forgery unless a queue or App Engine's cron asks."""
     protected = csrf_protect(view)
     exempt = csrf_exempt(
-        _chosen(view, lambda request: view if is_task_request(request) else protected)
+        _chosen(view, lambda request: view if _is_ours(request) else protected)
     )
     return exempt
