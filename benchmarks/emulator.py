@@ -39,6 +39,7 @@ QUEUE = "projects/p/locations/l/queues/default"
 NAME, PEER_NAME = "cloudtask.emulator", "gcloud-tasks-emulator 0.6.2"
 CLIENTS = 4
 TURNS = 10
+WARM_UP = 50
 GIVE_UP = 300.0
 
 # An asyncio server that answers 200 to whatever comes and counts: cheap enough that it
@@ -163,7 +164,9 @@ class Contestant:
         stack.enter_context(running(sink, self.sink_port))
         self.process = stack.enter_context(running([*command, f"--port={port}"], port))
         self.clients = [stack.enter_context(client_of(port)) for _ in range(CLIENTS)]
-        self.clients[0].pause_queue(name=QUEUE)
+        for client in self.clients:
+            for _ in range(WARM_UP):
+                client.pause_queue(name=QUEUE)
 
     def create(self, tasks: int) -> None:
         """Create tasks with the ordinary client, from a few threads."""
@@ -214,8 +217,9 @@ def race(commands: dict[str, list[str]], tasks: int) -> list[Result]:
     """All contestants, turn by turn: what else the machine does meets them alike."""
     with ExitStack() as stack:
         racers = [Contestant(stack, *each) for each in commands.items()]
-        for turn in range(TURNS):
-            share = tasks // TURNS + (turn < tasks % TURNS)
+        turns = min(TURNS, tasks // 250)
+        for turn in range(turns):
+            share = tasks // turns + (turn < tasks % turns)
             for racer in racers if turn % 2 else reversed(racers):
                 racer.create(share)
         for racer in racers:
@@ -278,12 +282,14 @@ def main() -> int:
     (large,) = race({NAME: ours()}, many)
     results = [reference, same, kept, small, large]
     show(results, reference)
-    growth = (large.create + large.drain) / large.tasks
-    growth /= (small.create + small.drain) / small.tasks
+    growth = (large.cpu / large.tasks) / (small.cpu / small.tasks)
     budgets = [
         verdict("create no slower", same.create <= reference.create),
         verdict("drain over 4 times as fast", same.drain * 4 < reference.drain),
-        verdict(f"{many:,} tasks cost as 500, each (x{growth:.2f})", growth < 1.25),
+        verdict(
+            f"{many:,} tasks cost the CPU that 500 do, each (x{growth:.2f})",
+            growth < 1.25,
+        ),
     ]
     if options.json:
         options.json.write_text(json.dumps([vars(each) for each in results], indent=1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from urllib.request import urlopen
 
@@ -264,6 +265,45 @@ def test_many_clients_at_once_lose_nothing(emulator, client, sink) -> None:
 
     names = [request.facts("cloudtasks")["taskname"] for request in sink.requests]
     assert len(names) == len(set(names)) == 200
+
+
+def test_everything_at_once_leaves_the_queue_in_order(start, connect, sink) -> None:
+    emulator = start(queues=FAST, rate_limits=False)
+    client = connect(emulator)
+    sink.answer("/flaky", *[500, 200] * 100)
+    errors: list[Exception] = []
+
+    def act(seed: int) -> None:
+        dice = random.Random(seed)
+        task = {"http_request": {"url": sink.url + dice.choice(["/ok", "/flaky"])}}
+        for _ in range(40):
+            name = client.create_task(parent=QUEUE, task=task).name
+            calls = [
+                lambda: client.pause_queue(name=QUEUE),
+                lambda: client.resume_queue(name=QUEUE),
+                lambda: list(client.list_tasks(parent=QUEUE)),
+                lambda name=name: client.delete_task(name=name),
+                lambda name=name: client.run_task(name=name),
+                lambda name=name: client.get_task(name=name),
+            ]
+            try:
+                dice.choice(calls)()
+            except exceptions.NotFound:
+                continue  # it ran before we came
+            except Exception as error:  # noqa: BLE001 - shown by the assertion
+                errors.append(error)
+
+    threads = [threading.Thread(target=act, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    client.resume_queue(name=QUEUE)
+    emulator.wait_idle(30)
+
+    assert errors == []
+    (info,) = emulator.queues()
+    assert (info.depth, info.running) == (0, 0)
 
 
 def test_a_client_of_the_rest_kind_is_told_apart(emulator) -> None:
