@@ -12,6 +12,9 @@ from cloudtask import conf, registry
 from cloudtask.registry import Definition
 from tests.support import recording
 
+# Django's own checks may ask the databases what they can do.
+pytestmark = pytest.mark.django_db(databases=["default", "other"])
+
 ENVIRON = ("GAE_ENV", "CLOUD_TASKS_EMULATOR_HOST", "TASKS_EMULATOR_HOST")
 TARGET = {
     "BACKEND": conf.HTTP_TARGET,
