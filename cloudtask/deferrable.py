@@ -99,7 +99,8 @@ class Deferrable(Generic[P, R]):
         (the row is tried again later, the others go on), "skip", "pause" or "abort".
         `max_failures`, a number of rows or a share below 1, pauses the run beyond it.
         With `keep` the run's rows stay after finalize. `include_new` also walks rows
-        added meanwhile. `transactional` is as in `.using()`.
+        added meanwhile. `transactional` is as in `.using()`. `margin`, 10 s, is what a
+        shard leaves of its deadline at least, and so how long a row may take.
 
         Raises UnsupportedValue, with the reason, for a queryset that can't be walked.
         """

@@ -61,3 +61,4 @@ class IterateOptions(MapOptions, total=False):
     """What `.iterate` takes beside the queryset; see `Deferrable.iterate`."""
 
     include_new: bool
+    margin: timedelta | float

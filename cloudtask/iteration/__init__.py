@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Sequence
+from datetime import timedelta
 from typing import Any
 
 from cloudtask import codec, runtime
 from cloudtask.exceptions import ConfigurationError
-from cloudtask.iteration.description import Atomic, Description, OnError
+from cloudtask.iteration.description import MARGIN, Atomic, Description, OnError
 from cloudtask.iteration.handle import (
     Iteration,
     IterationReport,
@@ -22,7 +23,7 @@ from cloudtask.iteration.messages import message_of
 from cloudtask.iteration.planning import PLAN
 from cloudtask.iteration.querysets import walkable
 from cloudtask.iteration.sweeping import sweep
-from cloudtask.message import Options
+from cloudtask.message import Options, as_timedelta
 from cloudtask.registry import Definition
 from cloudtask.stores import store
 from cloudtask.stores.runs import RowFailure, Run, RunState, ShardState
@@ -60,6 +61,7 @@ def iterate(
     atomic: Atomic | None = None,
     on_error: OnError = "retry",
     max_failures: float | None = None,
+    margin: timedelta | float = MARGIN,
     keep: bool = False,
     include_new: bool = False,
     transactional: bool | None = None,
@@ -77,6 +79,7 @@ def iterate(
         atomic=atomic,
         on_error=on_error,
         max_failures=max_failures,
+        margin=as_timedelta(margin, "margin").total_seconds(),
         include_new=include_new,
         database=options.database,
     )

@@ -13,6 +13,7 @@ from cloudtask.iteration.sources import ListSource, QuerySetSource, Source
 
 OnError = Literal["retry", "skip", "pause", "abort"]
 Atomic = Literal["page", "row"]
+MARGIN = 10.0  # seconds that are left before the dispatch deadline, at least
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,7 @@ class Description:
     atomic: Atomic | None = None
     on_error: OnError = "retry"
     max_failures: float | None = None
+    margin: float = MARGIN
     include_new: bool = False
     database: str = "default"
 

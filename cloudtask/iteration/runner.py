@@ -39,7 +39,6 @@ from cloudtask.stores.runs import (
 CHECKPOINT = 2.0  # seconds between two writes of the cursor
 PAGE_TIME = 1.0  # seconds of work that a page should be
 PAGE_MIN, PAGE_FIRST, PAGE_MAX = 50, 200, 2000  # rows
-MARGIN = 10.0  # seconds that are left before the dispatch deadline, at least
 CAREFUL_FROM = 2  # deaths at one cursor
 ROW_ATTEMPTS = 25  # of a row with on_error="retry", when the task does not say
 ROW_BACKOFF = Backoff(min=timedelta(seconds=1), max=timedelta(hours=1), doublings=12)
@@ -205,7 +204,7 @@ class Leg:
 
     def _deadline(self) -> float:
         """When the leg must end to be answered in time."""
-        margin = max(MARGIN, 2 * self.slowest)
+        margin = max(self.work.description.margin, 2 * self.slowest)
         # At least a tenth is work: a target may have a short deadline.
         return self.started + max(self.work.budget - margin, self.work.budget / 10)
 
