@@ -13,11 +13,12 @@ from datetime import timedelta
 from typing import Any
 
 _ahead = 0.0  # seconds
+_held: float | None = None
 
 
 def now() -> float:
     """Unix seconds."""
-    return time.time() + _ahead
+    return time.time() + _ahead if _held is None else _held
 
 
 def database_now() -> Any:
@@ -44,3 +45,13 @@ def move(seconds: float) -> None:
     """Set the time ahead, or back when negative, from here on."""
     global _ahead
     _ahead += seconds
+
+
+def hold(at: float | None) -> float | None:
+    """Have `now` stand still at a moment, or go on with None; returns what was before.
+
+    For tests that must be the same each time. The database's time goes on.
+    """
+    global _held
+    before, _held = _held, at
+    return before
