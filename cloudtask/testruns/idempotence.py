@@ -16,6 +16,7 @@ from cloudtask.testruns.misfortune import NotIdempotent
 from cloudtask.testruns.numbering import renumbered
 from cloudtask.testruns.queue_runs import run_queued
 from cloudtask.testruns.rows import Contents, contents, usable_aliases
+from cloudtask.testruns.virtual import VirtualClock, frozen
 from cloudtask.transports import memory
 
 TWICE = Faults(duplicate=True)
@@ -34,10 +35,11 @@ def assert_idempotent(task: Deferrable[Any, Any], /, *args: Any, **kwargs: Any) 
     if not usable_aliases():
         connections["default"].ensure_connection()
     trial = _Trial(lambda: task.defer(*args, **kwargs), task._parts()[0].path)
-    passed = trial.once()
-    trial.compare(TWICE)
-    for point in sorted(passed):
-        trial.compare(Faults(crash=crash_at(point)))
+    with frozen(VirtualClock()):
+        passed = trial.once()
+        trial.compare(TWICE)
+        for point in passed:
+            trial.compare(Faults(crash=crash_at(point)))
 
 
 class _Trial:
@@ -50,22 +52,22 @@ class _Trial:
         self.before = contents(self.aliases)
         self.wanted = Contents()
 
-    def once(self) -> set[str]:
-        """Run undisturbed; returns the failpoints that were passed."""
-        passed: set[str] = set()
+    def once(self) -> list[str]:
+        """Run undisturbed; returns the failpoints that were passed, in order."""
+        passed: list[str] = []
         with self._undone(), ExitStack() as stack:
             self.defer()
             for point in failpoints.POINTS:
-                stack.enter_context(failpoints.at(point, partial(passed.add, point)))
-            run_queued(freeze=True)
+                stack.enter_context(failpoints.at(point, partial(passed.append, point)))
+            run_queued()
             self.wanted = self._contents()
-        return passed
+        return list(dict.fromkeys(passed))
 
     def compare(self, faults: Faults) -> None:
         """Run with `faults`; raises NotIdempotent unless all ends as it did once."""
         with self._undone():
             self.defer()
-            run_queued(freeze=True, errors="retry", faults=faults)
+            run_queued(errors="retry", faults=faults)
             changes = self.wanted.differences(self._contents())
         if changes:
             raise NotIdempotent(

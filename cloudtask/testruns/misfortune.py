@@ -21,6 +21,7 @@ from cloudtask.transports.memory import MemoryQueue, Stage, Waiting
 
 REACHED = 6  # failpoints that a delivery passes, or a few more
 LATE = 30.0  # seconds within which a second delivery comes
+LISTED = 10  # strikes that a message names
 OVERTAKING = 8  # calls of which one may be the first
 
 
@@ -67,8 +68,11 @@ class Misfortune:
 
     def account(self) -> str:
         """The faults, the seed, and what struck, in one line."""
-        struck = ", ".join(self._report.struck) or "nothing"
-        return f"delivered with {self.faults!r}, which struck: {struck}"
+        struck = [line.partition("\n")[0] for line in self._report.struck]
+        if len(struck) > LISTED:
+            struck[LISTED:] = [f"... and {len(struck) - LISTED} more"]
+        what = "; ".join(struck) or "nothing"
+        return f"delivered with {self.faults!r}, which struck: {what}"
 
     def _strikes(self, fault: str, message: Message) -> bool:
         chance = getattr(self.faults, fault)

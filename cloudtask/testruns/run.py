@@ -56,6 +56,7 @@ class Run:
     def to_the_end(self, *, freeze: bool = False) -> Report:
         """Deliver what is due until nothing is left, and report."""
         with ExitStack() as stack:
+            self.clock.start()
             stack.callback(self.clock.release)
             if freeze:
                 stack.enter_context(frozen(self.clock))
@@ -73,6 +74,7 @@ class Run:
     def at_once(self, ids: Collection[str]) -> None:
         """Deliver these calls, whatever their eta, and nothing else."""
         with ExitStack() as stack:
+            self.clock.start()
             stack.callback(self.clock.release)
             stack.callback(self.queue.take, ids)  # what failed does not stay
             stack.enter_context(self._deliveries())

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 
 from django.db import connections
-from django.db.models.functions import Now
 
 from cloudtask import outbox
+from cloudtask.clock import database_now
 from cloudtask.failpoints import Crashed
 from cloudtask.testruns.rows import usable_aliases
 from cloudtask.transports.memory import MemoryQueue
@@ -41,7 +41,7 @@ def _relay(alias: str, queue: MemoryQueue) -> None:
     rows = OutboxMessage.objects.using(alias)
     for _ in range(TRIES):
         waiting = rows.filter(state=OutboxMessage.State.WAITING)
-        if not waiting.update(due_at=Now() - timedelta(seconds=1)):
+        if not waiting.update(due_at=database_now() - timedelta(seconds=1)):
             return
         try:
             outbox.relay(alias)

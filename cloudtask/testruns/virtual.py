@@ -17,26 +17,30 @@ from cloudtask.message import as_timedelta
 class VirtualClock:
     """The time of a run, in unix seconds: it moves only when something is due later.
 
-    The library's own clock is moved along, so that what a task enqueues counts from
-    here; `release` moves it back.
+    The library's own clock follows it from `start` to `release`, so that what a task
+    enqueues counts from here, to the microsecond.
     """
 
     def __init__(self) -> None:
         self.time = clock.now()
         self.moved = 0.0
+        self.before: float | None = None
+
+    def start(self) -> None:
+        self.before = clock.hold(self.time)
 
     def move_to(self, due: float) -> None:
         if due <= self.time:
             return
+        # The database's clock can't be held: it is set ahead by as much.
+        clock.move(due - self.time)
+        self.moved += due - self.time
         self.time = due
-        ahead = due - clock.now()
-        if ahead > 0.0:
-            clock.move(ahead)
-            self.moved += ahead
+        clock.hold(due)
 
     def release(self) -> None:
         clock.move(-self.moved)
-        self.moved = 0.0
+        clock.hold(self.before)
 
     def moment(self, until: timedelta | float | datetime | None) -> float:
         """The unix seconds of a moment, or of a duration from now.

@@ -190,3 +190,18 @@ def nest() -> None:
     from cloudtask.testing import run_queued
 
     run_queued(see, until=0)
+
+
+@task
+def pay_unless_succeeded(book_id: int, amount: int) -> None:
+    """Safe when it is delivered twice, not when it dies in between."""
+    book = Book.objects.get(pk=book_id)
+    if book.data.get("receipt"):
+        return
+    Book.objects.filter(pk=book_id).update(pages=F("pages") + amount)
+    note_receipt.using(transactional=False).defer(book_id)
+
+
+@task
+def note_receipt(book_id: int) -> None:
+    Book.objects.filter(pk=book_id).update(data={"receipt": True})

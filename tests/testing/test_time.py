@@ -42,13 +42,13 @@ def test_four_backoffs_take_the_times_of_the_service():
 def test_a_backoff_function_chooses_the_times():
     tasks.choose_delays.defer()
     report = run_queued(errors="retry")
-    assert gaps(report, tasks.choose_delays) == pytest.approx([60, 120, 180], abs=1)
+    assert gaps(report, tasks.choose_delays) == [60, 120, 180]
 
 
 def test_a_retry_that_was_asked_for_comes_after_its_delay():
     tasks.ask_again.defer(2, delay=1800)
     report = run_queued()
-    assert gaps(report, tasks.ask_again) == pytest.approx([1800, 1800], abs=1)
+    assert gaps(report, tasks.ask_again) == [1800, 1800]
     assert (len(report.ran), len(report.retried)) == (1, 2)
 
 
@@ -68,7 +68,7 @@ def test_until_may_be_seconds_or_a_moment():
 
 def test_until_needs_a_time_zone():
     with pytest.raises(ValueError, match="aware"):
-        run_queued(until=datetime(2030, 1, 1))  # noqa: DTZ001
+        run_queued(until=datetime(2030, 1, 1))
 
 
 def test_a_retry_that_is_due_later_remains():
@@ -83,7 +83,7 @@ def test_what_a_task_enqueues_counts_from_its_own_time():
     tasks.remind.using(countdown=3600).defer(30)
     report = run_queued()
     first, second = report.attempts
-    assert second.time - first.time == pytest.approx(1800, abs=1)
+    assert second.time - first.time == 1800
 
 
 def test_the_clock_of_the_library_is_put_back():
