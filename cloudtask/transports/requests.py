@@ -16,6 +16,7 @@ from cloudtask.message import Backoff, Message
 from cloudtask.targets import AppEngineDispatch, HttpDispatch
 
 MAX_STORED_TASK = 1_048_569  # bytes; the service refuses larger tasks
+LOCAL = "local"  # project and location at an emulator, where none are set
 MAX_BATCH_SIZE = 3_500_000  # bytes; gRPC servers take 4 MiB by default
 
 
@@ -30,8 +31,8 @@ def _pb() -> Any:
 def project() -> str:
     """The Google Cloud project: the setting, the environment, the metadata server."""
     found = conf.settings().project or os.environ.get("GOOGLE_CLOUD_PROJECT")
-    if not found and not conf.emulator_host():
-        found = _project_of_credentials()
+    if not found:
+        found = LOCAL if conf.emulator_host() else _project_of_credentials()
     if not found:
         raise ConfigurationError(
             "CLOUDTASK['PROJECT'] is not set, and neither GOOGLE_CLOUD_PROJECT nor the "
@@ -61,7 +62,7 @@ def _project_of_credentials() -> str | None:
 
 
 def queue_path(queue: str) -> str:
-    location = conf.settings().location
+    location = conf.settings().location or (conf.emulator_host() and LOCAL)
     if not location:
         raise ConfigurationError(
             "CLOUDTASK['LOCATION'] is not set; it is the region of the queues, e.g. "
