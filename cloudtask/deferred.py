@@ -12,7 +12,7 @@ from typing import Any
 
 from django.utils.timezone import is_naive
 
-from cloudtask import callables, clock, iteration, runtime
+from cloudtask import callables, clock, runtime
 from cloudtask.callables import Form
 from cloudtask.context import current
 from cloudtask.decorators import Deferrable, task
@@ -29,6 +29,7 @@ __all__ = [
     "get_deferred_shard_index",
 ]
 
+CALLBACK_TIME = timedelta(seconds=30)  # for a callback: shards stop that much early
 ROW_ATTEMPTS = 1_000_000  # djangae tries a row until somebody deploys a fix
 
 # What `defer` calls by a name of its own; the other options have the same names.
@@ -180,10 +181,7 @@ def defer_iteration_with_finalize(
     given = tuple(args or ())
     callables.check_call(callback, ("a row", *given), kwargs)
     callables.check_call(finalize, given, kwargs)
-    definition, options, _ = run_row.using(queue=_queue or "default")._parts()
-    return iteration.iterate(
-        definition,
-        options,
+    return run_row.using(queue=_queue or "default").iterate(
         queryset,
         finalize=run_finalize,
         args=(forms, *given),
@@ -191,6 +189,7 @@ def defer_iteration_with_finalize(
         shards=_shards,
         keep=not _delete_marker,
         transactional=_transactional,
+        margin=CALLBACK_TIME,
     )
 
 

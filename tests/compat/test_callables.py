@@ -1,0 +1,220 @@
+"""Any importable callable can be deferred, and no other."""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+
+import pytest
+
+from cloudtask import callables
+from cloudtask.deferred import defer
+from cloudtask.exceptions import TaskNotFound, UnsupportedValue
+from cloudtask.testing import queued, run_queued
+from tests.compat import things
+from tests.testapp import tasks
+from tests.testapp.models import Author, Book
+from tests.testapp.tasks import calls
+
+greeter = things.Greeter("Hello")
+
+
+@pytest.mark.parametrize(
+    ("obj", "args", "expected"),
+    [
+        (things.note, (1,), ((1,), {})),
+        (things.anote, (1,), ("async", 1)),
+        (things.decorated, (2,), ("given", 2)),
+        (things.remembered, (3,), ("remembered", 3)),
+        (things.replaced, (4,), ((4,), {})),
+        (things.Greeter.Inner, (5,), ("made", 5)),
+        (things.Greeter.of_class, ("Ann",), ("Greeter", "Ann")),
+        (things.LoudGreeter.of_class, ("Ann",), ("LoudGreeter", "Ann")),
+        (greeter.of_class, ("Ann",), ("Greeter", "Ann")),
+        (things.Greeter.of_nobody, ("Ann",), ("nobody", "Ann")),
+        (greeter.of_nobody, ("Ann",), ("nobody", "Ann")),
+        (greeter.greet, ("Ann",), "Hello, Ann"),
+        (greeter.whisperer(), ("Ann",), "psst, Ann"),
+        (greeter, ("Ann",), "Hello called Ann"),
+        (things.Slotted("word").say, (), "word"),
+        (things.Shelf("fiction", [1, 2]).show, (), ("fiction", [1, 2])),
+        (things.Register(a=1).show, (), {"a": 1}),
+        (things.Point(x=1, y=2).show, (), (1, 2)),
+        (things.Order(7).ship, (), ("shipped", 7)),
+        (things.Recipe("Hi").greet, (), "Hi"),
+        (functools.partial(things.two, 1), (2,), (1, 2)),
+        (functools.partial(things.two, b=2), (1,), (1, 2)),
+        (functools.partial(greeter.greet, "Ann"), (), "Hello, Ann"),
+    ],
+    ids=lambda value: getattr(value, "__qualname__", None),
+)
+def test_it_is_called_where_it_runs(obj, args, expected):
+    defer(obj, *args)
+    run_queued()
+    assert calls == [expected]
+
+
+def test_arguments_are_the_codec_s_and_need_a_class_that_is_trusted():
+    with pytest.raises(UnsupportedValue, match="TRUSTED_MODULES"):
+        defer(things.note, things.Order(1))
+
+
+@pytest.mark.parametrize(
+    ("obj", "args", "expected"),
+    [
+        (len, ([1, 2],), 2),
+        (int, ("7",), 7),
+        (math.sqrt, (4,), 2.0),
+        (operator.add, (1, 2), 3),
+        (dict.fromkeys, (["a"],), {"a": None}),
+        (str.upper, ("a",), "A"),
+        ("a-b".split, ("-",), ["a", "b"]),
+        ((5).__add__, (1,), 6),
+        (print, (), None),
+    ],
+    ids=repr,
+)
+def test_builtins_and_their_methods_can_be_deferred(obj, args, expected):
+    defer(obj, *args)
+    assert [ran.value for ran in run_queued().attempts] == [expected]
+
+
+def test_an_import_path_travels_and_no_code():
+    defer(things.note, 1)
+    (call,) = queued()
+    assert call.args == ("tests.compat.things:note", 1)
+
+
+def test_a_method_of_a_model_instance_is_called_on_its_snapshot(db):
+    author = Author.objects.create(name="Ann")
+    book = Book(title="Old", author=author)
+    book.save()
+    book.title = "As it was when it was deferred"
+    defer(book.save)
+    Book.objects.update(title="New")
+    run_queued()
+    assert Book.objects.get().title == "As it was when it was deferred"
+
+
+def test_a_method_of_a_manager_can_be_deferred(db):
+    defer(Author.objects.create, name="Ann")
+    run_queued()
+    assert Author.objects.get().name == "Ann"
+
+
+def test_a_method_of_a_queryset_can_be_deferred(db):
+    Author.objects.create(name="Ann")
+    Author.objects.create(name="Bob")
+    defer(Author.objects.filter(name="Ann").delete)
+    run_queued()
+    assert Author.objects.get().name == "Bob"
+
+
+def test_a_model_can_be_deferred_and_makes_an_instance(db):
+    defer(Author, name="Ann")
+    assert run_queued().attempts[0].value.name == "Ann"
+
+
+def test_a_task_is_deferred_as_itself_with_its_own_options():
+    defer(tasks.small_note, 1)
+    (call,) = queued()
+    assert call.task == tasks.small_note.path
+    assert call.options.small
+    run_queued()
+    assert calls == [("small", 1)]
+
+
+def test_options_of_a_call_go_before_those_of_a_task():
+    defer(tasks.note.using(queue="mail"), 1, _queue="slow", _small_task=True)
+    (call,) = queued()
+    assert (call.queue, call.options.small) == ("slow", True)
+
+
+@pytest.mark.parametrize(
+    ("obj", "said"),
+    [
+        (things.nameless, "lambda"),
+        (things.closure(1), "inside a function"),
+        (things.before_it_was_replaced, "not what stands at"),
+        (things.Hidden, "not to be found|not what stands"),
+        (things.Hidden(), "not to be found|not what stands"),
+        (things.solitary, "name alone"),
+        (things.Unmovable(), "not me"),
+        (functools.partial(things.nameless), "lambda"),
+    ],
+    ids=repr,
+)
+def test_what_a_worker_could_not_find_is_refused(obj, said):
+    with pytest.raises(UnsupportedValue, match=said):
+        defer(obj)
+    assert queued() == []
+
+
+def test_a_function_of_the_script_that_runs_is_refused():
+    def main():
+        pass
+
+    main.__qualname__, main.__module__ = "main", "__main__"
+    with pytest.raises(UnsupportedValue, match="module that a worker can import"):
+        defer(main)
+
+
+def test_a_method_under_another_name_is_refused():
+    other = things.Greeter("Hi")
+    other.greet = things.Greeter("Other").greet
+    method = things.Greeter.greet.__get__(other)
+    with pytest.raises(UnsupportedValue, match="another name"):
+        defer(method, "Ann")
+
+
+def test_a_method_of_an_object_with_a_lock_is_refused_by_name():
+    import threading
+
+    locked = things.Greeter(threading.Lock())
+    with pytest.raises(UnsupportedValue, match="lock"):
+        defer(locked.greet, "Ann")
+
+
+@pytest.mark.parametrize("obj", [None, 5, "tests.compat.things.note", [1]], ids=repr)
+def test_what_can_not_be_called_is_refused(obj):
+    with pytest.raises(ValueError, match="something to call"):
+        defer(obj)
+
+
+@pytest.mark.parametrize(
+    ("obj", "args", "kwargs"),
+    [
+        (things.two, (1,), {}),
+        (things.two, (1, 2, 3), {}),
+        (things.two, (1, 2), {"_countdwon": 3}),
+        (greeter.greet, (), {}),
+        (greeter, (1, 2), {}),
+        (things.Greeter.Inner, (), {}),
+    ],
+    ids=repr,
+)
+def test_arguments_that_it_does_not_take_are_refused_at_once(obj, args, kwargs):
+    with pytest.raises(TypeError):
+        defer(obj, *args, **kwargs)
+    assert queued() == []
+
+
+def test_keywords_may_have_any_name():
+    defer(things.note, obj=1, subject=2, self=3, forms=4)
+    run_queued()
+    assert calls == [((), {"obj": 1, "subject": 2, "self": 3, "forms": 4})]
+
+
+def test_a_callable_that_is_gone_is_tried_again_and_not_dropped():
+    with pytest.raises(TaskNotFound, match=r"things\.gone"):
+        callables.resolve("tests.compat.things:gone")
+    with pytest.raises(TaskNotFound, match="nowhere"):
+        callables.resolve("tests.nowhere:gone")
+
+
+def test_what_stands_at_the_path_when_it_runs_is_called(monkeypatch):
+    defer(things.note, 1)
+    monkeypatch.setattr(things, "note", lambda value: calls.append(("new", value)))
+    run_queued()
+    assert calls == [("new", 1)]
