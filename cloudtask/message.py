@@ -31,7 +31,10 @@ def as_timedelta(value: timedelta | float, what: str) -> timedelta:
     if isinstance(value, timedelta):
         return value
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return timedelta(seconds=value)
+        try:
+            return timedelta(seconds=value)
+        except (ValueError, OverflowError) as error:
+            raise ValueError(f"{what} is no duration: {value!r}.") from error
     raise TypeError(f"{what} must be a timedelta or seconds, not {value!r}.")
 
 
@@ -56,12 +59,12 @@ class Backoff:
 
     def delay(self, retry: int) -> timedelta:
         """The wait before retry number `retry`, counted from 1."""
-        step = self.min * 2 ** min(retry - 1, self.doublings, 64)
-        linear = (
-            max(0, retry - 1 - self.doublings) * self.min * 2 ** min(self.doublings, 64)
-        )
-        delay: timedelta = min(step + linear, self.max)
-        return delay
+        most, step = self.max.total_seconds(), self.min.total_seconds()
+        # Floats, and few doublings: a timedelta overflows soon.
+        seconds = step * 2.0 ** min(retry - 1, self.doublings, 64)
+        steps = max(0, retry - 1 - self.doublings)
+        seconds += steps * step * 2.0 ** min(self.doublings, 64)
+        return timedelta(seconds=seconds) if seconds < most else self.max
 
 
 BackoffFunction = Callable[[BaseException, "TaskContext"], "float | timedelta | None"]
