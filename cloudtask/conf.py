@@ -222,6 +222,15 @@ _DJANGAE_QUEUE_KEYS = {
 }
 
 
+FOR_EVER = 2**31 - 1  # attempts; what djangae, as Cloud Tasks, writes as -1
+
+
+def _from_djangae(ours: str, value: Any) -> Any:
+    if ours == "rate":
+        return f"{value}/s"
+    return FOR_EVER if ours == "max_attempts" and value == -1 else value
+
+
 def _djangae_queues(value: Any) -> dict[str, Any]:
     """CLOUD_TASKS_QUEUES, a list of {"name": ..., "rate_per_second": ...}, as QUEUES.
 
@@ -230,7 +239,7 @@ def _djangae_queues(value: Any) -> dict[str, Any]:
     try:
         return {
             entry["name"]: {
-                ours: f"{entry[theirs]}/s" if ours == "rate" else entry[theirs]
+                ours: _from_djangae(ours, entry[theirs])
                 for theirs, ours in _DJANGAE_QUEUE_KEYS.items()
                 if entry.get(theirs) is not None
             }
