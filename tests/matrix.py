@@ -156,7 +156,8 @@ def _pytest(python: Path, leg: Leg, extra: Sequence[str]) -> tuple[int, str]:
         "CLOUDTASK_TEST_SUFFIX": f"_{os.getpid()}",
         "PYTHONUNBUFFERED": "1",
     }
-    command = [python, "-m", "pytest", "-q", f"-n{WORKERS}", "--dist=loadgroup"]
+    # A file stays with one worker: some start servers once for all of their tests.
+    command = [python, "-m", "pytest", "-q", f"-n{WORKERS}", "--dist=loadfile"]
     closing = ""
     with subprocess.Popen(
         [*command, *leg.arguments, *extra],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import socket
 import subprocess
@@ -95,8 +96,15 @@ def _answers(port: int) -> bool:
 def _other_environment() -> Path:
     """Its Python, installed at the first use; skips the test if PyPI can't be had."""
     python = OTHER_FOLDER / "bin" / "python"
-    if _imports_other(python):
-        return python
+    # Another run of the tests may be at it in the same folder.
+    with OTHER_FOLDER.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _imports_other(python):
+            _install_other(python)
+    return python
+
+
+def _install_other(python: Path) -> None:
     made = [sys.executable, "-m", "venv", "--clear", str(OTHER_FOLDER)]
     subprocess.run(made, check=True)
     install = [python, "-m", "pip", "install", "-q", "--disable-pip-version-check"]
@@ -107,7 +115,6 @@ def _other_environment() -> Path:
     if installed.returncode and "connection broken by" in installed.stderr:
         pytest.skip(f"PyPI can't be reached, so {OTHER} can't be installed.")
     assert installed.returncode == 0, installed.stderr
-    return python
 
 
 def _imports_other(python: Path) -> bool:

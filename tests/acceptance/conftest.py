@@ -13,19 +13,7 @@ DEPLOYMENTS = {
 }
 
 
-def _group(name: str) -> str:
-    # One worker has all tests of a deployment, which is started once; and one worker
-    # makes the environment of the other emulator.
-    return "other" if name.endswith("emulator") else name
-
-
-@pytest.fixture(
-    scope="session",
-    params=[
-        pytest.param(value, id=name, marks=pytest.mark.xdist_group(_group(name)))
-        for name, value in DEPLOYMENTS.items()
-    ],
-)
+@pytest.fixture(scope="session", params=DEPLOYMENTS.values(), ids=DEPLOYMENTS)
 def site(request, tmp_path_factory):
     start_cloud, target = request.param
     folder = tmp_path_factory.mktemp("acceptance")

@@ -12,7 +12,7 @@ import pytest
 
 from tests.acceptance.processes import ROOT, wait_until
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("demo")]
+pytestmark = pytest.mark.acceptance
 
 
 @pytest.fixture
