@@ -274,6 +274,21 @@ def test_an_atomic_task_that_is_delivered_twice_writes_once(site: Site) -> None:
     assert Author.objects.count() == 1
 
 
+@pytest.mark.django_db(transaction=True)
+def test_what_an_asynchronous_task_wrote_is_rolled_back_when_it_fails(
+    site: Site,
+) -> None:
+    tasks.aadd_author_and_fail.defer("gone")
+    assert site.deliver().status_code == 500
+    assert not Author.objects.exists()
+
+
+def test_an_asynchronous_task_has_its_context(site: Site) -> None:
+    tasks.asee_context.defer()
+    assert site.deliver().status_code == 200
+    assert tasks.calls[0].id == recording.sent[0].id
+
+
 # Bodies that are refused.
 
 

@@ -117,3 +117,14 @@ def see_environment():
             "retries": environment.task_retry_count(),
         }
     )
+
+
+@task(atomic=True)
+async def aadd_author_and_fail(name: str) -> None:
+    await Author.objects.acreate(name=name)
+    raise ValueError("broken")
+
+
+@task
+async def asee_context():
+    calls.append(current())
