@@ -41,6 +41,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("description", models.BinaryField()),
+                ("options", models.BinaryField(default=b"")),
                 ("is_planned", models.BooleanField(default=False)),
                 ("keep", models.BooleanField(default=False)),
                 ("total", models.PositiveBigIntegerField(default=0)),
@@ -117,6 +118,37 @@ class Migration(migrations.Migration):
                 "constraints": [
                     models.UniqueConstraint(
                         fields=("run", "digest"), name="cloudtask_failure_key"
+                    )
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="IterationChunk",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True,
+                        primary_key=True,
+                        serialize=False,
+                        verbose_name="ID",
+                    ),
+                ),
+                ("index", models.PositiveIntegerField()),
+                ("data", models.BinaryField()),
+                (
+                    "run",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="chunks",
+                        to="cloudtask.iterationrun",
+                    ),
+                ),
+            ],
+            options={
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("run", "index"), name="cloudtask_description_chunk"
                     )
                 ],
             },

@@ -34,12 +34,14 @@ from cloudtask.stores.runs import (
     Shard,
     ShardState,
     Walked,
+    states_before,
 )
+
+CHUNK = 512 * 1024  # bytes of a description: well under any server's packet limit
 
 
 def _no_live_lease() -> Q:
     return Q(lease_until=None) | Q(lease_until__lt=now())
-
 
 
 def _tables() -> Any:
@@ -56,9 +58,19 @@ def _column(kind: type[Any], name: str) -> str:
     return "run_id" if name == "run" and kind is not Run else name
 
 
-def _run(row: Model) -> Run:
+def _run(row: Model, chunks: QuerySet[Any]) -> Run:
+    """`row` as a Run; its description lies in `chunks` when it is too large for it."""
     run: Run = _record(Run, row)
-    return replace(run, state=RunState(run.state), description=bytes(run.description))
+    description = bytes(run.description)
+    if not description:
+        parts = chunks.filter(run_id=run.id).order_by("index")
+        description = b"".join(map(bytes, parts.values_list("data", flat=True)))
+    return replace(
+        run,
+        state=RunState(run.state),
+        description=description,
+        options=bytes(run.options),
+    )
 
 
 def _shard(row: Model) -> Shard:
@@ -99,26 +111,45 @@ class DatabaseRuns:
         rows: QuerySet[Any] = _tables().IterationFailure.objects.using(self.alias)
         return rows
 
+    @property
+    def _chunks(self) -> QuerySet[Any]:
+        rows: QuerySet[Any] = _tables().IterationChunk.objects.using(self.alias)
+        return rows
+
     # Runs
 
     def create_run(self, run: Run) -> None:
-        values = {
-            f.name: getattr(run, f.name) for f in fields(Run) if f.name != "created_at"
-        }
+        values = {f.name: getattr(run, f.name) for f in fields(Run)}
+        values |= {"created_at": now(), "touched_at": now()}
         with self.reachable(f"Creating iteration {run.id}"):
-            self._runs.create(**values)
+            inline = self._inline(run.description)
+            self._runs.create(**values | {"description": inline})
+            self._save_chunks(run.id, run.description)
+
+    @staticmethod
+    def _inline(description: bytes) -> bytes:
+        """What of a description lies in the row of its run: all or nothing."""
+        return description if len(description) <= CHUNK else b""
+
+    def _save_chunks(self, run_id: str, description: bytes) -> None:
+        self._chunks.filter(run_id=run_id).delete()
+        if self._inline(description) == description:
+            return
+        for index, start in enumerate(range(0, len(description), CHUNK)):
+            data = description[start : start + CHUNK]
+            self._chunks.create(run_id=run_id, index=index, data=data)
 
     def load_run(self, run_id: str) -> Run | None:
         with self.reachable(f"Loading iteration {run_id}"):
             row = self._runs.filter(pk=run_id).first()
-        return _run(row) if row else None
+            return _run(row, self._chunks) if row else None
 
     def list_runs(self, *, states: Sequence[RunState], limit: int) -> list[Run]:
         rows = self._runs.order_by("-created_at", "pk")
         if states:
             rows = rows.filter(state__in=states)
         with self.reachable("Listing iterations"):
-            return [_run(row) for row in rows[:limit]]
+            return [_run(row, self._chunks) for row in rows[:limit]]
 
     def change_run(
         self,
@@ -141,10 +172,14 @@ class DatabaseRuns:
         if error is not None:
             values["error"] = error
         if description is not None:
-            values["description"] = description
+            values["description"] = self._inline(description)
+        allowed = set(only_from).intersection(states_before(to))
         with self.reachable(f"Changing iteration {run_id}"):
-            rows = self._runs.filter(pk=run_id, state__in=only_from)
-            return bool(rows.update(**values))
+            rows = self._runs.filter(pk=run_id, state__in=allowed)
+            changed = bool(rows.update(**values))
+            if changed and description is not None:
+                self._save_chunks(run_id, description)
+            return changed
 
     def set_plan(self, run_id: str, shards: Sequence[Shard], *, total: int) -> bool:
         with self.reachable(f"Planning iteration {run_id}"):
@@ -167,7 +202,7 @@ class DatabaseRuns:
 
     def _shard_row(self, shard: Shard) -> Model:
         values = {_column(Shard, f.name): getattr(shard, f.name) for f in fields(Shard)}
-        row: Model = _tables().IterationShard(**values)
+        row: Model = _tables().IterationShard(**values, touched_at=now())
         return row
 
     def acquire_run(
@@ -178,7 +213,7 @@ class DatabaseRuns:
             taken = rows.filter(_no_live_lease(), state=state).update(
                 fence=F("fence") + 1, lease_until=now() + lease, touched_at=now()
             )
-            return _run(rows.get()) if taken else None
+            return _run(rows.get(), self._chunks) if taken else None
 
     def settle_run(self, run: Run, *, to: RunState | None, error: str = "") -> bool:
         values: dict[str, Any] = {
@@ -186,15 +221,17 @@ class DatabaseRuns:
             "touched_at": now(),
             "error": error,
         }
+        rows = self._runs.filter(pk=run.id, fence=run.fence)
         if to is not None:
             values["state"] = to
+            rows = rows.filter(state__in=states_before(to))
         if to in ENDED:
             # Kept from the first end on: it tells that finalize has run.
             values["finished_at"] = Case(
                 When(finished_at__isnull=True, then=now()), default=F("finished_at")
             )
         with self.reachable(f"Settling iteration {run.id}"):
-            return bool(self._runs.filter(pk=run.id, fence=run.fence).update(**values))
+            return bool(rows.update(**values))
 
     def try_finalize(self, run_id: str) -> bool:
         undone = self._shards.filter(run_id=run_id).exclude(state=ShardState.DONE)
@@ -214,6 +251,7 @@ class DatabaseRuns:
         with self.reachable(f"Deleting iteration {run_id}"):
             self._failures.filter(run_id=run_id).delete()
             self._shards.filter(run_id=run_id).delete()
+            self._chunks.filter(run_id=run_id).delete()
             self._runs.filter(pk=run_id).delete()
 
     # Shards
@@ -333,25 +371,21 @@ class DatabaseRuns:
             )
 
     def stale_shards(self, *, older_than: timedelta, limit: int) -> list[Shard]:
+        # A row that waits for its next try keeps its shard's task waiting, too.
+        resting = self._failures.filter(
+            run_id=OuterRef("run_id"),
+            shard=OuterRef("index"),
+            state=FailureState.WAITING,
+            due_at__gt=now(),
+        )
         rows = self._shards.filter(
             _no_live_lease(),
+            Q(is_walked=False) | ~Exists(resting),
             run__state=RunState.RUNNING,
             touched_at__lt=now() - older_than,
         ).exclude(state=ShardState.DONE)
-        # A row that waits for its next try keeps its shard's task waiting, too.
-        waiting = self._failures.filter(state=FailureState.WAITING, due_at__gt=now())
         with self.reachable("Looking for lost shards"):
-            found = list(rows.order_by("touched_at")[:limit])
-            resting = set(
-                waiting.filter(run_id__in=[row.run_id for row in found]).values_list(
-                    "run_id", "shard"
-                )
-            )
-        return [
-            _shard(row)
-            for row in found
-            if not (row.is_walked and (row.run_id, row.index) in resting)
-        ]
+            return [_shard(row) for row in rows.order_by("touched_at")[:limit]]
 
     def bump_shard(self, shard: Shard) -> Shard | None:
         rows = self._shards.filter(run_id=shard.run, index=shard.index)
@@ -374,7 +408,8 @@ class DatabaseRuns:
             owing, _no_live_lease(), touched_at__lt=now() - older_than
         )
         with self.reachable("Looking for lost iterations"):
-            return [_run(row) for row in rows.order_by("touched_at")[:limit]]
+            found = rows.order_by("touched_at")[:limit]
+            return [_run(row, self._chunks) for row in found]
 
     def bump_run(self, run: Run) -> Run | None:
         rows = self._runs.filter(pk=run.id)
@@ -382,7 +417,7 @@ class DatabaseRuns:
             bumped = rows.filter(
                 _no_live_lease(), generation=run.generation, state=run.state
             ).update(generation=F("generation") + 1, touched_at=now())
-            return _run(rows.get()) if bumped else None
+            return _run(rows.get(), self._chunks) if bumped else None
 
     # Failures
 
@@ -422,7 +457,11 @@ class DatabaseRuns:
             run_id=run_id, shard=shard, state=FailureState.WAITING
         ).order_by("due_at")
         with self.reachable(f"Loading the rows of {run_id} that wait"):
-            due = [_failure(row) for row in rows.filter(due_at__lte=now())[:limit]]
+            # One more than wanted: whether more of them are due than that.
+            found = rows.filter(due_at__lte=now())[: limit + 1]
+            due = [_failure(row) for row in found]
+            if len(due) > limit:
+                return due[:limit], 0.0
             later = rows.filter(due_at__gt=now()).annotate(now=now()).first()
         if later is None:
             return due, None

@@ -24,7 +24,7 @@ class RunState(StrEnum):
     FINISHED = "finished"
     CANCELLED = "cancelled"
     ABORTED = "aborted"  # by on_error="abort"
-    FAILED = "failed"  # what it walks can't be read by the running version
+    FAILED = "failed"  # what it walks can't be read, or finalize was given up
 
 
 class ShardState(StrEnum):
@@ -43,22 +43,33 @@ class FailureState(StrEnum):
     KILLED = "killed"  # its process died in the callback, again and again
 
 
-_STOPPABLE = (RunState.CANCELLED, RunState.ABORTED, RunState.FAILED)
 RUN_TRANSITIONS: Mapping[RunState, tuple[RunState, ...]] = {
-    RunState.WAITING: (RunState.PLANNING, RunState.PAUSED, *_STOPPABLE),
-    RunState.PLANNING: (RunState.RUNNING, RunState.PAUSED, *_STOPPABLE),
-    RunState.RUNNING: (RunState.FINALIZING, RunState.PAUSED, *_STOPPABLE),
-    RunState.PAUSED: (RunState.PLANNING, RunState.RUNNING, *_STOPPABLE),
+    RunState.WAITING: (RunState.PLANNING, RunState.PAUSED, RunState.CANCELLED),
+    RunState.PLANNING: (
+        RunState.RUNNING,
+        RunState.PAUSED,
+        RunState.CANCELLED,
+        RunState.FAILED,
+    ),
+    RunState.RUNNING: (
+        RunState.FINALIZING,
+        RunState.PAUSED,
+        RunState.CANCELLED,
+        RunState.ABORTED,
+        RunState.FAILED,
+    ),
+    RunState.PAUSED: (RunState.PLANNING, RunState.RUNNING, RunState.CANCELLED),
     RunState.FAILED: (RunState.PLANNING, RunState.RUNNING, RunState.CANCELLED),
-    RunState.FINALIZING: (RunState.FINISHED, RunState.RUNNING),
-    # Only by retry_failures(), which opens new work.
-    RunState.FINISHED: (RunState.RUNNING,),
+    # FAILED: finalize was given up.
+    RunState.FINALIZING: (RunState.FINISHED, RunState.FAILED),
+    # Only by retry_failures(), which opens new work while nobody can finalize.
+    RunState.FINISHED: (RunState.PAUSED,),
     # To themselves: when their on_failure task is done.
     RunState.CANCELLED: (RunState.CANCELLED,),
     RunState.ABORTED: (RunState.ABORTED,),
 }
 SHARD_TRANSITIONS: Mapping[ShardState, tuple[ShardState, ...]] = {
-    ShardState.WAITING: (ShardState.RUNNING, ShardState.DONE),
+    ShardState.WAITING: (ShardState.RUNNING,),
     ShardState.RUNNING: (ShardState.RUNNING, ShardState.WAITING, ShardState.DONE),
     ShardState.DONE: (ShardState.WAITING,),  # only by retry_failures()
 }
@@ -68,12 +79,18 @@ ENDED = frozenset(
 )
 
 
+def states_before(to: RunState) -> list[RunState]:
+    """The states from which a run may go to `to`."""
+    return [state for state, after in RUN_TRANSITIONS.items() if to in after]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One iteration. Keys are encoded by the codec; times are the store's own.
 
-    `description` is a sealed value: what to walk and how. `generation` numbers the
-    tasks that plan or finalize it, `fence` whoever holds its lease.
+    `description` is a sealed value: what to walk and how; it may take megabytes.
+    `options` is how its tasks travel, as JSON. `generation` numbers the tasks that plan
+    or finalize it, `fence` whoever holds its lease.
     """
 
     id: str
@@ -81,6 +98,7 @@ class Run:
     queue: str
     state: RunState
     description: bytes = b""
+    options: bytes = b""
     is_planned: bool = False
     keep: bool = False
     total: int = 0
@@ -171,7 +189,8 @@ class RunStore(Protocol):
         error: str | None = None,
         description: bytes | None = None,
     ) -> bool:
-        """Compare and set: False, and nothing changed, unless it was in `only_from`.
+        """Compare and set: False, and nothing changed, unless it was in `only_from`, and
+        in a state from which RUN_TRANSITIONS lead to `to`.
 
         Entering RUNNING sets `started_at` if it is not set; `generation` grows with
         every change. `error` and `description` replace theirs when given.

@@ -22,6 +22,7 @@ class IterationRun(models.Model):
     queue = models.CharField(max_length=100)
     state = models.CharField(max_length=12, choices=_choices(RunState), db_index=True)
     description = models.BinaryField()
+    options = models.BinaryField(default=b"")
     is_planned = models.BooleanField(default=False)
     keep = models.BooleanField(default=False)
     total = models.PositiveBigIntegerField(default=0)
@@ -39,6 +40,24 @@ class IterationRun(models.Model):
 
     def __str__(self) -> str:
         return f"{self.task} ({self.id})"
+
+
+class IterationChunk(models.Model):
+    """A part of a description that is too large for one statement."""
+
+    run = models.ForeignKey(IterationRun, models.CASCADE, related_name="chunks")
+    index = models.PositiveIntegerField()
+    data = models.BinaryField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["run", "index"], name="cloudtask_description_chunk"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.run_id}[{self.index}]"
 
 
 class IterationShard(models.Model):
