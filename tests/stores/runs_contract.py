@@ -1,0 +1,368 @@
+"""What every store does with runs. A test module makes a subclass and the fixture
+`store`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from cloudtask import clock
+from cloudtask.stores import Store
+from cloudtask.stores.runs import ENDED, RUN_TRANSITIONS, RunState
+from tests.stores.runs_making import (
+    AN_HOUR,
+    AT_ONCE,
+    LEASE,
+    OTHER,
+    RUN,
+    create,
+    failure,
+    finish,
+    load,
+    move,
+    shards_of,
+    start,
+    take,
+    walked,
+)
+
+PAIRS = [(before, to) for before in RunState for to in RunState]
+
+
+class RunsContract:
+    # create_run, load_run, list_runs
+
+    def test_a_run_is_loaded_as_it_was_created(self, store: Store) -> None:
+        run = create(store, description=b"\x00\xff what to walk", keep=True)
+
+        assert (run.id, run.task, run.queue) == (RUN, "app.tasks.walk", "default")
+        assert (run.state, run.description) == (
+            RunState.WAITING,
+            b"\x00\xff what to walk",
+        )
+        assert run.keep
+        assert not run.is_planned
+        assert run.created_at is not None
+        assert run.created_at.tzinfo is not None
+
+    def test_there_is_no_run_that_was_not_created(self, store: Store) -> None:
+        assert store.load_run(RUN) is None
+
+    def test_a_description_may_take_megabytes(self, store: Store) -> None:
+        large = bytes(range(256)) * 10_000
+
+        assert create(store, description=large).description == large
+        [listed] = store.list_runs(states=[], limit=1)
+        assert listed.description == large
+
+    def test_runs_are_listed_newest_first(self, store: Store) -> None:
+        create(store, OTHER)
+        with clock.ahead(AN_HOUR):
+            create(store, RUN)
+
+        assert [run.id for run in store.list_runs(states=[], limit=9)] == [RUN, OTHER]
+        assert [run.id for run in store.list_runs(states=[], limit=1)] == [RUN]
+
+    def test_runs_are_listed_by_state(self, store: Store) -> None:
+        for seconds, state in enumerate(RunState):
+            with clock.ahead(seconds):
+                create(store, state.value, state)
+        wanted = [RunState.RUNNING, RunState.PAUSED, RunState.CANCELLED]
+
+        listed = store.list_runs(states=wanted, limit=2)
+
+        assert [run.id for run in listed] == ["cancelled", "paused"]
+
+    # change_run
+
+    @pytest.mark.parametrize(("before", "to"), PAIRS)
+    def test_a_state_changes_along_the_table_only(
+        self, store: Store, before: RunState, to: RunState
+    ) -> None:
+        create(store, state=before)
+
+        changed = store.change_run(RUN, to=to, only_from=list(RunState))
+
+        assert changed == (to in RUN_TRANSITIONS[before])
+        assert load(store).state is (to if changed else before)
+
+    def test_a_change_from_another_state_changes_nothing(self, store: Store) -> None:
+        before = create(store, state=RunState.RUNNING, description=b"d", error="e")
+
+        assert not store.change_run(
+            RUN,
+            to=RunState.PAUSED,
+            only_from=[RunState.PLANNING, RunState.WAITING],
+            error="other",
+            description=b"other",
+        )
+        assert load(store) == before
+
+    def test_a_run_that_is_not_there_is_not_changed(self, store: Store) -> None:
+        assert not store.change_run(RUN, to=RunState.PAUSED, only_from=list(RunState))
+
+    def test_a_change_lets_the_generation_grow(self, store: Store) -> None:
+        before = create(store)
+
+        move(store, RunState.PLANNING)
+
+        assert load(store).generation == before.generation + 1
+
+    def test_error_and_description_stay_unless_given(self, store: Store) -> None:
+        create(store, description=b"what", error="why")
+
+        move(store, RunState.PLANNING)
+
+        assert (load(store).description, load(store).error) == (b"what", "why")
+
+    def test_error_and_description_are_replaced_when_given(self, store: Store) -> None:
+        create(store, description=b"w" * 3_000_000, error="why")
+
+        store.change_run(
+            RUN,
+            to=RunState.PAUSED,
+            only_from=[RunState.WAITING],
+            error="",
+            description=b"n" * 2_000_000,
+        )
+
+        assert (load(store).description, load(store).error) == (b"n" * 2_000_000, "")
+
+    def test_started_at_is_when_it_first_ran(self, store: Store) -> None:
+        create(store, state=RunState.PAUSED)
+        move(store, RunState.RUNNING)
+        first = load(store).started_at
+        with clock.ahead(AN_HOUR):
+            move(store, RunState.PAUSED)
+            move(store, RunState.RUNNING)
+
+        assert first is not None
+        assert load(store).started_at == first
+
+    # set_plan
+
+    def test_a_plan_starts_a_run_that_is_planning(self, store: Store) -> None:
+        create(store, state=RunState.PLANNING)
+
+        assert store.set_plan(RUN, shards_of(RUN, 3), total=30)
+
+        run = load(store)
+        assert (run.state, run.is_planned, run.total) == (RunState.RUNNING, True, 30)
+        assert run.started_at is not None
+        assert store.load_shards(RUN) == shards_of(RUN, 3)
+
+    def test_a_plan_is_set_once(self, store: Store) -> None:
+        create(store, state=RunState.PLANNING)
+        store.set_plan(RUN, shards_of(RUN, 3), total=30)
+
+        assert not store.set_plan(RUN, shards_of(RUN, 5), total=50)
+        assert (load(store).total, len(store.load_shards(RUN))) == (30, 3)
+
+    def test_a_run_that_was_paused_stays_so_when_planned(self, store: Store) -> None:
+        create(store, state=RunState.PAUSED)
+
+        assert store.set_plan(RUN, shards_of(RUN, 1), total=10)
+        assert (load(store).state, load(store).is_planned) == (RunState.PAUSED, True)
+
+    @pytest.mark.parametrize("state", sorted(ENDED))
+    def test_a_run_that_has_ended_is_not_planned(
+        self, store: Store, state: RunState
+    ) -> None:
+        before = create(store, state=state)
+
+        assert not store.set_plan(RUN, shards_of(RUN, 1), total=10)
+        assert load(store) == before
+        assert store.load_shards(RUN) == []
+
+    def test_a_run_that_is_not_there_is_not_planned(self, store: Store) -> None:
+        assert not store.set_plan(RUN, shards_of(RUN, 1), total=10)
+
+    def test_a_plan_may_have_no_shards_or_hundreds(self, store: Store) -> None:
+        for run_id, count in ((RUN, 0), (OTHER, 256)):
+            create(store, run_id, RunState.PLANNING)
+            assert store.set_plan(run_id, shards_of(run_id, count), total=count * 10)
+            assert store.load_shards(run_id) == shards_of(run_id, count)
+
+    # try_finalize
+
+    def test_a_run_finalizes_when_no_shard_is_undone(self, store: Store) -> None:
+        generation = start(store, shards=2).generation
+        finish(store, 0)
+        assert not store.try_finalize(RUN)
+        finish(store, 1)
+
+        assert store.try_finalize(RUN)
+        assert load(store).state is RunState.FINALIZING
+        assert load(store).generation == generation + 1
+        assert not store.try_finalize(RUN)
+
+    def test_a_run_without_shards_finalizes(self, store: Store) -> None:
+        start(store, shards=0)
+
+        assert store.try_finalize(RUN)
+
+    def test_a_run_without_a_plan_does_not_finalize(self, store: Store) -> None:
+        create(store, state=RunState.RUNNING)
+
+        assert not store.try_finalize(RUN)
+        assert not store.try_finalize(OTHER)
+
+    def test_a_run_that_is_paused_does_not_finalize(self, store: Store) -> None:
+        start(store, shards=0)
+        move(store, RunState.PAUSED)
+
+        assert not store.try_finalize(RUN)
+
+    def test_shards_of_other_runs_do_not_matter(self, store: Store) -> None:
+        start(store, shards=0)
+        start(store, shards=1, run_id=OTHER)
+
+        assert store.try_finalize(RUN)
+        assert not store.try_finalize(OTHER)
+
+    def test_a_shard_in_work_holds_finalize_up(self, store: Store) -> None:
+        start(store)
+        take(store)
+
+        assert not store.try_finalize(RUN)
+
+    # acquire_run, settle_run
+
+    def test_the_lease_of_a_run_is_taken_by_one(self, store: Store) -> None:
+        before = create(store, state=RunState.FINALIZING, description=b"what")
+
+        run = store.acquire_run(RUN, state=RunState.FINALIZING, lease=LEASE)
+
+        assert run is not None
+        assert (run.fence, run.description) == (before.fence + 1, b"what")
+        assert run.lease_until is not None
+        assert store.acquire_run(RUN, state=RunState.FINALIZING, lease=LEASE) is None
+
+    def test_a_lease_that_is_over_is_taken_by_another(self, store: Store) -> None:
+        create(store, state=RunState.FINALIZING)
+        first = store.acquire_run(RUN, state=RunState.FINALIZING, lease=LEASE)
+        with clock.ahead(AN_HOUR):
+            second = store.acquire_run(RUN, state=RunState.FINALIZING, lease=LEASE)
+
+        assert first is not None
+        assert second is not None
+        assert second.fence == first.fence + 1
+        assert not store.settle_run(first, to=RunState.FINISHED)
+        assert load(store).state is RunState.FINALIZING
+        assert store.settle_run(second, to=RunState.FINISHED)
+
+    def test_the_lease_of_a_run_in_another_state_is_not_to_be_had(
+        self, store: Store
+    ) -> None:
+        create(store, state=RunState.RUNNING)
+
+        assert store.acquire_run(RUN, state=RunState.FINALIZING, lease=LEASE) is None
+        assert store.acquire_run(OTHER, state=RunState.FINALIZING, lease=LEASE) is None
+
+    def test_settling_ends_the_lease_and_the_run(self, store: Store) -> None:
+        create(store, state=RunState.FINALIZING)
+        run = store.acquire_run(RUN, state=RunState.FINALIZING, lease=LEASE)
+        assert run is not None
+
+        assert store.settle_run(run, to=RunState.FINISHED)
+        assert load(store).state is RunState.FINISHED
+        assert load(store).lease_until is None
+        assert load(store).finished_at is not None
+
+    def test_settling_without_a_state_ends_the_lease_only(self, store: Store) -> None:
+        create(store, state=RunState.FINALIZING)
+        run = store.acquire_run(RUN, state=RunState.FINALIZING, lease=LEASE)
+        assert run is not None
+
+        assert store.settle_run(run, to=None, error="finalize: it raised")
+        assert load(store).state is RunState.FINALIZING
+        assert (load(store).error, load(store).finished_at) == (
+            "finalize: it raised",
+            None,
+        )
+        assert store.acquire_run(RUN, state=RunState.FINALIZING, lease=LEASE)
+
+    def test_finished_at_stays_from_the_first_end_on(self, store: Store) -> None:
+        ends = []
+        create(store, state=RunState.FINALIZING, is_planned=True)
+        for seconds in (0.0, AN_HOUR):
+            with clock.ahead(seconds):
+                run = store.acquire_run(RUN, state=RunState.FINALIZING, lease=LEASE)
+                assert run is not None
+                store.settle_run(run, to=RunState.FINISHED)
+                ends.append(load(store).finished_at)
+                move(store, RunState.PAUSED)
+                move(store, RunState.RUNNING)
+                store.try_finalize(RUN)
+
+        assert ends[0] is not None
+        assert ends == [ends[0], ends[0]]
+
+    @pytest.mark.parametrize("state", [RunState.CANCELLED, RunState.ABORTED])
+    def test_a_run_that_was_stopped_is_settled_in_its_state(
+        self, store: Store, state: RunState
+    ) -> None:
+        create(store, state=state)
+        run = store.acquire_run(RUN, state=state, lease=LEASE)
+        assert run is not None
+
+        assert store.settle_run(run, to=state)
+        assert (load(store).state, load(store).finished_at is None) == (state, False)
+
+    def test_settling_does_not_undo_a_cancellation(self, store: Store) -> None:
+        create(store, state=RunState.PLANNING)
+        run = store.acquire_run(RUN, state=RunState.PLANNING, lease=LEASE)
+        assert run is not None
+        move(store, RunState.CANCELLED)
+
+        assert not store.settle_run(run, to=RunState.FAILED)
+        assert load(store).state is RunState.CANCELLED
+
+    # bump_run
+
+    def test_a_run_is_renumbered_once(self, store: Store) -> None:
+        run = create(store, state=RunState.PLANNING, description=b"what")
+
+        bumped = store.bump_run(run)
+
+        assert bumped is not None
+        assert (bumped.generation, bumped.description) == (run.generation + 1, b"what")
+        assert bumped == load(store)
+        assert store.bump_run(run) is None
+
+    def test_a_run_whose_lease_lives_is_not_renumbered(self, store: Store) -> None:
+        create(store, state=RunState.PLANNING)
+        run = store.acquire_run(RUN, state=RunState.PLANNING, lease=LEASE)
+        assert run is not None
+
+        assert store.bump_run(run) is None
+        with clock.ahead(AN_HOUR):
+            assert store.bump_run(run) is not None
+
+    # delete_run
+
+    def test_a_run_is_deleted_with_all_that_is_its_own(self, store: Store) -> None:
+        for run_id in (RUN, OTHER):
+            start(store, shards=3, run_id=run_id)
+            store.record_failure(failure("1", run_id=run_id), delay=AT_ONCE)
+
+        store.delete_run(RUN)
+
+        assert store.load_run(RUN) is None
+        assert store.load_shards(RUN) == []
+        assert store.count_failures(RUN) == 0
+        assert len(store.load_shards(OTHER)) == 3
+        assert store.count_failures(OTHER) == 1
+        store.delete_run(RUN)
+
+    def test_whoever_walks_a_run_that_was_deleted_has_lost_it(
+        self, store: Store
+    ) -> None:
+        start(store)
+        shard = take(store)
+        store.delete_run(RUN)
+
+        assert not store.checkpoint(shard, walked("1"), lease=timedelta(1))
+        assert not store.complete(shard, walked("1"))
+        assert not store.try_finalize(RUN)

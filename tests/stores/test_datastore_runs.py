@@ -1,0 +1,26 @@
+"""The contracts of runs, kept by the store in Datastore."""
+
+from __future__ import annotations
+
+import pytest
+
+from cloudtask.stores import Store
+from cloudtask.stores.datastore import DatastoreStore
+from tests.stores.row_failures_contract import RowFailuresContract, SweepingContract
+from tests.stores.run_races_contract import RunRacesContract
+from tests.stores.runs_contract import RunsContract
+from tests.stores.shards_contract import ShardsContract
+
+pytest_plugins = ["tests.stores.datastore_fixtures"]
+
+
+class TestDatastoreRuns(
+    RunsContract,
+    ShardsContract,
+    RowFailuresContract,
+    SweepingContract,
+    RunRacesContract,
+):
+    @pytest.fixture
+    def store(self, datastore_store: DatastoreStore) -> Store:
+        return datastore_store
