@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar
+from weakref import WeakSet
 
-from django.db import InterfaceError, OperationalError, transaction
+from django.db import InterfaceError, OperationalError, connections, transaction
 
 from cloudtask import conf, envelope, failpoints
 from cloudtask.clock import database_now
@@ -31,6 +32,8 @@ from cloudtask.relay import forget as forget_rows
 from cloudtask.transports import Transport, transport
 
 if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+
     from cloudtask.models import OutboxMessage
 
 __all__ = [
@@ -117,15 +120,18 @@ def _raise_all(failures: dict[int, EnqueueError], total: int) -> None:
 class AfterCommit:
     """The on-commit entry of some messages: sends them once, however often called.
 
-    `made` counts the entries of this process.
+    `made` counts the entries of this process, `homes` are the connections that have,
+    or had, some: other threads have others, which Django does not tell.
     """
 
     made: ClassVar[int] = 0
+    homes: ClassVar[WeakSet[BaseDatabaseWrapper]] = WeakSet()
 
     def __init__(self, messages: Sequence[Message], alias: str) -> None:
         self.messages = tuple(messages)
         self.alias = alias
         AfterCommit.made += 1
+        AfterCommit.homes.add(connections[alias])
 
     def __call__(self) -> None:
         messages, self.messages = self.messages, ()
