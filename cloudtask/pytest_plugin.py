@@ -39,7 +39,7 @@ def _start_test() -> None:
     # Looked up, not imported: a test that never enqueues needs no Django.
     memory = sys.modules.get("cloudtask.transports.memory")
     if memory is not None:
-        memory.start_test()
+        memory.start_test(is_told=True)
 
 
 @pytest.fixture

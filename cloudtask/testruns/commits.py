@@ -13,11 +13,12 @@ from cloudtask.outbox import AfterCommit
 
 
 def entries() -> Iterator[AfterCommit]:
-    """Our on-commit entries that are still to be done, of all aliases, in order.
+    """Our on-commit entries that are still to be done, of all connections: in an
+    asynchronous test those of the ORM are another thread's.
 
     A rolled back savepoint has removed its own already.
     """
-    for connection in connections.all(initialized_only=True):
+    for connection in sorted(AfterCommit.homes, key=lambda home: home.alias):
         yield from _ours(connection, connection.run_on_commit)
 
 

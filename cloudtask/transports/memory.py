@@ -195,9 +195,9 @@ def queue() -> MemoryQueue:
     return _of_test.get()
 
 
-def start_test() -> None:
-    """Empty the queue for a new test; from now on, who calls this says when."""
-    _of_test.is_told = True
+def start_test(*, is_told: bool = False) -> None:
+    """Empty the queue for a new test; with `is_told` the caller does so for each."""
+    _of_test.is_told = is_told or _of_test.is_told
     _of_test.queue.clear()
 
 

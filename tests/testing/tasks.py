@@ -205,3 +205,13 @@ def pay_unless_succeeded(book_id: int, amount: int) -> None:
 @task
 def note_receipt(book_id: int) -> None:
     Book.objects.filter(pk=book_id).update(data={"receipt": True})
+
+
+@task
+def ask_a_stranger() -> None:
+    seen.append(ask_a_stranger.strange())
+
+
+@task
+def add_author(name: str) -> None:
+    Author.objects.create(name=name)

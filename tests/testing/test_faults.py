@@ -138,9 +138,11 @@ def test_in_a_plain_test_case_the_relay_sends_what_a_crash_left():
 
 
 def test_a_block_that_survives_its_crash_point_fails():
-    with pytest.raises(AssertionError, match="Nothing reached"):
-        with crash_at("outbox.committed"):
-            tasks.see.defer(1)
+    with (
+        pytest.raises(AssertionError, match="Nothing reached"),
+        crash_at("outbox.committed"),
+    ):
+        tasks.see.defer(1)
 
 
 def test_a_crash_point_must_exist():
