@@ -60,9 +60,7 @@ def _prepare() -> None:
 
 def _show(count: int, running: list[servers.Server]) -> None:
     url = os.environ["ATLAS_URL"]
-    print(
-        f"Cloud Tasks emulator: {os.environ['CLOUDTASK_EMULATOR_URL']}/  gunicorn: {url}/"
-    )
+    print(f"Cloud Tasks: {os.environ['CLOUDTASK_EMULATOR_URL']}/  gunicorn: {url}/")
     _set_up_django()
     from cities.models import City, Report
 
