@@ -75,5 +75,6 @@ def run_django_tests(*options: str) -> RunOfTests:
     )
     text = done.stdout + done.stderr
     failures = re.findall(r"^(?:FAIL|ERROR): (\w+) ", text, re.MULTILINE)
-    passed = len(re.findall(r" \.\.\. ok$", text, re.MULTILINE))
-    return RunOfTests(text, passed, sorted(failures))
+    ran = re.search(r"^Ran (\d+) tests", text, re.MULTILINE)
+    assert ran, text
+    return RunOfTests(text, int(ran[1]) - len(failures), sorted(failures))
