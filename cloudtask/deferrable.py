@@ -6,6 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import (
     Any,
     Concatenate,
@@ -51,7 +52,7 @@ class Deferrable(Generic[P, R]):
         """Definition, options, and the subject if there is one."""
         raise NotImplementedError  # every subclass has its own
 
-    def defer(self, *args: P.args, **kwargs: P.kwargs) -> Enqueued:
+    def defer(self, /, *args: P.args, **kwargs: P.kwargs) -> Enqueued:
         """Have the function called with these arguments, once, later.
 
         Raises TypeError for arguments that the function does not take, UnsupportedValue
@@ -61,9 +62,10 @@ class Deferrable(Generic[P, R]):
         arguments = _with_subject(definition, (*subject, *args))
         return runtime.enqueue(definition, options, arguments, kwargs)
 
-    async def adefer(self, *args: P.args, **kwargs: P.kwargs) -> Enqueued:
+    async def adefer(self, /, *args: P.args, **kwargs: P.kwargs) -> Enqueued:
         """As `defer`, for asynchronous code."""
-        return await sync_to_async(self.defer)(*args, **kwargs)
+        deferred = partial(self.defer, *args, **kwargs)
+        return await sync_to_async(deferred)()
 
     def defer_many(self, calls: Iterable[Call]) -> list[Enqueued]:
         """Enqueue many calls, in as few requests as the service allows.

@@ -284,6 +284,13 @@ def test_proxies_and_inherited_models_keep_their_class(db: None) -> None:
     ]
 
 
+def test_a_subject_may_be_given_by_its_name() -> None:
+    Shape.draw.defer(self=Shape(8), colour="red")
+    asyncio.run(Shape.draw.using(queue="mail").adefer(self=Shape(9), colour="blue"))
+    run_queued()
+    assert [note[1] for note in shapes.noted] == [Shape(8), Shape(9)]
+
+
 def test_a_class_method_of_a_model_gets_its_class() -> None:
     Magazine.count.defer(2)
     LoudMagazine.count.defer(3)
