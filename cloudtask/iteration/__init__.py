@@ -5,28 +5,37 @@ docs/explanation/iteration.md tells how; `stores.runs` has the states.
 
 from __future__ import annotations
 
+import inspect
+import sys
 import uuid
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any
+
+from django.db import connections, transaction
 
 from cloudtask import codec, runtime
 from cloudtask.exceptions import ConfigurationError
 from cloudtask.iteration.description import MARGIN, Atomic, Description, OnError
+from cloudtask.iteration.finalizing import is_atomic_here
 from cloudtask.iteration.handle import (
     Iteration,
     IterationReport,
     Progress,
     ShardReport,
 )
-from cloudtask.iteration.messages import message_of
+from cloudtask.iteration.messages import carried, message_of
+from cloudtask.iteration.planner import MAX_SHARDS
 from cloudtask.iteration.planning import PLAN
 from cloudtask.iteration.querysets import walkable
+from cloudtask.iteration.stopping import hand_over_on_sigterm
 from cloudtask.iteration.sweeping import sweep
-from cloudtask.message import Options, as_timedelta
+from cloudtask.message import Message, Options, as_timedelta
 from cloudtask.registry import Definition
 from cloudtask.stores import store
 from cloudtask.stores.runs import RowFailure, Run, RunState, ShardState
+from cloudtask.stores.sql import apart
 
 __all__ = [
     "Iteration",
@@ -37,6 +46,7 @@ __all__ = [
     "ShardReport",
     "ShardState",
     "get",
+    "hand_over_on_sigterm",
     "iterate",
     "list",
     "map_items",
@@ -67,22 +77,25 @@ def iterate(
     transactional: bool | None = None,
 ) -> Iteration:
     """See `Task.iterate`."""
-    walked = codec.dumps(walkable(queryset), root="queryset")
     description = Description(
-        queryset=walked,
-        args=tuple(args),
-        kwargs=kwargs or {},
+        queryset=codec.dumps(
+            walkable(queryset),
+            wipe_related_caches=options.wipe_related_caches,
+            root="queryset",
+        ),
+        arguments=_arguments(options, args, kwargs),
         finalize=_encoded(finalize, "finalize"),
         on_failure=_encoded(on_failure, "on_failure"),
         shards=shards,
         batch_size=batch_size,
-        atomic=atomic,
+        atomic=atomic or _inherited(options),
         on_error=on_error,
         max_failures=max_failures,
         margin=as_timedelta(margin, "margin").total_seconds(),
         include_new=include_new,
         database=options.database,
     )
+    _check(definition, options, description, finalize, on_failure)
     return _start(definition, options, description, keep, transactional)
 
 
@@ -105,18 +118,20 @@ def map_items(
 ) -> Iteration:
     """See `Task.map`."""
     description = Description(
-        items=[*items],
-        args=tuple(args),
-        kwargs=kwargs or {},
+        items=codec.dumps(
+            [*items], wipe_related_caches=options.wipe_related_caches, root="items"
+        ),
+        arguments=_arguments(options, args, kwargs),
         finalize=_encoded(finalize, "finalize"),
         on_failure=_encoded(on_failure, "on_failure"),
         shards=shards,
         batch_size=batch_size,
-        atomic=atomic,
+        atomic=atomic or _inherited(options),
         on_error=on_error,
         max_failures=max_failures,
         database=options.database,
     )
+    _check(definition, options, description, finalize, on_failure)
     return _start(definition, options, description, keep, transactional)
 
 
@@ -142,6 +157,19 @@ def _encoded(function: Any, what: str) -> bytes | None:
     return codec.dumps(function, root=what)
 
 
+def _arguments(
+    options: Options, args: Sequence[Any], kwargs: dict[str, Any] | None
+) -> bytes:
+    return codec.dumps_call(
+        tuple(args), kwargs or {}, wipe_related_caches=options.wipe_related_caches
+    )
+
+
+def _inherited(options: Options) -> Atomic | None:
+    """A task that promises to run once in effect keeps that promise for each row."""
+    return "page" if options.atomic else None
+
+
 def _start(
     definition: Definition,
     options: Options,
@@ -149,7 +177,6 @@ def _start(
     keep: bool,
     transactional: bool | None,
 ) -> Iteration:
-    _check(definition, description)
     if transactional is not None:
         options = options.updated({"transactional": transactional})
     run = Run(
@@ -158,7 +185,8 @@ def _start(
         queue=options.queue,
         state=RunState.WAITING,
         keep=keep,
-        description=description.sealed(wipe_related_caches=options.wipe_related_caches),
+        description=description.sealed(),
+        options=carried(options),
     )
     message = message_of(
         PLAN,
@@ -169,35 +197,115 @@ def _start(
         eta=options.eta,
         countdown=options.countdown,
     )
-    kept = store()
-    kept.create_run(run)
-    try:
-        runtime.leave([message], message.options)
-    except BaseException:
-        kept.delete_run(run.id)
-        raise
+    _leave(run, message)
     return Iteration(run.id, run)
 
 
-def _check(definition: Definition, description: Description) -> None:
-    """Refuse here what the first row would only find out."""
+def _leave(run: Run, message: Message) -> None:
+    """Create the run and enqueue its plan: both with the open transaction if it is that
+    of the store's database, else the run first, for good."""
+    kept = store()
+    alias, options = getattr(kept, "alias", None), message.options
+    if alias == options.database and _is_transactional(options):
+        with transaction.atomic(using=alias):
+            kept.create_run(run)
+            runtime.leave([message], options)
+        return
+    with _for_good(alias, run):
+        kept.create_run(run)
+    try:
+        runtime.leave([message], options)
+    except BaseException:
+        with _for_good(alias, run):
+            kept.delete_run(run.id)
+        raise
+
+
+def _for_good(alias: str | None, run: Run) -> AbstractContextManager[None]:
+    """What the block writes is durable after it, whatever transaction is open."""
+    if alias is None:
+        return nullcontext()
+    return apart(alias, f"Creating iteration {run.id}")
+
+
+def _is_transactional(options: Options) -> bool:
+    if options.transactional is not None:
+        return options.transactional
+    return connections[options.database].in_atomic_block
+
+
+def _check(
+    definition: Definition,
+    options: Options,
+    description: Description,
+    finalize: Any,
+    on_failure: Any,
+) -> None:
+    """Refuse here what the first row, or the last, would only find out."""
     if definition.has_subject:
         raise ConfigurationError(
             f"{definition.path} is a method; iterate() calls a function with each row. "
             "Write a function that calls the method."
         )
-    definition.check_call(("a row", *description.args), description.kwargs)
-    for name, allowed in (("on_error", _ON_ERROR), ("atomic", _ATOMIC)):
-        value = getattr(description, name)
-        if value not in allowed:
-            raise ValueError(f"{name} must be one of {allowed}, not {value!r}.")
-    for name in ("shards", "batch_size"):
-        value = getattr(description, name)
-        if value is not None and (not isinstance(value, int) or value < 1):
-            raise ValueError(f"{name} must be a whole number from 1, not {value!r}.")
+    if options.name is not None:
+        raise TypeError("iterate() names its own tasks: leave name= out.")
+    args, kwargs = description.call_arguments()
+    definition.check_call(("a row", *args), kwargs)
+    for what, function in (("finalize", finalize), ("on_failure", on_failure)):
+        if function is not None:
+            _check_last(what, function, args, kwargs)
+    _check_values(description)
     if description.atomic and getattr(store(), "alias", None) != description.database:
         raise ConfigurationError(
             f"atomic={description.atomic!r} needs the cursor in the database that the "
             f"callback writes to: set CLOUDTASK['STORE'] to a DatabaseStore with "
             f"ALIAS {description.database!r}."
+        )
+
+
+def _check_last(
+    what: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    signature = inspect.signature(function)
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(
+            f"{what} is called with args and kwargs, without a row, but takes "
+            f"{signature}: {error}."
+        ) from None
+    options = getattr(function, "options", None)
+    if not isinstance(options, Options) or not options.atomic:
+        return
+    if not is_atomic_here(store(), options):
+        raise ConfigurationError(
+            f"{what} is atomic on the database {options.database!r}, which is not that "
+            "of CLOUDTASK['STORE']: it can't commit together with its run."
+        )
+
+
+def _check_values(description: Description) -> None:
+    for name, allowed in (("on_error", _ON_ERROR), ("atomic", _ATOMIC)):
+        value = getattr(description, name)
+        if value not in allowed:
+            raise ValueError(f"{name} must be one of {allowed}, not {value!r}.")
+    for name, most in (("shards", MAX_SHARDS), ("batch_size", sys.maxsize)):
+        value = getattr(description, name)
+        if value is not None and (
+            not isinstance(value, int) or isinstance(value, bool) or value < 1
+        ):
+            raise ValueError(f"{name} must be a whole number from 1, not {value!r}.")
+        if value is not None and value > most:
+            raise ValueError(f"{name} must be {most} at most, not {value!r}.")
+    limit = description.max_failures
+    if limit is not None and (
+        not isinstance(limit, int | float) or isinstance(limit, bool) or not limit >= 0
+    ):
+        raise ValueError(
+            f"max_failures must be a number of rows or a share, not {limit!r}."
+        )
+    if description.atomic == "row" and description.batch_size is not None:
+        raise ValueError(
+            'atomic="row" is a transaction for each row, batch_size a call for many: '
+            'take atomic="page" with lists.'
         )

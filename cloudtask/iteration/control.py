@@ -9,15 +9,16 @@ from typing import Any
 from cloudtask import codec
 from cloudtask.exceptions import CloudTaskError
 from cloudtask.iteration.description import unsealed
-from cloudtask.iteration.finalizing import finalize_if_done, send_stopped
+from cloudtask.iteration.finalizing import finalize_if_done, is_held, send_stopped
 from cloudtask.iteration.messages import message_of, send
 from cloudtask.iteration.planning import PLAN
 from cloudtask.iteration.querysets import walkable
-from cloudtask.iteration.walking import send_shards
+from cloudtask.iteration.walking import send_shards, send_watch
 from cloudtask.stores import Store, store
 from cloudtask.stores.runs import Run, RunState, ShardState
 
 _BEFORE_THE_END = (RunState.WAITING, RunState.PLANNING, RunState.RUNNING)
+_WITH_FAILURES = (RunState.RUNNING, RunState.PAUSED, RunState.FINISHED)
 
 
 def pause(run_id: str) -> None:
@@ -70,8 +71,13 @@ def _loaded(kept: Store, run_id: str) -> Run:
 
 def _described(run: Run, queryset: Any) -> bytes:
     """The run's description with another queryset."""
+    before = unsealed(run.description)
+    if before.queryset is None:
+        raise CloudTaskError(
+            f"Iteration {run.id} walks a list: places in it are no keys of a queryset."
+        )
     encoded = codec.dumps(walkable(queryset), root="queryset")
-    return replace(unsealed(run.description), queryset=encoded).sealed()
+    return replace(before, queryset=encoded).sealed()
 
 
 def _go_on(kept: Store, run: Run) -> None:
@@ -79,29 +85,43 @@ def _go_on(kept: Store, run: Run) -> None:
         send(message_of(PLAN, run, run.generation))
         return
     undone = [s for s in kept.load_shards(run.id) if s.state is not ShardState.DONE]
-    # Under new numbers: tasks that came while the run was paused have used up theirs.
-    bumped = [kept.bump_shard(shard) for shard in undone]
-    send_shards(run, [shard for shard in bumped if shard is not None])
     if not undone:
         finalize_if_done(kept, run.id)
+        return
+    # Under new numbers: tasks that came while the run was paused have used up theirs.
+    bumped = {shard.index: kept.bump_shard(shard) for shard in undone}
+    send_shards(run, [shard for shard in bumped.values() if shard is not None])
+    for shard in undone:
+        if bumped[shard.index] is None:
+            send_watch(run, shard)
 
 
 def retry_failures(run_id: str) -> int:
-    """Open the given-up rows of a run again; how many. Raises CloudTaskError."""
+    """Open the given-up rows of a run again; how many. Raises CloudTaskError.
+
+    The run is paused for it: nobody can finalize, and nobody can take a lease.
+    """
     kept = store()
     run = _loaded(kept, run_id)
-    if run.state not in (RunState.RUNNING, RunState.PAUSED, RunState.FINISHED):
+    if run.state not in _WITH_FAILURES:
         raise CloudTaskError(
             f"Iteration {run.id} is {run.state}: its failed rows can't be retried now."
         )
-    count = kept.reopen_failures(run.id)
-    if not count:
+    if kept.count_failures(run.id) == 0:
         return 0
     kept.change_run(
         run.id,
-        to=RunState.RUNNING,
-        only_from=[RunState.RUNNING, RunState.PAUSED, RunState.FINISHED],
-        error="",
+        to=RunState.PAUSED,
+        only_from=[RunState.RUNNING, RunState.FINISHED],
+        error="Its failed rows are being opened again; resume it if this lasts.",
     )
-    _go_on(kept, _loaded(kept, run_id))
+    held = [s.index for s in kept.load_shards(run.id) if is_held(s)]
+    count = 0 if held else kept.reopen_failures(run.id)
+    if count or run.state is not RunState.PAUSED:
+        resume(run.id)
+    if held:
+        raise CloudTaskError(
+            f"Shards {held} of iteration {run.id} are at work, and failed rows can't "
+            "be opened under them: pause() it, and try again when they have stopped."
+        )
     return count

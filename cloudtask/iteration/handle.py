@@ -166,9 +166,10 @@ class Iteration:
         self.refresh()
 
     def retry_failures(self) -> int:
-        """Try the rows again that were given up or skipped, and only those; how many.
+        """Try the rows again that were given up or skipped; how many.
 
-        Finalize does not run a second time.
+        Finalize does not run a second time. Raises CloudTaskError when the run has
+        ended otherwise than FINISHED, and while shards with such rows are at work.
         """
         count = control.retry_failures(self.id)
         self.refresh()
@@ -208,20 +209,27 @@ def _progress(run: Run, shards: list[Shard]) -> Progress:
     failed = sum(shard.failed for shard in shards)
     skipped = sum(shard.skipped for shard in shards)
     settled = done + failed + skipped
-    total = max(run.total, settled)
-    ended = run.state in (RunState.FINISHED, RunState.FINALIZING)
-    if ended:
-        total = settled
-    fraction = settled / total if total else float(ended)
+    has_all = run.state in (RunState.FINISHED, RunState.FINALIZING)
+    total = sum(map(_size, shards)) if run.is_planned else run.total
+    fraction = settled / total if total else float(has_all)
     rate = _rate(run, settled)
     remaining = timedelta(seconds=round((total - settled) / rate)) if rate else None
     return Progress(done, failed, skipped, total, fraction, rate, remaining)
 
 
+def _size(shard: Shard) -> int:
+    """Rows of a shard: as the plan estimates them, until it has come to its end."""
+    settled = shard.done + shard.failed + shard.skipped
+    if shard.state is ShardState.DONE:
+        return settled
+    return max(shard.expected, settled)
+
+
 def _rate(run: Run, settled: int) -> float:
     if run.started_at is None:
         return 0.0
-    end = run.finished_at.timestamp() if run.finished_at else clock.now()
+    is_over = run.state in ENDED and run.finished_at is not None
+    end = run.finished_at.timestamp() if is_over and run.finished_at else clock.now()
     return settled / max(end - run.started_at.timestamp(), 0.001)
 
 

@@ -13,15 +13,20 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from cloudtask import failpoints, outbox, registry, runtime
-from cloudtask.exceptions import DuplicateTask, EnqueueError, TaskNotFound
-from cloudtask.message import Backoff, Message, Options
+from cloudtask import codec, failpoints, outbox, registry, runtime
+from cloudtask.exceptions import DuplicateTask, EnqueueError
+from cloudtask.limits import HORIZON
+from cloudtask.message import Backoff, Message, Options, options_from_wire
 from cloudtask.registry import Definition
 from cloudtask.stores.runs import Run
 
 # Steps are not given up while their run lives; the sweeper has the last word.
 STEP_ATTEMPTS = 1_000_000
 STEP_BACKOFF = Backoff(timedelta(seconds=1), timedelta(minutes=1), 6)
+LONGEST_DELAY = HORIZON - 3600  # seconds; a step that comes early waits once more
+
+# The options of a task that its runs' steps travel with, and those that rows have.
+_CARRIED = ("timeout", "service", "version", "instance", "headers", "max_attempts")
 
 
 def step(function: Callable[..., Any]) -> Definition:
@@ -35,38 +40,43 @@ def step(function: Callable[..., Any]) -> Definition:
     return definition
 
 
+def carried(options: Options) -> bytes:
+    """What of the options of `iterate()` goes into the run's row."""
+    wire = {n: v for n, v in options.travelling.items() if n in _CARRIED}
+    return codec.dumps(wire)
+
+
+def options_of(run: Run) -> Options:
+    """The options that `iterate()` was called with, as far as they are carried."""
+    wire = codec.loads(run.options) if run.options else {}
+    return options_from_wire(wire, run.queue)
+
+
 def message_of(
-    definition: Definition, run: Run, *parts: int, delay: float = 0.0, **options: Any
+    definition: Definition,
+    run: Run,
+    *parts: int,
+    delay: float = 0.0,
+    renamed: int | None = None,
+    **options: Any,
 ) -> Message:
     """The message of a step, named by what it is to do: run, step, and numbers.
 
-    `delay` is in seconds.
+    `delay` is in seconds. `renamed` makes another name for the same.
     """
-    named = f"{run.id}:{definition.path}:" + ":".join(map(str, parts))
+    numbers = parts if renamed is None else (*parts, renamed)
+    named = f"{run.id}:{definition.path}:" + ":".join(map(str, numbers))
+    if renamed is not None:
+        named += ":renamed"
+    delay = min(delay, LONGEST_DELAY)
     chosen = replace(
-        _options_of(run.task),
-        queue=run.queue,
+        options_of(run),
+        max_attempts=STEP_ATTEMPTS,
+        backoff=STEP_BACKOFF,
         name=hashlib.sha256(named.encode()).hexdigest()[:40],
         **{"countdown": timedelta(seconds=delay) if delay else None, **options},
     )
     return runtime.make_message(definition, chosen, (run.id, *parts), {})
-
-
-def _options_of(task: str) -> Options:
-    """Where the steps of a task's runs go: where its own calls would."""
-    try:
-        given = registry.find(task).options
-    except TaskNotFound:
-        given = Options()
-    return Options(
-        max_attempts=STEP_ATTEMPTS,
-        backoff=STEP_BACKOFF,
-        timeout=given.timeout,
-        service=given.service,
-        version=given.version,
-        instance=given.instance,
-        headers=given.headers,
-    )
 
 
 def send(*messages: Message) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from cloudtask import failpoints
 from cloudtask.iteration.description import Description
 from cloudtask.iteration.finalizing import finalize_if_done
+from cloudtask.iteration.keys import text_of
 from cloudtask.iteration.messages import step
-from cloudtask.iteration.runner import text_of
 from cloudtask.iteration.running import readable
 from cloudtask.iteration.sources import Source
 from cloudtask.iteration.walking import send_shards
@@ -21,8 +21,7 @@ def plan(run_id: str, generation: int) -> None:
     if run is None or run.state in ENDED or run.state is RunState.PAUSED:
         return
     if not run.is_planned:
-        before = [RunState.WAITING, RunState.PLANNING]
-        kept.change_run(run_id, to=RunState.PLANNING, only_from=before)
+        kept.change_run(run_id, to=RunState.PLANNING, only_from=[RunState.WAITING])
         work = readable(kept, run)
         if work is None:
             return
@@ -52,7 +51,11 @@ def _set_plan(
 
 def _start(kept: Store, run_id: str) -> None:
     """Enqueue what the stored plan says; without a shard there is all done."""
+    # PLANNING still: it was paused under the planner, and resumed before the plan.
     run = kept.load_run(run_id)
+    if run is not None and run.is_planned and run.state is RunState.PLANNING:
+        kept.change_run(run_id, to=RunState.RUNNING, only_from=[RunState.PLANNING])
+        run = kept.load_run(run_id)
     if run is None or run.state is not RunState.RUNNING:
         return
     undone = [s for s in kept.load_shards(run_id) if s.state is not ShardState.DONE]

@@ -1,4 +1,5 @@
-"""What code that runs inside a run is shown of it, and what the run itself can read."""
+"""What code that runs inside a run is shown of it, and what the run itself can read
+and say."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from cloudtask.context import current, entered
@@ -16,6 +18,8 @@ from cloudtask.stores import Store
 from cloudtask.stores.runs import Run, RunState
 
 logger = logging.getLogger("cloudtask")
+
+A_MOMENT = timedelta(seconds=10)  # for writing a line to the run's row
 
 # Makes `current().iteration`; set by `handle`, which stands above.
 handle_of: Callable[[Run], Any] = str
@@ -46,3 +50,15 @@ def readable(kept: Store, run: Run) -> tuple[Description, Source] | None:
             f"cloudtask.iteration.get({run.id!r}).resume(queryset).",
         )
         return None
+
+
+def say(kept: Store, run: Run, error: str) -> None:
+    """Let the run tell what it waits for; "" when it waits no more.
+
+    It may stay unsaid where another step has the run's lease.
+    """
+    if error == run.error:
+        return
+    held = kept.acquire_run(run.id, state=run.state, lease=A_MOMENT)
+    if held is not None:
+        kept.settle_run(held, to=None, error=error)

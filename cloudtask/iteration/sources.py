@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Protocol
 
+from cloudtask import codec
 from cloudtask.iteration import planner
 from cloudtask.iteration.bounds import Bounds
 from cloudtask.iteration.planner import Plan
@@ -16,10 +18,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Values in the order of their keys; `key_at(place)` is the key of one."""
+    """Values in the order of their keys, and the keys, as they were before a callback
+    could change or delete anything."""
 
     values: Sequence[Any]
-    key_at: Callable[[int], Any]
+    keys: Sequence[Any]
 
 
 class Source(Protocol):
@@ -33,6 +36,10 @@ class Source(Protocol):
         """Up to `size` values within `bounds`, by key: one query."""
         ...
 
+    def key_after(self, bounds: Bounds, rows: int) -> Any:
+        """The key of row number `rows` within `bounds`; None when there are fewer."""
+        ...
+
     def values_of(self, keys: Sequence[Any]) -> dict[Any, Any]:
         """The values that are still there, by key."""
         ...
@@ -43,23 +50,33 @@ class QuerySetSource:
 
     def __init__(self, queryset: QuerySet[Any]) -> None:
         self.queryset = queryset
+        meta = queryset.model._meta
+        is_plain = len(meta.pk_fields) == 1
+        # A callback that deletes its row, or saves a copy, changes the instance's key.
+        self.key = attrgetter(meta.pk.attname if is_plain else "pk")
 
     def plan(self, shards: int | None, *, include_new: bool) -> Plan:
         return planner.plan(self.queryset, shards, include_new=include_new)
 
     def page(self, bounds: Bounds, size: int) -> Page:
         rows = list(bounds.of(self.queryset)[:size])
-        return Page(rows, lambda place: rows[place].pk)
+        return Page(rows, list(map(self.key, rows)))
+
+    def key_after(self, bounds: Bounds, rows: int) -> Any:
+        keys = bounds.of(self.queryset).values_list("pk", flat=True)
+        found = list(keys[rows - 1 : rows])
+        return found[0] if found else None
 
     def values_of(self, keys: Sequence[Any]) -> dict[Any, Any]:
-        return {row.pk: row for row in self.queryset.filter(pk__in=keys)}
+        return {self.key(row): row for row in self.queryset.filter(pk__in=keys)}
 
 
 class ListSource:
-    """The items of `map()`; the key of an item is its place, counted from 1."""
+    """The items of `map()`, encoded; the key of an item is its place, from 1."""
 
-    def __init__(self, items: Sequence[Any]) -> None:
-        self.items = items
+    def __init__(self, encoded: bytes) -> None:
+        self.encoded = encoded
+        self.items: Sequence[Any] = codec.loads(encoded)
 
     def plan(self, shards: int | None, *, include_new: bool) -> Plan:
         if not self.items:
@@ -68,11 +85,20 @@ class ListSource:
         wanted = shards or planner.shards_for(len(self.items))
         return planner.of_keys(places, min(wanted, len(self.items)), include_new=False)
 
-    def page(self, bounds: Bounds, size: int) -> Page:
-        low: int = bounds.low or 0
+    def _places(self, bounds: Bounds) -> range:
         high = len(self.items) if bounds.high is None else bounds.high
-        values = self.items[low : min(high, low + size)]
-        return Page(values, lambda place: low + place + 1)
+        return range((bounds.low or 0) + 1, high + 1)
+
+    def page(self, bounds: Bounds, size: int) -> Page:
+        places = self._places(bounds)[:size]
+        values = self.items[places.start - 1 : places.stop - 1]
+        return Page(values, places)
+
+    def key_after(self, bounds: Bounds, rows: int) -> Any:
+        places = self._places(bounds)
+        return places[rows - 1] if rows <= len(places) else None
 
     def values_of(self, keys: Sequence[Any]) -> dict[Any, Any]:
-        return {key: self.items[key - 1] for key in keys if key <= len(self.items)}
+        # Decoded anew: a first try may have changed its item.
+        fresh = codec.loads(self.encoded)
+        return {key: fresh[key - 1] for key in keys if key <= len(fresh)}

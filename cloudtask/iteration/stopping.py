@@ -14,11 +14,12 @@ def asked() -> bool:
     return _asked.is_set()
 
 
-def watch() -> None:
+def hand_over_on_sigterm() -> None:
     """Notice SIGTERM from now on, and pass it to the handler that was there.
 
     Servers run requests after SIGTERM to their end; a shard would run for minutes.
-    Only the main thread can do this; elsewhere it is left as it is.
+    Python lets only the main thread do this; elsewhere it does nothing. Servers whose
+    requests run in threads call it in a hook of their own: see docs/howto/iterate.md.
     """
     if threading.current_thread() is not threading.main_thread():
         return

@@ -4,132 +4,211 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
 from typing import Any
 
 from cloudtask import conf, failpoints, registry
-from cloudtask.exceptions import SingularTaskFailure
-from cloudtask.iteration import stopping
+from cloudtask.exceptions import CloudTaskError, SingularTaskFailure, TaskNotFound
+from cloudtask.iteration import failing, loops, stopping
 from cloudtask.iteration.description import Description, called
-from cloudtask.iteration.finalizing import budget, finalize_if_done, send_finalize
-from cloudtask.iteration.messages import message_of, send, step
-from cloudtask.iteration.runner import ROW_ATTEMPTS, End, Leg, Stopped, Work
-from cloudtask.iteration.running import inside, readable
+from cloudtask.iteration.finalizing import (
+    budget,
+    finalize_if_done,
+    send_finalize,
+    send_stopped,
+)
+from cloudtask.iteration.legs import End, Leg, Stopped, Work
+from cloudtask.iteration.messages import message_of, options_of, send, step
+from cloudtask.iteration.running import inside, readable, say
 from cloudtask.iteration.sources import Source
 from cloudtask.iteration.splitting import half_of
 from cloudtask.registry import Definition
 from cloudtask.stores import Store, store
-from cloudtask.stores.runs import LeaseLost, Run, RunState, Shard, ShardState
+from cloudtask.stores.runs import LeaseLost, Run, RunState, Shard, ShardState, Walked
 
 logger = logging.getLogger("cloudtask")
+
+OVER = timedelta(seconds=-1)  # a lease that is given back
 
 
 def walk(run_id: str, index: int, seq: int) -> None:
     """Walk a shard for as long as one delivery may, then hand over or complete it."""
     kept = store()
+    run = kept.load_run(run_id)
+    if run is None:
+        return
+    definition = _known(kept, run)
+    if stopping.asked():
+        raise SingularTaskFailure("This process is about to end; another one walks.")
     failpoints.reached("shard.before_lease")
     shard = kept.acquire(run_id, index, seq, lease=conf.settings().lease)
-    failpoints.reached("shard.after_lease")
     if shard is None:
         _repair(kept, run_id, index, seq)
         return
-    run = kept.load_run(run_id)
-    work = None if run is None else readable(kept, run)
-    if run is None or work is None:
-        kept.release(shard, Leg.untouched(shard))
-        return
     try:
-        _leg(kept, run, shard, *work)
+        _leased(kept, definition, shard)
+    except LeaseLost as error:
+        # Not acknowledged: who has the lease now may die. When the shard has moved on,
+        # the next delivery finds out and repairs what there is to repair.
+        raise SingularTaskFailure(
+            f"Shard {index} of iteration {run_id} went to another delivery."
+        ) from error
+
+
+def _known(kept: Store, run: Run) -> Definition:
+    """The run's task; the run waits, and says so, while this version has none."""
+    try:
+        return registry.find(run.task)
+    except TaskNotFound as error:
+        if run.state is RunState.RUNNING:
+            say(kept, run, f"It waits: {error}")
+        raise
+
+
+def _leased(kept: Store, definition: Definition, shard: Shard) -> None:
+    """What the holder of the lease does. When that fails, what was done is written and
+    the lease given back, so that the redelivery can go on from there."""
+    leg: Leg | None = None
+    run: Run | None = None
+    try:
+        failpoints.reached("shard.after_lease")
+        run = kept.load_run(shard.run)
+        found = readable(kept, run) if run is not None else None
+        if run is None or found is None:
+            kept.release(shard, _untouched(shard))
+            return
+        leg = Leg(_work(kept, run, definition, *found), shard)
+        _walk_leg(leg)
     except LeaseLost:
-        logger.info("Shard %d of iteration %s went to another delivery.", index, run_id)
+        raise
+    except Exception as error:
+        walked = leg.walked if leg is not None else _untouched(shard)
+        _give_back(kept, run, shard, walked, error)
+        raise
 
 
-def _leg(
-    kept: Store, run: Run, shard: Shard, description: Description, source: Source
+def _untouched(shard: Shard) -> Walked:
+    """The progress of a shard whose leg did nothing."""
+    return Walked(
+        cursor=shard.cursor,
+        done=shard.done,
+        failed=shard.failed,
+        skipped=shard.skipped,
+        is_walked=shard.is_walked,
+    )
+
+
+def _give_back(
+    kept: Store, run: Run | None, shard: Shard, walked: Walked, error: Exception
 ) -> None:
-    leg = Leg(_work(kept, run, description, source), shard)
-    with inside(run, shard_index=shard.index):
-        end, seconds = _walked(leg)
-    if end is End.WALKED and seconds is None:
-        _complete(kept, run, shard, leg)
-    elif end is End.WALKED:
-        _hand_over(kept, run, shard, leg, delay=seconds or 0.0)
-    elif end is End.OUT_OF_TIME:
-        _hand_over(kept, run, shard, leg)
-    else:
-        _rest(kept, run, shard, leg)
+    """End the lease of a leg that failed. Under the same number: the delivery comes
+    again, after a wait that grows."""
+    # What failed may well be the store: then the lease ends by itself.
+    with suppress(Exception):
+        if not kept.checkpoint(shard, walked, lease=OVER):
+            kept.release(shard, walked)
+        if run is not None and not isinstance(error, CloudTaskError):
+            text = f"{type(error).__name__}: {error}"
+            say(kept, run, f"Shard {shard.index} waits: {text}")
 
 
-def _walked(leg: Leg) -> tuple[End, float | None]:
-    """Walk to the end of the rows, then try again those that failed and are due."""
-    try:
-        if leg.shard.deaths and leg.shard.suspect is not None:
-            leg.quarantine()
-        end = leg.walk()
-        if end is not End.WALKED:
-            return end, None
-        early_end, seconds = leg.retry_rows()
-        return early_end or End.WALKED, seconds
-    except Stopped:
-        return End.STOPPED, None
-
-
-def _work(kept: Store, run: Run, description: Description, source: Source) -> Work:
-    definition = registry.find(run.task)
-    stopping.watch()
+def _work(
+    kept: Store,
+    run: Run,
+    definition: Definition,
+    description: Description,
+    source: Source,
+) -> Work:
+    stopping.hand_over_on_sigterm()
+    options = options_of(run)
     return Work(
         store=kept,
         run=run,
         description=description,
         source=source,
         function=_callback(definition, description),
-        row_attempts=definition.options.max_attempts or ROW_ATTEMPTS,
+        row_attempts=options.max_attempts or failing.ROW_ATTEMPTS,
         lease=conf.settings().lease,
-        budget=budget(definition.options).total_seconds(),
+        budget=budget(options).total_seconds(),
     )
 
 
 def _callback(definition: Definition, description: Description) -> Callable[[Any], Any]:
     function = called(definition.function)
-    args, kwargs = description.args, description.kwargs
+    args, kwargs = description.call_arguments()
     if not args and not kwargs:
         return function
     return lambda value: function(value, *args, **kwargs)
 
 
-def _complete(kept: Store, run: Run, shard: Shard, leg: Leg) -> None:
+def _walk_leg(leg: Leg) -> None:
+    kept, run = leg.work.store, leg.work.run
+    if run.error:
+        say(kept, run, "")
+    with inside(run, shard_index=leg.shard.index):
+        end, seconds = _walked(leg)
+    if end is End.WALKED and seconds is None:
+        _complete(leg)
+    elif end is End.WALKED:
+        _hand_over(leg, delay=seconds or 0.0)
+    elif end is End.OUT_OF_TIME:
+        _hand_over(leg)
+    else:
+        _rest(leg)
+
+
+def _walked(leg: Leg) -> tuple[End, float | None]:
+    """Walk to the end of the rows, then try again those that failed and are due."""
+    try:
+        is_poisoned = leg.shard.deaths > 0 and leg.shard.suspect is not None
+        end = failing.quarantine(leg) if is_poisoned else None
+        end = end or loops.walk(leg)
+        if end is not End.WALKED:
+            return end, None
+        early_end, seconds = failing.retry_rows(leg)
+        return early_end or End.WALKED, seconds
+    except Stopped:
+        return End.STOPPED, None
+
+
+def _complete(leg: Leg) -> None:
     """Commit that the shard is done; only then ask whether all are.
 
     In one transaction two shards could each see the other undone, and nobody would
     finalize.
     """
     failpoints.reached("shard.before_complete")
-    if not kept.complete(shard, leg.walked):
-        raise LeaseLost(f"{shard.run}[{shard.index}]")
+    if not leg.work.store.complete(leg.shard, leg.walked):
+        raise LeaseLost(f"{leg.shard.run}[{leg.shard.index}]")
     failpoints.reached("shard.after_complete")
-    finalize_if_done(kept, run.id)
+    finalize_if_done(leg.work.store, leg.shard.run)
 
 
-def _hand_over(
-    kept: Store, run: Run, shard: Shard, leg: Leg, delay: float = 0.0
-) -> None:
+def _hand_over(leg: Leg, delay: float = 0.0) -> None:
     """Let a successor go on where this leg stopped; half of what is left may become a
-    shard of its own."""
+    shard of its own. `delay` is in seconds."""
+    shard, run = leg.shard, leg.work.run
     split = None if leg.is_walked else half_of(leg)
     failpoints.reached("shard.before_release")
-    made = kept.release(shard, leg.walked, split=split)
+    made = leg.work.store.release(shard, leg.walked, split=split)
     failpoints.reached("shard.after_release")
     send(message_of(WALK, run, shard.index, shard.seq + 1, delay=delay))
     if made is not None:
         send_shards(run, [made])
 
 
-def _rest(kept: Store, run: Run, shard: Shard, leg: Leg) -> None:
+def _rest(leg: Leg) -> None:
     """Give the lease back without a successor: whoever resumes the run makes one."""
+    kept, shard = leg.work.store, leg.shard
     kept.release(shard, leg.walked)
-    found = kept.load_run(run.id)
-    if found is not None and found.state is RunState.RUNNING:
+    found = kept.load_run(shard.run)
+    if found is None:
+        return
+    if found.state is RunState.RUNNING:
         # Resumed between our stop and our release, by someone who saw us at work.
-        send(message_of(WALK, run, shard.index, shard.seq + 1))
+        send(message_of(WALK, found, shard.index, shard.seq + 1))
+    send_stopped(kept, shard.run)
 
 
 def _repair(kept: Store, run_id: str, index: int, seq: int) -> None:
@@ -139,21 +218,28 @@ def _repair(kept: Store, run_id: str, index: int, seq: int) -> None:
         return
     if run.state is RunState.FINALIZING:
         send_finalize(kept, run)
+    send_stopped(kept, run_id)
     if run.state is not RunState.RUNNING:
         return
     shard = kept.load_shard(run_id, index)
     if shard is None or shard.state is ShardState.DONE:
         finalize_if_done(kept, run_id)
     elif shard.seq > seq:
-        _, seconds = kept.waiting_failures(run_id, index, limit=1)
-        delay = seconds or 0.0 if shard.is_walked else 0.0
-        send(message_of(WALK, run, index, shard.seq, delay=delay))
+        send(message_of(WALK, run, index, shard.seq, delay=_wait_of(kept, shard)))
         _send_new_shards(kept, run)
     else:
         raise SingularTaskFailure(
             f"Shard {index} of iteration {run_id} is held by another delivery; it is "
             "tried again in case that one dies."
         )
+
+
+def _wait_of(kept: Store, shard: Shard) -> float:
+    """Seconds until a row of the shard is due, if it waits for nothing else."""
+    if not shard.is_walked:
+        return 0.0
+    due, seconds = kept.waiting_failures(shard.run, shard.index, limit=1)
+    return 0.0 if due else seconds or 0.0
 
 
 def _send_new_shards(kept: Store, run: Run) -> None:
@@ -170,6 +256,16 @@ def _send_new_shards(kept: Store, run: Run) -> None:
 def send_shards(run: Run, shards: list[Shard]) -> None:
     """Enqueue the tasks of many shards, in as few requests as there can be."""
     send(*(message_of(WALK, run, shard.index, shard.seq) for shard in shards))
+
+
+def send_watch(run: Run, shard: Shard) -> None:
+    """Enqueue the task of a shard once more, under a name of its own, for when the
+    lease that it is under is over: its holder may be dead, and its task used up."""
+    wait = conf.settings().lease.total_seconds()
+    message = message_of(
+        WALK, run, shard.index, shard.seq, delay=wait, renamed=run.generation
+    )
+    send(message)
 
 
 WALK = step(walk)

@@ -330,7 +330,8 @@ class DatabaseRuns:
     ) -> Shard | None:
         cut = {}
         if split is not None:
-            cut = {"high": split.low, "expected": shard.expected - split.expected}
+            left = max(0, shard.expected - split.expected)
+            cut = {"high": split.low, "expected": left}
         with self.reachable(f"Releasing shard {shard.index} of {shard.run}"):
             if not self._mine(shard).update(
                 **_progress(walked),

@@ -189,8 +189,8 @@ class RunStore(Protocol):
         error: str | None = None,
         description: bytes | None = None,
     ) -> bool:
-        """Compare and set: False, and nothing changed, unless it was in `only_from`, and
-        in a state from which RUN_TRANSITIONS lead to `to`.
+        """Compare and set: False, and nothing changed, unless it was in `only_from`,
+        from where RUN_TRANSITIONS must lead to `to`.
 
         Entering RUNNING sets `started_at` if it is not set; `generation` grows with
         every change. `error` and `description` replace theirs when given.

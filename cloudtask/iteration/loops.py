@@ -1,0 +1,212 @@
+"""The loops over the rows of a leg: plain, by lists, in transactions, carefully.
+
+The plain one is as bare as a loop over the rows can be: one call, one try, one look at
+the clock. All else happens every CHECKPOINT seconds, at the end of a page, or on an
+error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from cloudtask import failpoints
+from cloudtask.iteration.failing import treat
+from cloudtask.iteration.keys import text_of
+from cloudtask.iteration.legs import End, Leg, RowRaised, finish
+from cloudtask.iteration.sources import Page
+
+PAGE_TIME = 1.0  # seconds of work that a page should be
+PAGE_MIN, PAGE_FIRST, PAGE_MAX = 50, 200, 2000  # rows
+WHOLE_FIRST = 10  # rows of a first page that is one transaction
+CAREFUL_FROM = 2  # deaths at one cursor
+
+Loop = Callable[[Leg, Page], "End | None"]
+CallOne = Callable[[Leg, Any, Any], None]
+
+
+class PageSize:
+    """Rows of the next page: about PAGE_TIME of work, growing no faster than twofold.
+
+    A page that is one transaction can't be left in its middle, so it begins small.
+    """
+
+    def __init__(self, *, whole: bool, batch: int | None) -> None:
+        self.batch = batch
+        self.least = 1 if whole else PAGE_MIN
+        self.size = WHOLE_FIRST if whole else PAGE_FIRST
+
+    @property
+    def rows(self) -> int:
+        """Whole lists, where the callback takes lists."""
+        if self.batch is None:
+            return self.size
+        return max(self.batch, self.size - self.size % self.batch)
+
+    def adapt(self, rows: int, took: float) -> None:
+        """Learn from a page of so many rows and seconds."""
+        fitting = int(rows * PAGE_TIME / max(took, 1e-6))
+        self.size = max(self.least, min(PAGE_MAX, self.size * 2, fitting))
+
+
+def walk(leg: Leg) -> End:
+    """Call the function for rows above the cursor until there is none, or the leg must
+    end. Raises LeaseLost and Stopped."""
+    if leg.is_walked:
+        return End.WALKED
+    description = leg.work.description
+    loop = loop_for(leg)
+    size = PageSize(whole=loop is whole_pages, batch=description.batch_size)
+    while True:
+        if end := leg.must_end():
+            return end
+        failpoints.reached("shard.before_page")
+        asked = size.rows
+        page = leg.work.source.page(leg.bounds, asked)
+        before = leg.work.clock()
+        if page.values and (end := loop(leg, page)):
+            return end
+        if len(page.values) < asked:
+            leg.is_walked = True
+            return End.WALKED
+        size.adapt(len(page.values), leg.work.clock() - before)
+
+
+def loop_for(leg: Leg) -> Loop:
+    """How the run wants its rows called."""
+    description = leg.work.description
+    if leg.shard.deaths >= CAREFUL_FROM:
+        return carefully
+    if description.atomic == "row":
+        return row_by_row
+    if description.atomic == "page":
+        return whole_pages
+    return in_lists if description.batch_size else plainly
+
+
+def plainly(leg: Leg, page: Page) -> End | None:
+    function, clock, keys = leg.work.function, leg.work.clock, page.keys
+    slowest = leg.slowest
+    counted = 0  # rows of the page that `leg` knows of
+    before = clock()
+    due = leg.next_look()
+    for place, value in enumerate(page.values):
+        try:
+            result = function(value)
+            if result is not None:
+                finish(result)
+        except Exception as error:  # noqa: BLE001  the policy decides
+            _advance(leg, keys, counted, place)
+            counted = place + 1
+            if end := treat(leg, keys[place], error):
+                return end
+            before = clock()
+            continue
+        now = clock()
+        if now - before > slowest:
+            slowest = leg.slowest = now - before
+        before = now
+        if now >= due:
+            _advance(leg, keys, counted, place + 1)
+            counted = place + 1
+            leg.save()
+            if end := leg.must_end():
+                return end
+            due = leg.next_look()
+            before = clock()
+    _advance(leg, keys, counted, len(keys))
+    return None
+
+
+def _advance(leg: Leg, keys: Sequence[Any], counted: int, place: int) -> None:
+    """Move behind the rows from `counted` to before `place`: they are done."""
+    if place > counted:
+        leg.passed(keys[place - 1], place - counted)
+
+
+def in_lists(leg: Leg, page: Page) -> End | None:
+    """A list that raises is tried again value by value: one of them is at fault."""
+    for at, group in _groups(leg, page.values):
+        before = leg.work.clock()
+        keys = page.keys[at : at + len(group)]
+        try:
+            leg.call_with(group)
+        except RowRaised:
+            if end := _one_by_one(leg, Page(group, keys), _call):
+                return end
+        else:
+            leg.passed(keys[-1], len(group))
+        leg.slowest = max(leg.slowest, leg.work.clock() - before)
+        if end := leg.must_end():
+            return end
+    return None
+
+
+def _groups(leg: Leg, values: Sequence[Any]) -> list[tuple[int, list[Any]]]:
+    """Lists of `batch_size` values, and where they begin."""
+    size = leg.work.description.batch_size or 1
+    starts = range(0, len(values), size)
+    return [(at, list(values[at : at + size])) for at in starts]
+
+
+def whole_pages(leg: Leg, page: Page) -> End | None:
+    """The writes of all rows, and the cursor behind them, in one transaction; row by
+    row when one of them raises."""
+    try:
+        with leg.transaction():
+            if leg.work.description.batch_size:
+                for _, group in _groups(leg, page.values):
+                    leg.call_with(group)
+            else:
+                for value in page.values:
+                    leg.call_with(value)
+            leg.passed(page.keys[-1], len(page.keys))
+            leg.save()
+    except RowRaised:
+        return row_by_row(leg, page)
+    return None
+
+
+def row_by_row(leg: Leg, page: Page) -> End | None:
+    return _one_by_one(leg, page, _call_atomically)
+
+
+def carefully(leg: Leg, page: Page) -> End | None:
+    """The key is written before each call: if the process dies, it is known why."""
+    return _one_by_one(leg, page, _call_suspected)
+
+
+def _one_by_one(leg: Leg, page: Page, call: CallOne) -> End | None:
+    for key, value in zip(page.keys, page.values, strict=True):
+        before = leg.work.clock()
+        try:
+            call(leg, key, value)
+        except RowRaised as raised:
+            if end := treat(leg, key, raised.error):
+                return end
+        leg.slowest = max(leg.slowest, leg.work.clock() - before)
+        if end := leg.must_end():
+            return end
+    return None
+
+
+def _call(leg: Leg, key: Any, value: Any) -> None:
+    leg.call(value)
+    leg.passed(key)
+
+
+def _call_atomically(leg: Leg, key: Any, value: Any) -> None:
+    with leg.transaction():
+        leg.call(value)
+        leg.passed(key)
+        leg.save()
+
+
+def _call_suspected(leg: Leg, key: Any, value: Any) -> None:
+    leg.save(suspect=text_of(key))
+    if leg.work.description.atomic:
+        _call_atomically(leg, key, value)
+        return
+    leg.call(value)
+    leg.passed(key)
+    leg.save()
