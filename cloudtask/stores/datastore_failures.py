@@ -26,7 +26,7 @@ from cloudtask.stores.datastore_entities import (
 )
 from cloudtask.stores.runs import FailureState, RowFailure, Shard, ShardState
 
-REOPENED = 40  # rows in one transaction: each may have 200 KB of error and traceback
+REOPENED = 15  # rows in one transaction: read at once, each may have 200 KB of text
 
 
 class DatastoreFailures(Access):

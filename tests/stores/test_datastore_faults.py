@@ -241,7 +241,7 @@ def test_a_rollback_that_fails_hides_nothing(
     start(datastore_store)
     shard = take(datastore_store)
     datastore_store.release(shard, walked("1"))
-    faults.fail_next("Rollback", StatusCode.UNAVAILABLE, times=2)
+    faults.fail_next("Rollback", StatusCode.UNAVAILABLE, times=100)
 
     with pytest.raises(LeaseLost):
         datastore_store.release(shard, walked("2"))
@@ -344,6 +344,18 @@ def test_a_split_before_the_question_is_seen(
     faults.before_next("RunQuery", split_and_complete)
 
     assert not datastore_store.try_finalize(RUN)
+
+
+def test_a_plan_set_just_before_the_run_is_read_is_seen(
+    faults: DatastoreServer, datastore_store: DatastoreStore
+) -> None:
+    create(datastore_store, state=RunState.PLANNING)
+    faults.before_next(
+        "Lookup", lambda: datastore_store.set_plan(RUN, shards_of(RUN, 1), total=10)
+    )
+
+    assert not datastore_store.try_finalize(RUN)
+    assert load(datastore_store).state is RunState.RUNNING
 
 
 def test_a_pause_after_the_question_stops_finalize(
