@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from io import StringIO
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
+from django.core.management import call_command
 from django.db import DatabaseError, transaction
+from django.utils import timezone
 
 from cloudtask import runtime
 from cloudtask.backends.library import (
@@ -275,6 +278,16 @@ def test_old_results_are_pruned_and_unfinished_ones_stay():
     assert rows.prune("default", timedelta(days=1)) == 0
     assert rows.prune("default", timedelta(0)) == 1
     assert tasks.keep.get_result(waiting.id).args == [2]
+
+
+def test_the_command_prunes_results_with_the_rest():
+    tasks.keep.enqueue(1)
+    run_queued()
+    TaskResultRow.objects.update(finished_at=timezone.now() - timedelta(days=31))
+    said = StringIO()
+    call_command("cloudtask_prune", stdout=said)
+    assert "1 results" in said.getvalue()
+    assert not TaskResultRow.objects.exists()
 
 
 def test_the_admin_s_text_for_a_row_names_the_task():

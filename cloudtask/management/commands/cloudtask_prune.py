@@ -8,13 +8,14 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from cloudtask import conf, executions, failures, outbox, uniqueness
-from cloudtask.stores import store
+from cloudtask.stores import results, store
 
 
 class Command(BaseCommand):
     help = (
         "Remove failed tasks older than CLOUDTASK['KEEP_FAILED'], payloads that "
-        "nothing refers to, and records of tasks that can't be delivered again."
+        "nothing refers to, records of tasks that can't be delivered again, and results "
+        "of Django's tasks that are as old as failed ones may get."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -35,11 +36,12 @@ class Command(BaseCommand):
         # A payload may belong to a message in flight or to a failed task.
         unneeded = settings.max_age + settings.keep_failed
         payloads = store().prune_payloads(unneeded, limit)
-        executed = unique = 0
+        executed = unique = kept = 0
         for alias in filter(outbox.has_outbox, outbox.aliases()):
             executed += executions.prune(alias, settings.max_age, limit)
             unique += uniqueness.prune(alias, limit)
+            kept += results.prune(alias, keep_failed, limit)
         self.stdout.write(
             f"removed {failed} failed tasks, {payloads} payloads, {executed} execution "
-            f"records, {unique} unique keys"
+            f"records, {unique} unique keys, {kept} results"
         )
