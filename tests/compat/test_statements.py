@@ -20,7 +20,6 @@ from cloudtask.deferred import (
 from cloudtask.exceptions import PayloadTooLarge
 from cloudtask.failpoints import Crashed
 from cloudtask.iteration import walking
-from cloudtask.iteration.runner import Work
 from cloudtask.models import IterationRun, OutboxMessage, Payload
 from cloudtask.stores.runs import RunState
 from cloudtask.testing import assert_enqueued, queued, run_queued
@@ -176,9 +175,11 @@ def watch(db, monkeypatch):
     """More rows than ten minutes suffice for, and the clock that legs go by."""
     Book.objects.bulk_create(Book(title=f"Book {number}") for number in range(90))
 
+    made = walking.Work
+
     def work(**values):
         things.stopwatch.start()
-        return Work(**values, clock=things.stopwatch.now)
+        return made(**values, clock=things.stopwatch.now)
 
     monkeypatch.setattr(walking, "Work", work)
     return things.stopwatch
