@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 _ahead = 0.0  # seconds
@@ -21,11 +22,25 @@ def now() -> float:
     return time.time() + _ahead if _held is None else _held
 
 
-def database_now() -> Any:
-    """An expression for the database's own time."""
+@cache
+def _now_kind() -> Any:
     from django.db.models.functions import Now
 
-    return Now() + timedelta(seconds=_ahead) if _ahead else Now()
+    class UtcNow(Now):
+        """On MySQL `Now` is in the zone of the server, whose clock is put back in
+        autumn; what Django writes there is UTC."""
+
+        def as_mysql(self, compiler: Any, connection: Any, **context: Any) -> Any:
+            context["template"] = "UTC_TIMESTAMP(6)"
+            return self.as_sql(compiler, connection, **context)
+
+    return UtcNow
+
+
+def database_now() -> Any:
+    """An expression for the database's own time."""
+    now = _now_kind()()
+    return now + timedelta(seconds=_ahead) if _ahead else now
 
 
 @contextmanager
