@@ -72,8 +72,10 @@ def _joins(queryset: QuerySet[Any]) -> list[Any]:
 
 def _is_multi_valued(join: Any) -> bool:
     """Whether one row of the model may meet several rows across `join`."""
+    from django.db.models import ForeignObjectRel
+
     field = join.join_field
-    return bool(field.many_to_many or field.one_to_many)
+    return isinstance(field, ForeignObjectRel) and not field.one_to_one
 
 
 def _each_row_once(queryset: QuerySet[Any]) -> QuerySet[Any]:
@@ -86,11 +88,8 @@ def _each_row_once(queryset: QuerySet[Any]) -> QuerySet[Any]:
             "joins to many rows and annotates them: use filter(pk__in=...) with the "
             "joined queryset inside"
         )
-    outer: Any = queryset.model._base_manager.using(queryset.db).all()
-    outer.__class__ = type(queryset)
-    given: Any = queryset
-    outer._db = given._db
-    outer._prefetch_related_lookups = given._prefetch_related_lookups
+    outer = queryset.all()
+    outer.query = type(query)(queryset.model)
     outer.query.select_related = query.select_related
     outer.query.deferred_loading = query.deferred_loading
     chosen: QuerySet[Any] = outer.filter(pk__in=queryset.values("pk"))
