@@ -16,6 +16,7 @@ from cloudtask.testruns.endless import EndlessTasks
 from cloudtask.testruns.faults import CrashPoint, Faults, crash_at
 from cloudtask.testruns.http import Undelivered
 from cloudtask.testruns.idempotence import assert_idempotent
+from cloudtask.testruns.iterations import IterationRan
 from cloudtask.testruns.misfortune import NotIdempotent
 from cloudtask.testruns.mixin import CloudTaskTestMixin, TasksLeft
 from cloudtask.testruns.queue_runs import arun_queued, run_queued
@@ -26,6 +27,7 @@ __all__ = [
     "CrashPoint",
     "EndlessTasks",
     "Faults",
+    "IterationRan",
     "NotIdempotent",
     "QueuedTask",
     "Ran",

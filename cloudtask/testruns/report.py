@@ -13,6 +13,7 @@ from cloudtask.decorators import Deferrable
 from cloudtask.settling import Outcome
 from cloudtask.testruns import calls
 from cloudtask.testruns.calls import QueuedTask, Snapshot
+from cloudtask.testruns.iterations import IterationRan
 
 LISTED = 10  # lines of a kind in a report
 
@@ -72,7 +73,8 @@ class Calls(Mapping[str, int]):
 class Report:
     """What `run_queued` did, attempt by attempt, and what still waits.
 
-    `faults` is what the run was told to do badly; `struck` what of it happened.
+    `iterations` tells of each `.iterate()` that had steps delivered. `faults` is what
+    the run was told to do badly, `struck` what of it happened.
     """
 
     def __init__(self, faults: object = None) -> None:
@@ -80,6 +82,7 @@ class Report:
         self.faults = faults
         self.struck: list[str] = []
         self.left: Snapshot = []
+        self.iterations: list[IterationRan] = []
 
     @property
     def ran(self) -> list[Ran]:
@@ -130,6 +133,7 @@ class Report:
         yield from _short("failed", self.failed)
         yield from _short("retried", self.retried)
         yield from _short("remaining", self.remaining)
+        yield from _short("iteration", self.iterations)
         if self.faults is not None:
             yield f"  {self.faults!r}"
             yield from _short("struck", self.struck)

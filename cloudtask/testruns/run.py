@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Literal
 
-from cloudtask.exceptions import Retry
+from cloudtask.exceptions import Retry, SingularTaskFailure
 from cloudtask.failpoints import Crashed
 from cloudtask.message import Delivery, Message
 from cloudtask.settling import Outcome
@@ -15,6 +15,7 @@ from cloudtask.testruns import calls, direct, policy, sweeping
 from cloudtask.testruns.commits import Commits
 from cloudtask.testruns.endless import endless
 from cloudtask.testruns.http import Http
+from cloudtask.testruns.iterations import STEPS, Iterations
 from cloudtask.testruns.misfortune import InjectedFailure, Misfortune
 from cloudtask.testruns.report import Ran, Report
 from cloudtask.testruns.virtual import VirtualClock, frozen
@@ -52,6 +53,7 @@ class Run:
         self.newest = 0
         self.enqueued = 0
         self.skipped: list[Waiting] = []
+        self.iterations = Iterations()
 
     def to_the_end(self, *, freeze: bool = False) -> Report:
         """Deliver what is due until nothing is left, and report."""
@@ -69,6 +71,7 @@ class Run:
                 while self.queue.is_disturbed and sweeping.sweep(self.queue):
                     self._drain()
         self.report.left = calls.snapshot()
+        self.report.iterations = self.iterations.all()
         return self.report
 
     def at_once(self, ids: Collection[str]) -> None:
@@ -133,6 +136,14 @@ class Run:
                 self._settle(delivered, ran)
 
     def _attempt(self, entry: Waiting) -> Ran:
+        if not entry.message.task.startswith(STEPS):
+            return self._delivered(entry)
+        self.iterations.before(entry.message)
+        ran = self._delivered(entry)
+        self.iterations.after(entry.message)
+        return ran
+
+    def _delivered(self, entry: Waiting) -> Ran:
         now = self.clock.time
         try:
             if self.http is not None:
@@ -180,10 +191,17 @@ class Run:
             return False
         if isinstance(ran.error, Crashed):
             return not policy.is_hopeless(entry.message, ran)
-        blamed = self.misfortune is not None and self.misfortune.is_to_blame
-        return (self.errors == "retry" or blamed) and not policy.is_last(
-            entry.message, ran
-        )
+        passes = self.errors == "retry" or self._is_to_be_expected(entry, ran)
+        return passes and not policy.is_last(entry.message, ran)
+
+    def _is_to_be_expected(self, entry: Waiting, ran: Ran) -> bool:
+        """Whether a failure is no fault of the task, and the next attempt will do."""
+        if self.misfortune is not None and self.misfortune.is_to_blame:
+            return True
+        # So says a delivery that meets a lease: of another one, or of one that died.
+        is_meant = isinstance(ran.error, SingularTaskFailure)
+        is_step = entry.message.task.startswith(STEPS)
+        return is_meant and (is_step or self.misfortune is not None)
 
 
 def _after(entry: Waiting, ran: Ran, due: float) -> Delivery:

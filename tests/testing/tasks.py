@@ -8,7 +8,7 @@ from django.db import transaction
 from django.db.models import F
 from django.utils import timezone
 
-from cloudtask import Backoff, Retry, current, task
+from cloudtask import Backoff, Retry, SingularTaskFailure, current, task
 from cloudtask.clock import now
 from tests.testapp.models import Author, Book
 
@@ -215,3 +215,9 @@ def ask_a_stranger() -> None:
 @task
 def add_author(name: str) -> None:
     Author.objects.create(name=name)
+
+
+@task
+def wait_for_the_other() -> None:
+    if current().attempt == 1:
+        raise SingularTaskFailure("The other one has the lease.")

@@ -6,6 +6,7 @@ import pytest
 from django.db import transaction
 
 from cloudtask import failpoints, outbox
+from cloudtask.exceptions import SingularTaskFailure
 from cloudtask.failpoints import Crashed
 from cloudtask.settling import Outcome
 from cloudtask.testing import Faults, NotIdempotent, crash_at, queued, run_queued
@@ -238,3 +239,12 @@ def test_the_report_tells_what_struck():
     report = run_queued(faults=Faults(duplicate=True))
     assert "Faults(duplicate=True, seed=0)" in repr(report)
     assert f"struck: duplicate of {tasks.tick.path}" in repr(report)
+
+
+def test_a_singular_failure_is_retried_under_faults_only():
+    tasks.wait_for_the_other.defer()
+    report = run_queued(faults=Faults(duplicate=True))
+    assert (len(report.retried), len(report.ran)) == (1, 2)
+    tasks.wait_for_the_other.defer()
+    with pytest.raises(SingularTaskFailure):
+        run_queued()
