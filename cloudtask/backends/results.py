@@ -8,7 +8,7 @@ import socket
 import time
 from datetime import datetime
 from traceback import format_exception
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
 from django.utils import timezone
@@ -22,7 +22,11 @@ from cloudtask.backends.library import (
     task_backends,
 )
 from cloudtask.stores import AlreadyDone
-from cloudtask.stores.results import TaskResultRow
+
+if TYPE_CHECKING:
+    from django.db.models import QuerySet
+
+    from cloudtask.stores.results import TaskResultRow
 
 
 def change(result: TaskResult[..., Any], **values: Any) -> None:
@@ -81,7 +85,10 @@ class Results:
         self.alias = alias
 
     @property
-    def rows(self) -> Any:
+    def rows(self) -> QuerySet[TaskResultRow]:
+        # Tasks are declared while models are still being loaded.
+        from cloudtask.stores.results import TaskResultRow
+
         return TaskResultRow.objects.using(self.alias)
 
     def enqueued(self, result: TaskResult[..., Any], database: str) -> None:
@@ -122,7 +129,7 @@ class Results:
         row = _row(result)
         values = {
             field.attname: getattr(row, field.attname)
-            for field in TaskResultRow._meta.concrete_fields
+            for field in row._meta.concrete_fields
             if not field.primary_key
         }
         self.rows.update_or_create(pk=row.pk, defaults=values)
@@ -170,6 +177,8 @@ def fields_of(task: Task[..., Any]) -> dict[str, Any]:
 
 
 def _row(result: TaskResult[..., Any]) -> TaskResultRow:
+    from cloudtask.stores.results import TaskResultRow
+
     call = {
         "task": result.task.module_path,
         "fields": fields_of(result.task),

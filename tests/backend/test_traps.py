@@ -19,6 +19,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from django.conf import settings
 
 from cloudtask.backend import CloudTask
 from cloudtask.backends import library
@@ -29,25 +30,50 @@ from tests.backend import tasks
 from tests.testapp.tasks import calls
 
 ROOT = Path(__file__).resolve().parents[2]
-MISCONFIGURED = """
-from tests.settings import *
-TASKS = {"default": {"BACKEND": "cloudtask.backend.CloudTasksBackend",
-                     "OPTIONS": {"max_attempt": 3}}}
-"""
 
 
-def test_1_manage_py_check_sees_the_backend_though_no_module_imports_it(tmp_path):
-    (tmp_path / "misconfigured.py").write_text(MISCONFIGURED)
-    checked = subprocess.run(
-        [sys.executable, "-m", "django", "check", "--settings", "misconfigured"],
-        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"},
-        cwd=tmp_path,
+def check(folder, **settings):
+    """`manage.py check` with these settings over those of the tests."""
+    lines = [f"{name} = {value!r}" for name, value in settings.items()]
+    code = "\n".join(["from tests.settings import *", *lines])
+    (folder / "changed_settings.py").write_text(code)
+    return subprocess.run(
+        [sys.executable, "-m", "django", "check", "--settings", "changed_settings"],
+        env=os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"},
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+BACKEND = "cloudtask.backend.CloudTasksBackend"
+WRONG = {"default": {"BACKEND": BACKEND, "OPTIONS": {"max_attempt": 3}}}
+
+
+def test_1_manage_py_check_sees_the_backend_though_no_module_imports_it(tmp_path):
+    checked = check(tmp_path, TASKS=WRONG)
     assert checked.returncode == 1
     assert "cloudtask.E101" in checked.stderr
+
+
+def test_1_it_says_so_too_when_the_app_is_not_installed(tmp_path):
+    installed = ["tests.backend.early"]
+    if library.Task.__module__.startswith("django_tasks"):
+        installed.append("django_tasks")
+    checked = check(
+        tmp_path,
+        INSTALLED_APPS=installed,
+        MIDDLEWARE=[],
+        ROOT_URLCONF="tests.backend.urls",
+    )
+    assert "cloudtask.E103" in checked.stderr
+
+
+def test_1_a_task_may_be_declared_while_models_are_being_loaded(tmp_path):
+    app = "tests.backend.early"
+    checked = check(tmp_path, INSTALLED_APPS=[app, *settings.INSTALLED_APPS])
+    assert checked.returncode == 0, checked.stderr
 
 
 def test_2_a_function_in_a_class_body_is_refused_when_it_is_declared():

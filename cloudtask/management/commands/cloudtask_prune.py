@@ -14,8 +14,8 @@ from cloudtask.stores import results, store
 class Command(BaseCommand):
     help = (
         "Remove failed tasks older than CLOUDTASK['KEEP_FAILED'], payloads that "
-        "nothing refers to, records of tasks that can't be delivered again, and results "
-        "of Django's tasks that are as old as failed ones may get."
+        "nothing refers to, records of tasks that can't be delivered again, and "
+        "results of Django's tasks that are as old as failed ones may get."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -1,0 +1,3 @@
+"""No URLs, for a project of no apps."""
+
+urlpatterns = []
