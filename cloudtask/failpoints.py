@@ -101,10 +101,11 @@ def _kill() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _read_environment() -> None:
+def read_environment() -> None:
+    """Set the point that CLOUDTASK_FAILPOINT names, if any."""
     name, equals, what = os.environ.get("CLOUDTASK_FAILPOINT", "").partition("=")
     if equals and what == "kill" and name in POINTS:
         _actions[name] = _kill
 
 
-_read_environment()
+read_environment()

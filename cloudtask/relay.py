@@ -239,8 +239,7 @@ def _put_off(
     for row, error in failed:
         values = {"attempts": F("attempts") + 1, "error": _text(error)}
         if may_pass(row.attempts, error):
-            pause = min(2.0**row.attempts, LONGEST_PAUSE) * random.uniform(0.75, 1.25)
-            values["due_at"] = database_now() + timedelta(seconds=pause)
+            values["due_at"] = database_now() + _pause(row.attempts)
             report += RelayReport(postponed=1)
         else:
             logger.error(
@@ -250,6 +249,11 @@ def _put_off(
             report += RelayReport(parked=1)
         rows_of(alias).filter(key=row.key).update(**values)
     return report
+
+
+def _pause(attempts: int) -> timedelta:
+    seconds = min(2 ** min(attempts, 16), LONGEST_PAUSE)
+    return timedelta(seconds=seconds * random.uniform(0.75, 1.25))
 
 
 def may_pass(attempts: int, error: Exception) -> bool:

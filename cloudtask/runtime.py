@@ -125,18 +125,27 @@ def _enqueue_unique(messages: Sequence[Message], options: Options) -> list[Enque
         leave(named, options)
         return [message.receipt for message in named]
     receipts = _seen_waiting(messages, options)
+    unseen = [message for message in messages if message.id not in receipts]
+    if unseen:
+        receipts.update(_claim_and_leave(unseen, options))
+    return [receipts[message.id] for message in messages]
+
+
+def _claim_and_leave(
+    messages: Sequence[Message], options: Options
+) -> dict[str, Enqueued]:
+    receipts = {}
     ours: list[Message] = []
     with _claiming(options):
         # In one order everywhere, so that no two claimers wait for one another.
         for message in sorted(messages, key=lambda message: message.unique or ""):
-            if message.id not in receipts:
-                holder = uniqueness.claim(message)
-                receipts[message.id] = holder or message.receipt
-                if holder is None:
-                    ours.append(message)
+            holder = uniqueness.claim(message)
+            receipts[message.id] = holder or message.receipt
+            if holder is None:
+                ours.append(message)
         _leave(ours, replace(options, transactional=True))
     _announce(ours)
-    return [receipts[message.id] for message in messages]
+    return receipts
 
 
 def _seen_waiting(messages: Sequence[Message], options: Options) -> dict[str, Enqueued]:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import Enum
 from typing import Any
 
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, Error, connections
 
 from cloudtask import clock, conf, failpoints, failures, limits, outbox, signals
 from cloudtask.context import TaskContext
@@ -234,4 +235,5 @@ def _tidy(attempt: Attempt, remove: Callable[[Message], None]) -> None:
 def _drop_broken_connections() -> None:
     for connection in connections.all(initialized_only=True):
         if not connection.in_atomic_block:
-            connection.close_if_unusable_or_obsolete()
+            with suppress(Error):
+                connection.close_if_unusable_or_obsolete()

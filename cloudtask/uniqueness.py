@@ -12,12 +12,11 @@ import hashlib
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from django.db import IntegrityError, transaction
-from django.db.models import QuerySet
+from django.db import connections
+from django.db.models import Q, QuerySet
 
 from cloudtask import codec, failpoints
 from cloudtask.clock import database_now
-from cloudtask.exceptions import EnqueueUnavailable
 from cloudtask.message import Enqueued, Message, Options
 from cloudtask.registry import Definition
 from cloudtask.stores.sql import delete_by_key, translated
@@ -25,10 +24,8 @@ from cloudtask.stores.sql import delete_by_key, translated
 if TYPE_CHECKING:
     from cloudtask.models import UniqueKey
 
-PATIENCE = timedelta(
-    hours=24
-)  # after its eta, a message that never started counts as gone
-TRIES = 5  # while others take the key and give it back
+# After its eta, a message that has not started for so long counts as gone.
+PATIENCE = timedelta(hours=24)
 
 
 def key_of(
@@ -70,42 +67,48 @@ def claim(message: Message) -> Enqueued | None:
     Returns the receipt of the message that waits already, or None when the key is
     ours. A concurrent claim waits until that transaction ends, and so does the start of
     the message that waits: it will see what the transaction has written. Raises
-    EnqueueUnavailable when the database can't decide.
+    EnqueueUnavailable when the database can't be reached, or can't decide.
     """
     alias = message.options.database
     with translated(f"Claiming the unique key of {message.task}", alias):
-        for _ in range(TRIES):
-            # First of all a write: SQLite can't turn a reader into a writer safely.
-            rows = _rows(alias).filter(key=message.unique)
-            rows.filter(expires_at__lt=database_now()).delete()
-            if holder := rows.select_for_update().first():
-                return _receipt(holder)
-            if _insert(message):
-                failpoints.reached("unique.claimed")
-                return None
-    raise EnqueueUnavailable(
-        f"Task {message.task} ({message.id}) was not enqueued on queue "
-        f"{message.queue!r}: others kept taking its unique key, or this transaction "
-        f"can't see who has it. Trying again in a new one may help."
+        _upsert(message)
+        # A locking read sees what others have committed, whatever the isolation.
+        locked = _rows(alias).filter(key=message.unique).select_for_update()
+        is_expired = Q(expires_at__lt=database_now())
+        holder = locked.annotate(is_expired=is_expired).get()
+        if holder.message == message.id:
+            failpoints.reached("unique.claimed")
+            return None
+        if holder.is_expired:
+            locked.update(**_values(message))
+            return None
+    return _receipt(holder)
+
+
+def _upsert(message: Message) -> None:
+    """Insert the row or lock the one that is there, by one statement everywhere: an
+    INSERT that fails would leave MySQL's shared locks, on which claimers deadlock."""
+    from cloudtask.models import UniqueKey
+
+    alias = message.options.database
+    has_target = connections[alias].features.supports_update_conflicts_with_target
+    _rows(alias).bulk_create(
+        [UniqueKey(key=str(message.unique), **_values(message))],
+        update_conflicts=True,
+        unique_fields=["key"] if has_target else None,
+        update_fields=["task"],  # what it is already
     )
 
 
-def _insert(message: Message) -> bool:
-    alias = message.options.database
+def _values(message: Message) -> dict[str, Any]:
     delay = timedelta(seconds=max(0.0, (message.eta or 0.0) - message.created))
-    try:
-        with transaction.atomic(using=alias):
-            _rows(alias).create(
-                key=str(message.unique),
-                task=message.task,
-                message=message.id,
-                name=message.name,
-                queue=message.queue,
-                expires_at=database_now() + delay + PATIENCE,
-            )
-    except IntegrityError:
-        return False
-    return True
+    return {
+        "task": message.task,
+        "message": message.id,
+        "name": message.name,
+        "queue": message.queue,
+        "expires_at": database_now() + delay + PATIENCE,
+    }
 
 
 def _receipt(holder: UniqueKey) -> Enqueued:
