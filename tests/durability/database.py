@@ -1,0 +1,76 @@
+"""Databases that commit, where threads and processes meet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from django.apps import apps
+from django.db import connections, transaction
+
+ALIASES = ("default", "other")
+
+
+@contextmanager
+def committing(folder: Path) -> Iterator[None]:
+    """New connections in the place of those on which the test's transaction is open.
+
+    SQLite's databases become files: in memory, threads and processes can't share them.
+    """
+    before = {a: (connections.settings[a], connections[a]) for a in ALIASES}
+    for alias in ALIASES:
+        if connections[alias].vendor == "sqlite":
+            name = _copied(alias, folder / f"{alias}.sqlite3")
+            connections.settings[alias] = {**connections.settings[alias], "NAME": name}
+        if connections[alias].vendor == "postgresql":
+            # No test takes the power off: commits need not wait for the disk.
+            hasty = {"options": "-c synchronous_commit=off"}
+            connections.settings[alias] = {
+                **connections.settings[alias],
+                "OPTIONS": {**connections.settings[alias]["OPTIONS"], **hasty},
+            }
+        connections[alias] = connections.create_connection(alias)
+    try:
+        yield
+    finally:
+        for alias, (settings, connection) in before.items():
+            connections[alias].close()
+            connections.settings[alias], connections[alias] = settings, connection
+            if connection.vendor != "sqlite":
+                _empty(alias)
+
+
+@contextmanager
+def rolled_back(using: str = "default") -> Iterator[None]:
+    """A transaction, or a savepoint in one, that is rolled back at the end."""
+    with transaction.atomic(using=using):
+        yield
+        transaction.set_rollback(True, using=using)
+
+
+def _copied(alias: str, path: Path) -> str:
+    connections[alias].ensure_connection()
+    path.write_bytes(connections[alias].connection.serialize())
+    return str(path)
+
+
+def _empty(alias: str) -> None:
+    """Delete what a test has committed, on a connection of its own."""
+    connection = connections.create_connection(alias)
+    tables = [connection.ops.quote_name(table) for table in _tables()]
+    with closing(connection), connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            # Constraints are checked at the end of the one transaction that this is.
+            cursor.execute("; ".join(f"DELETE FROM {table}" for table in tables))
+            return
+        with connection.constraint_checks_disabled():
+            for table in tables:
+                cursor.execute(f"DELETE FROM {table}")
+
+
+def _tables() -> Iterator[str]:
+    for label in ("cloudtask", "testapp"):
+        for model in apps.get_app_config(label).get_models(include_auto_created=True):
+            if not model._meta.proxy:
+                yield model._meta.db_table

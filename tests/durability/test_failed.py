@@ -1,0 +1,314 @@
+"""Failed tasks: what is kept of a call, and what an operator can do with it."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from django.core.management import CommandError, call_command
+
+from cloudtask import envelope, failures, task
+from cloudtask.exceptions import CloudTaskError, EnqueueUnavailable, TaskNotFound
+from cloudtask.models import Execution, FailedTask, Payload, PayloadChunk, UniqueKey
+from cloudtask.stores import store
+from tests.durability import tasks
+from tests.durability.test_payloads import LARGE
+from tests.testapp.models import Author
+
+pytestmark = pytest.mark.django_db(databases="__all__")
+
+
+@dataclass
+class Login:
+    user: str
+    password: str
+
+
+@task(max_attempts=1)
+def log_in(*args: object, **kwargs: object) -> None:
+    raise ValueError("no")
+
+
+def fail(world, task, *args, retries: int = 2, **kwargs) -> FailedTask:
+    """Let a call of `task` fail for good."""
+    receipt = task.defer(*args, **kwargs)
+    [message] = [m for m in world.queue.messages if m.id == receipt.id]
+    assert world.deliver(message, retries=retries) == 200
+    return FailedTask.objects.get(key=receipt.id)
+
+
+def run(*arguments: str) -> str:
+    out = io.StringIO()
+    call_command(*arguments, stdout=out, stderr=out)
+    return out.getvalue()
+
+
+def test_a_failure_for_good_is_kept_at_once_with_all_there_is_to_know(world):
+    before = datetime.now(UTC)
+    failed = fail(world, tasks.fail_for_good, "hunter2", note="hello", retries=0)
+
+    assert failed.task == "tests.durability.tasks.fail_for_good"
+    assert (failed.queue, failed.name) == ("default", failed.key)
+    assert failed.attempts == 1
+    assert failed.arguments == "password='********', note='hello'"
+    assert failed.error == "cloudtask.exceptions.PermanentTaskFailure: no use"
+    assert "in fail_for_good" in failed.traceback
+    assert "hunter2" not in failed.traceback
+    assert abs(failed.enqueued_at - before) < timedelta(minutes=1)
+    assert abs(failed.failed_at - before) < timedelta(minutes=1)
+
+
+def test_secrets_are_hidden_however_deep_they_lie(world, configure):
+    configure(
+        MASKED=["PassWord", "token"],
+        TRUSTED_MODULES=["tests.durability"],
+    )
+    secret = "hunter2"
+    failed = fail(
+        world,
+        log_in,
+        [{"password": secret, "user": "ann"}],
+        ({"a": [{"api_token": secret}]},),
+        Login("ben", secret),
+        {"cid", "dan"},
+        user_password=secret,
+        deep={"a": {"b": {"Password": secret}}},
+    )
+
+    assert secret not in failed.arguments
+    for shown in ("ann", "ben", "cid", "dan"):
+        assert shown in failed.arguments
+
+
+def test_long_arguments_are_shortened(world):
+    failed = fail(world, log_in, list(range(1000)), "x" * 100_000)
+
+    assert len(failed.arguments) < 1000
+    assert "980 more" in failed.arguments
+
+
+@pytest.mark.parametrize(
+    "text", ["nul \0", "lone \ud800", "emoji \U0001f600", "x" * 10**6]
+)
+def test_any_text_of_an_error_can_be_kept(world, text):
+    failed = fail(world, tasks.fail_thrice, text)
+
+    assert failed.error.startswith("ValueError")
+
+
+def test_a_queryset_in_the_arguments_is_not_evaluated(
+    world, django_assert_max_num_queries
+):
+    receipt = log_in.defer(Author.objects.filter(name="nobody"))
+    [message] = world.queue.messages
+    assert receipt.id == message.id
+    Author.objects.create(name="secret row")
+
+    world.deliver(message, retries=2)
+
+    assert "QuerySet of testapp.Author" in FailedTask.objects.get().arguments
+
+
+def test_a_failed_task_is_enqueued_again_with_all_its_attempts(world):
+    failed = fail(world, tasks.fail_unless_mended, "a")
+    tasks.mended.append(True)
+
+    assert failed.key in run("cloudtask_failed", "retry", failed.key)
+
+    assert not FailedTask.objects.exists()
+    message = world.queue.messages[-1]
+    assert (message.id, message.attempts) == (failed.key, 0)
+    assert world.deliver(message) == 200
+    assert Author.objects.count() == 1
+
+
+def test_a_failed_task_with_a_large_payload_works_when_it_is_retried(world):
+    failed = fail(world, tasks.fail_unless_mended, "a", LARGE)
+    assert PayloadChunk.objects.exists()
+    tasks.mended.append(True)
+
+    failures.retry(failed.key)
+
+    assert world.deliver(world.queue.messages[-1]) == 200
+    assert Author.objects.count() == 1
+    assert not PayloadChunk.objects.exists()
+
+
+def test_a_failed_task_can_fail_and_be_retried_again_and_again(world):
+    key = fail(world, tasks.fail_unless_mended, "a", LARGE).key
+    for _ in range(3):
+        failures.retry(key)
+        assert world.deliver(world.queue.messages[-1], retries=2) == 200
+        [key] = FailedTask.objects.values_list("key", flat=True)
+
+    tasks.mended.append(True)
+    failures.retry(key)
+    assert world.deliver(world.queue.messages[-1]) == 200
+    assert Author.objects.count() == 1
+
+
+def test_a_failed_task_can_be_retried_years_later(world):
+    failed = fail(world, tasks.fail_unless_mended, "a")
+    tasks.mended.append(True)
+
+    with world.later(3 * 365 * 24 * 3600):
+        failures.retry(failed.key)
+        assert world.deliver(world.queue.messages[-1]) == 200
+
+
+def test_a_retry_that_can_not_be_enqueued_keeps_the_failed_task(world):
+    failed = fail(world, tasks.fail_thrice)
+    world.queue.is_down = True
+
+    with pytest.raises(EnqueueUnavailable):
+        failures.retry(failed.key)
+
+    assert FailedTask.objects.exists()
+
+
+def test_a_discarded_task_takes_its_payload_with_it(world):
+    failed = fail(world, tasks.fail_thrice, LARGE)
+    assert Payload.objects.exists()
+
+    run("cloudtask_failed", "discard", failed.key)
+
+    assert not FailedTask.objects.exists()
+    assert not Payload.objects.exists()
+    assert not PayloadChunk.objects.exists()
+
+
+def test_a_failed_task_that_is_unknown_now_is_shown_and_discarded_not_retried(world):
+    failed = fail(world, tasks.fail_thrice)
+    rename(failed, "tests.durability.tasks.was_removed")
+
+    assert "was_removed" in run("cloudtask_failed", "list")
+    with pytest.raises(TaskNotFound):
+        failures.retry(failed.key)
+    assert FailedTask.objects.exists()
+    run("cloudtask_failed", "discard", failed.key)
+    assert not FailedTask.objects.exists()
+
+
+def rename(failed: FailedTask, path: str) -> None:
+    message = envelope.unseal(bytes(failed.envelope), now=0.0)
+    failed.task, failed.envelope = path, envelope.seal(replace(message, task=path))
+    failed.save()
+
+
+def test_a_failed_task_sealed_with_a_lost_key_can_still_go(world, settings):
+    fail(world, tasks.fail_thrice, LARGE)
+    settings.SECRET_KEY = "another"
+
+    with pytest.raises(CommandError, match="1 could not"):
+        run("cloudtask_failed", "retry", "--all")
+    run("cloudtask_failed", "discard", "--all")
+
+    assert not FailedTask.objects.exists()
+    assert not Payload.objects.exists()
+
+
+def test_the_command_lists_the_newest_first_and_by_task(world):
+    first = fail(world, tasks.fail_thrice, "first\nof two lines")
+    with world.later(60):
+        second = fail(world, tasks.fail_for_good, "x")
+
+    lines = run("cloudtask_failed", "list").splitlines()
+    assert [line.split()[0] for line in lines] == [second.key, first.key]
+    only = run("cloudtask_failed", "list", "--task", first.task).splitlines()
+    assert [line.split()[0] for line in only] == [first.key]
+    assert len(run("cloudtask_failed", "list", "--limit", "1").splitlines()) == 1
+
+
+def test_the_command_shows_one_with_its_traceback(world):
+    failed = fail(world, tasks.fail_for_good, "x", note="hello")
+
+    shown = run("cloudtask_failed", "show", failed.key)
+
+    for part in (failed.key, failed.task, "note='hello'", "Traceback", "attempts: 3"):
+        assert part in shown
+
+
+def test_the_command_retries_those_of_a_task_or_all(world):
+    fail(world, tasks.fail_thrice, "a")
+    fail(world, tasks.fail_for_good, "b")
+    run("cloudtask_failed", "retry", "--task", "tests.durability.tasks.fail_thrice")
+    assert FailedTask.objects.count() == 1
+
+    run("cloudtask_failed", "retry", "--all")
+
+    assert not FailedTask.objects.exists()
+    assert len(world.queue.messages) == 4
+
+
+def test_one_that_can_not_be_retried_keeps_no_other_back(world):
+    fail(world, tasks.fail_thrice, "a")
+    rename(fail(world, tasks.fail_thrice, "b"), "tests.durability.tasks.was_removed")
+    fail(world, tasks.fail_thrice, "c")
+
+    with pytest.raises(CommandError, match="1 could not"):
+        run("cloudtask_failed", "retry", "--all")
+
+    assert FailedTask.objects.count() == 1
+
+
+@pytest.mark.parametrize("verb", ["show", "retry", "discard"])
+def test_a_key_that_is_not_there_is_an_error(world, verb):
+    with pytest.raises(CommandError):
+        run("cloudtask_failed", verb, "nobody")
+
+
+def test_all_is_never_meant_by_nothing(world):
+    fail(world, tasks.fail_thrice)
+    with pytest.raises(CommandError, match="--all"):
+        run("cloudtask_failed", "discard")
+
+    assert FailedTask.objects.exists()
+
+
+def test_pruning_keeps_what_is_young_and_removes_what_is_old(world, configure):
+    configure(KEEP_FAILED=timedelta(days=10))
+    fail(world, tasks.fail_thrice, LARGE)
+    tasks.once.defer("a")
+    world.deliver(world.queue.messages[-1])
+    tasks.single.defer("a")
+    day = 24 * 3600
+    assert "removed 0 failed tasks, 0 payloads, 0 exec" in run("cloudtask_prune")
+    with world.later(11 * day):
+        assert "removed 1 failed tasks" in run("cloudtask_prune")
+        assert not Payload.objects.exists()
+    with world.later(40 * day):
+        run("cloudtask_prune")
+
+    assert not Execution.objects.exists()
+    assert not UniqueKey.objects.exists()
+
+
+def test_pruning_removes_orphaned_payloads(world):
+    store().save_payload("orphan", b"x")
+    tasks.plain.defer("a", LARGE)
+    world.deliver_all()
+    assert Payload.objects.count() == 2
+
+    with world.later(63 * 24 * 3600):
+        assert "2 payloads" in run("cloudtask_prune")
+
+    assert not Payload.objects.exists()
+
+
+def test_pruning_takes_an_age_for_failed_tasks(world):
+    fail(world, tasks.fail_thrice)
+
+    with world.later(2 * 24 * 3600):
+        run("cloudtask_prune", "--failed-older-than", "3")
+        assert FailedTask.objects.exists()
+        run("cloudtask_prune", "--failed-older-than", "1")
+
+    assert not FailedTask.objects.exists()
+
+
+def test_retrying_what_is_not_there_says_so(world):
+    with pytest.raises(CloudTaskError, match="nobody"):
+        failures.retry("nobody")
+    assert failures.discard("nobody") is False

@@ -1,0 +1,492 @@
+"""The relay: what a dead process or an outage left in the outbox is sent."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import threading
+from datetime import timedelta
+
+import pytest
+from django.core import mail
+from django.core.management import CommandError, call_command
+from django.db import connections, transaction
+from django.db.models import F
+
+from cloudtask import call, conf, envelope, failpoints, outbox, relay
+from cloudtask.exceptions import EnqueueError
+from cloudtask.failpoints import Crashed
+from cloudtask.models import OutboxMessage
+from tests.durability import tasks
+from tests.durability.conftest import in_threads
+from tests.testapp.models import Author
+
+pytestmark = pytest.mark.django_db(databases="__all__")
+
+
+def leave_behind(count: int = 1, **options) -> list[str]:
+    """Defer `count` calls in a process that dies right after the commit; their ids."""
+    with failpoints.at("outbox.committed", failpoints.crash):
+        try:
+            with transaction.atomic(using=options.get("database", "default")):
+                calls = [call(str(n)) for n in range(count)]
+                receipts = tasks.plain.using(**options).defer_many(calls)
+        except Crashed:
+            return [receipt.id for receipt in receipts]
+    raise AssertionError("no crash")
+
+
+def waiting(alias: str = "default") -> list[OutboxMessage]:
+    return list(OutboxMessage.objects.using(alias).order_by("created_at", "key"))
+
+
+def one(key: str) -> OutboxMessage:
+    return OutboxMessage.objects.get(key=key)
+
+
+def keys(world) -> list[str]:
+    return sorted(message.key for message in world.queue.messages)
+
+
+def test_a_message_that_a_dead_process_left_is_sent(world):
+    [left] = leave_behind()
+
+    with world.later(60):
+        assert outbox.relay().sent == 1
+
+    assert keys(world) == [left]
+    assert waiting() == []
+
+
+def test_the_process_that_made_a_row_has_a_head_start(world):
+    leave_behind()
+
+    assert outbox.relay() == outbox.RelayReport()
+
+
+def test_a_row_that_is_not_committed_is_not_relayed(world):
+    if connections["default"].vendor == "sqlite":
+        pytest.skip("SQLite lets nobody write meanwhile")
+    with world.later(60), transaction.atomic():
+        tasks.plain.defer("a")
+        [report] = in_threads([outbox.relay])
+        assert report == outbox.RelayReport()
+
+
+def test_limit_bounds_the_rows_and_the_oldest_go_first(world):
+    oldest = [leave_behind()[0] for _ in range(3)]
+    for age, key in enumerate(reversed(oldest)):
+        OutboxMessage.objects.filter(key=key).update(
+            created_at=F("created_at") - timedelta(hours=age + 1)
+        )
+
+    with world.later(60):
+        assert outbox.relay(limit=2).sent == 2
+
+    assert world.queue.received == oldest[:2]
+
+
+def test_limit_bounds_the_rows_of_several_batches(world):
+    leave_behind(relay.BATCH + 30)
+
+    with world.later(60):
+        assert outbox.relay(limit=relay.BATCH + 10).sent == relay.BATCH + 10
+
+    assert len(waiting()) == 20
+
+
+def test_no_batch_is_begun_when_the_time_is_over(world):
+    leave_behind(3)
+
+    with world.later(60):
+        assert outbox.relay(seconds=0.0) == outbox.RelayReport()
+
+    assert len(waiting()) == 3
+
+
+def test_a_relay_that_dies_gives_its_rows_back(world):
+    leave_behind(2)
+    with world.later(60):
+        with (
+            pytest.raises(Crashed),
+            failpoints.at("relay.claimed", failpoints.crash),
+        ):
+            outbox.relay()
+        assert outbox.relay().sent == 0
+
+        with world.later(relay.LEASE.total_seconds() + 1):
+            assert outbox.relay().sent == 2
+
+
+def test_what_was_sent_by_a_relay_that_died_is_sent_again_under_its_name(world):
+    [left] = leave_behind()
+    with world.later(60):
+        with (
+            pytest.raises(Crashed),
+            failpoints.at("relay.after_send", failpoints.crash),
+        ):
+            outbox.relay()
+        with world.later(relay.LEASE.total_seconds() + 1):
+            assert outbox.relay().sent == 1
+
+    assert world.queue.received == [left, left]
+    assert keys(world) == [left]
+
+
+def test_each_failure_puts_a_row_off_for_longer(world):
+    [left] = leave_behind()
+    world.queue.is_down = True
+    with world.later(60):
+        assert outbox.relay().postponed == 1
+    assert (one(left).attempts, "down" in one(left).error) == (1, True)
+
+    OutboxMessage.objects.update(attempts=5)
+    with world.later(120):
+        outbox.relay()
+        assert outbox.relay() == outbox.RelayReport()
+    with world.later(120 + 20):
+        assert outbox.relay() == outbox.RelayReport()
+    with world.later(120 + 2**5 * 1.25 + 1):
+        assert outbox.relay().postponed == 1
+
+
+def test_the_pause_of_a_row_has_a_bound(world):
+    [left] = leave_behind()
+    world.queue.is_down = True
+    OutboxMessage.objects.update(attempts=1000)
+    with world.later(60):
+        outbox.relay()
+    world.queue.is_down = False
+
+    with world.later(60 + relay.LONGEST_PAUSE * 1.25 + 1):
+        assert outbox.relay().sent == 1
+    assert keys(world) == [left]
+
+
+def test_an_outage_parks_nothing_however_long(world):
+    leave_behind()
+    world.queue.is_down = True
+    OutboxMessage.objects.update(attempts=10_000)
+
+    with world.later(60):
+        assert outbox.relay() == outbox.RelayReport(postponed=1)
+
+
+def test_an_outage_ends_the_relay_after_one_batch(world):
+    leave_behind(relay.BATCH + 50)
+    world.queue.is_down = True
+
+    with world.later(60):
+        assert outbox.relay().postponed == relay.BATCH
+
+
+def test_a_missing_queue_is_tried_again_and_then_parked(world):
+    [left] = leave_behind(queue="new")
+    world.queue.missing = {"new"}
+    with world.later(60):
+        assert outbox.relay() == outbox.RelayReport(postponed=1)
+
+    OutboxMessage.objects.update(attempts=relay.PARK_AFTER - 1)
+    with world.later(120):
+        assert outbox.relay() == outbox.RelayReport(parked=1)
+
+    [row] = outbox.parked("default")
+    assert (row.key, "new" in row.error) == (left, True)
+
+
+def test_what_is_parked_keeps_nobody_back(world):
+    [left] = leave_behind()
+    world.queue.refusals[left] = EnqueueError("INVALID_ARGUMENT")
+    OutboxMessage.objects.update(attempts=relay.PARK_AFTER)
+    others = leave_behind(3)
+    with world.later(60):
+        assert outbox.relay() == outbox.RelayReport(sent=3, parked=1)
+        assert outbox.relay() == outbox.RelayReport()
+
+    assert keys(world) == sorted(others)
+
+
+def test_a_row_that_breaks_the_transport_keeps_nobody_back(world):
+    broken, *others = leave_behind(5)
+    world.queue.refusals[broken] = RuntimeError("a defect")
+
+    with world.later(60):
+        assert outbox.relay() == outbox.RelayReport(sent=4, postponed=1)
+
+    assert keys(world) == sorted(others)
+    assert "a defect" in one(broken).error
+
+
+def test_a_row_that_can_not_be_read_is_parked_alone(world):
+    broken, fine = leave_behind(2)
+    OutboxMessage.objects.filter(key=broken).update(envelope=b"ct and nothing else")
+
+    with world.later(60):
+        assert outbox.relay() == outbox.RelayReport(sent=1, parked=1)
+
+    assert keys(world) == [fine]
+
+
+def test_a_name_that_another_task_has_is_parked(world):
+    tasks.plain.using(name="taken").defer("first")
+    with transaction.atomic():
+        late = tasks.plain.using(name="taken").defer("second")
+    with world.later(60):
+        assert outbox.relay() == outbox.RelayReport(parked=1)
+
+    assert outbox.parked("default")[0].key == late.id
+
+
+def test_a_name_that_our_own_lost_send_has_is_recognised(world):
+    world.queue.loses_answers = True
+    with transaction.atomic():
+        tasks.plain.using(name="mine").defer("a")
+    assert len(waiting()) == 1
+    world.queue.loses_answers = False
+
+    with world.later(60):
+        assert outbox.relay() == outbox.RelayReport(sent=1)
+
+
+def test_a_released_row_is_tried_again(world):
+    [left] = leave_behind(queue="new")
+    world.queue.missing = {"new"}
+    OutboxMessage.objects.update(attempts=relay.PARK_AFTER)
+    with world.later(60):
+        outbox.relay()
+        world.queue.missing = set()
+        assert outbox.relay() == outbox.RelayReport()
+
+        assert outbox.release("default", ["another"]) == 0
+        assert outbox.release("default", [left]) == 1
+        assert outbox.relay().sent == 1
+
+
+def test_a_row_that_was_parked_for_weeks_can_still_be_delivered(world):
+    leave_behind()
+    with world.later(100 * 24 * 3600):
+        assert outbox.relay().sent == 1
+        assert world.deliver_all() == [200]
+
+
+def test_a_delivery_removes_a_row_that_is_still_there(world):
+    with failpoints.at("outbox.sent", failpoints.crash), pytest.raises(Crashed):
+        tasks.plain.using(transactional=True).defer("a")
+    assert len(waiting()) == 1
+
+    assert world.deliver_all() == [200]
+
+    assert waiting() == []
+
+
+def test_two_relays_and_four_threads_lose_nothing_and_double_little(world):
+    everything = leave_behind(300)
+
+    def relay_all() -> int:
+        return outbox.relay(seconds=60.0).sent
+
+    def defer_more(thread: int) -> list[str]:
+        receipts = []
+        for n in range(10):
+            with transaction.atomic():
+                receipts.append(tasks.plain.defer(f"{thread} {n}").id)
+        return receipts
+
+    with world.later(60):
+        first, second, *more = in_threads(
+            [relay_all, relay_all, *[lambda t=t: defer_more(t) for t in range(4)]]
+        )
+        outbox.relay()
+
+    expected = sorted(everything + [key for made in more for key in made])
+    assert keys(world) == expected
+    assert first + second >= 300 - relay.BATCH
+    assert waiting() == []
+
+
+def test_relays_at_the_same_time_claim_different_rows(world):
+    leave_behind(60)
+    barrier = threading.Barrier(2)
+    claimed: list[set[str]] = []
+    claim = relay._claim
+
+    def claim_together() -> None:
+        barrier.wait(20)
+        claimed.append({row.key for row in claim("default", 30)})
+
+    with world.later(60):
+        in_threads([claim_together, claim_together])
+
+    assert claimed[0].isdisjoint(claimed[1])
+
+
+def test_every_database_is_relayed_even_if_one_fails(world):
+    leave_behind(database="other")
+    with connections["default"].schema_editor() as editor:
+        editor.alter_db_table(OutboxMessage, "cloudtask_outboxmessage", "elsewhere")
+    try:
+        with world.later(60):
+            assert outbox.relay_all().sent == 1
+            leave_behind(database="other")
+            with (
+                world.later(60),
+                pytest.raises(Exception, match="cloudtask_outboxmessage"),
+            ):
+                outbox.relay_all(["default", "other"])
+    finally:
+        with connections["default"].schema_editor() as editor:
+            editor.alter_db_table(OutboxMessage, "elsewhere", "cloudtask_outboxmessage")
+
+    assert waiting("other") == []
+
+
+def test_the_command_sends_lists_and_releases(world):
+    [left] = leave_behind(queue="new")
+    world.queue.missing = {"new"}
+    OutboxMessage.objects.update(attempts=relay.PARK_AFTER)
+    with world.later(60):
+        assert "1 parked" in run("cloudtask_relay")
+        assert left in run("cloudtask_relay", "--parked")
+        world.queue.missing = set()
+        out = run("cloudtask_relay", "--release", "--database", "default")
+
+    assert "1 released" in out
+    assert "1 sent" in out
+
+
+def test_the_command_says_when_a_database_can_not_be_reached(world):
+    with pytest.raises((CommandError, Exception), match="nowhere"):
+        run("cloudtask_relay", "--database", "nowhere")
+
+
+@pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGINT])
+def test_the_looping_command_ends_with_a_signal(world, name):
+    leave_behind()
+    with (
+        world.later(60),
+        failpoints.at("relay.after_send", lambda: os.kill(os.getpid(), name)),
+    ):
+        out = run("cloudtask_relay", "--loop", "3600")
+
+    assert "1 sent" in out
+    assert out.endswith("stopped\n")
+
+
+def run(*arguments: str) -> str:
+    out = io.StringIO()
+    call_command(*arguments, stdout=out)
+    return out.getvalue()
+
+
+def test_the_url_relays_for_whoever_has_the_token(world, configure, client):
+    configure(
+        RELAY_TOKEN="t0ken", TARGET={"BACKEND": "cloudtask.targets.AppEngineTarget"}
+    )
+    leave_behind()
+    with world.later(60):
+        for headers, status in [
+            ({}, 403),
+            ({"Authorization": "Bearer wrong"}, 403),
+            ({"Authorization": "Bearer "}, 403),
+            ({"X-Appengine-Cron": "true"}, 403),
+            ({"X-AppEngine-QueueName": "default"}, 403),
+            ({"Authorization": "Bearer t0ken"}, 200),
+        ]:
+            answer = client.post("/_cloudtask/relay/", headers=headers)
+            assert answer.status_code == status, headers
+
+    assert answer.content.startswith(b"1 sent, 0 postponed, 0 parked")
+
+
+def test_the_url_relays_for_app_engines_cron(world, configure, client, monkeypatch):
+    configure(TARGET={"BACKEND": "cloudtask.targets.AppEngineTarget"})
+    monkeypatch.setenv("GAE_ENV", "standard")
+
+    assert client.get("/_cloudtask/relay/").status_code == 403
+    answer = client.get("/_cloudtask/relay/", headers={"X-Appengine-Cron": "true"})
+
+    assert answer.status_code == 200
+
+
+def test_the_url_takes_get_and_post_alone(world, client):
+    assert client.put("/_cloudtask/relay/").status_code == 405
+
+
+@pytest.fixture
+def production(monkeypatch):
+    """As outside of tests, which Django makes known by its mail box."""
+    monkeypatch.delattr(mail, "outbox")
+    monkeypatch.setattr(outbox.piggyback, "next", {})
+    assert not conf.in_tests()
+
+
+def test_enqueues_relay_a_little_now_and_then(world, production):
+    left = leave_behind(30)
+    with world.later(60):
+        commit_one()
+        assert len(waiting()) == 30
+
+        outbox.piggyback.next["default"] = 0.0
+        commit_one()
+        assert len(waiting()) == 10
+        commit_one()
+
+    assert len(waiting()) == 10
+    assert len(set(left) & set(keys(world))) == 20
+
+
+def test_a_relay_beside_an_enqueue_never_raises_into_it(world, production):
+    leave_behind()
+    outbox.piggyback.next["default"] = 0.0
+
+    def explode() -> None:
+        raise RuntimeError("a defect")
+
+    with world.later(60), failpoints.at("relay.claimed", explode):
+        enqueued = commit_one()
+
+    assert enqueued in keys(world)
+
+
+def test_no_relay_rides_along_in_tests(world, monkeypatch):
+    leave_behind()
+    monkeypatch.setattr(outbox.piggyback, "next", {"default": 0.0})
+
+    with world.later(60):
+        commit_one()
+
+    assert len(waiting()) == 1
+
+
+def commit_one() -> str:
+    with transaction.atomic():
+        return tasks.plain.defer("one").id
+
+
+def test_a_thousand_enqueues_survive_an_outage(world):
+    world.queue.is_down = True
+    for n in range(1000):
+        with transaction.atomic():
+            tasks.plain.defer(str(n))
+    assert len(waiting()) == 1000
+    with world.later(60):
+        outbox.relay()
+    world.queue.is_down = False
+
+    with world.later(3600):
+        assert outbox.relay(limit=2000).sent == 1000
+        messages = world.queue.messages
+        threads = 1 if connections["default"].vendor == "sqlite" else 8
+        parts = [messages[start::threads] for start in range(threads)]
+        in_threads([lambda p=p: [world.deliver(m) for m in p] for p in parts])
+
+    assert Author.objects.count() == 1000
+
+
+def test_a_message_knows_the_rows_key(world):
+    [left] = leave_behind()
+
+    message = envelope.unseal(bytes(one(left).envelope), now=0.0)
+
+    assert (message.key, message.outboxed) == (left, True)
