@@ -16,7 +16,8 @@ from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from cloudtask.exceptions import ConfigurationError
-from cloudtask.message import Backoff, as_timedelta, nearest
+from cloudtask.message import as_timedelta, nearest
+from cloudtask.queues import Queue, check_type, djangae_queues, queues_of
 
 HTTP_TARGET = "cloudtask.targets.HttpTarget"
 APP_ENGINE_TARGET = "cloudtask.targets.AppEngineTarget"
@@ -25,20 +26,6 @@ MEMORY_TRANSPORT = "cloudtask.transports.memory.MemoryTransport"
 DATABASE_STORE = "cloudtask.stores.database.DatabaseStore"
 DEFAULT_MAX_ATTEMPTS = 100  # of a queue that was made without a retry_config
 LONGEST = timedelta(days=3660)  # of the durations here: ten years
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Queue:
-    """What a project declares about a queue; None leaves it to the service.
-
-    `rate` is dispatches per second.
-    """
-
-    name: str
-    rate: float | None = None
-    concurrency: int | None = None
-    max_attempts: int | None = None
-    backoff: Backoff | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False, kw_only=True)
@@ -72,24 +59,17 @@ class Settings:
 
 def _of_type(*types: type) -> Callable[[str, Any], Any]:
     def check(key: str, value: Any) -> Any:
-        _check_type(f"CLOUDTASK[{key!r}]", value, types)
+        check_type(f"CLOUDTASK[{key!r}]", value, types)
         return value
 
     return check
-
-
-def _check_type(where: str, value: Any, types: tuple[type, ...]) -> None:
-    if isinstance(value, types) and (bool in types or not isinstance(value, bool)):
-        return
-    wanted = " or ".join(t.__name__ for t in types if t is not type(None))
-    raise ConfigurationError(f"{where} must be {wanted}, not {value!r}.")
 
 
 def _id(pattern: str, of_what: str) -> Callable[[str, Any], Any]:
     """A check for a part of a queue's name, which goes into it as it is."""
 
     def check(key: str, value: Any) -> Any:
-        _check_type(f"CLOUDTASK[{key!r}]", value, (str, type(None)))
+        check_type(f"CLOUDTASK[{key!r}]", value, (str, type(None)))
         if value and not re.fullmatch(pattern, value):
             raise ConfigurationError(
                 f"CLOUDTASK[{key!r}] must be {of_what}, not {value!r}."
@@ -100,7 +80,7 @@ def _id(pattern: str, of_what: str) -> Callable[[str, Any], Any]:
 
 
 def _size(key: str, value: Any) -> int:
-    _check_type(f"CLOUDTASK[{key!r}]", value, (int,))
+    check_type(f"CLOUDTASK[{key!r}]", value, (int,))
     if value < 1:
         raise ConfigurationError(f"CLOUDTASK[{key!r}] must be 1 or more: {value!r}.")
     return int(value)
@@ -140,118 +120,6 @@ def _duration(key: str, value: Any) -> timedelta:
     return duration
 
 
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def _seconds(text: str) -> timedelta:
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*", text)
-    if not match:
-        raise ValueError(f"{text!r} is no duration such as 10s, 5m or 1h")
-    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
-
-
-def _rate(value: Any) -> float:
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)/(s|m|h|d)", str(value).replace(" ", ""))
-    if not match:
-        raise ValueError(f"{value!r} is no rate such as 50/s or 10/m")
-    rate = float(match[1]) / _UNITS[match[2]]
-    if not 0 < rate <= 500:
-        raise ValueError(f"{value!r} is not above 0 and up to 500/s")
-    return rate
-
-
-def _queue_backoff(value: Any) -> Backoff:
-    if isinstance(value, Backoff):
-        return value
-    low, dots, high = str(value).partition("..")
-    if not dots:
-        raise ValueError(f"{value!r} is no range such as 1s..10m")
-    return Backoff(min=_seconds(low), max=_seconds(high))
-
-
-def _count(value: Any, most: int | None = None) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{value!r} is no whole number from 1")
-    if most is not None and value > most:
-        raise ValueError(f"{value!r} is more than the {most} that Cloud Tasks takes")
-    return value
-
-
-_QUEUE_KEYS: dict[str, Callable[[Any], Any]] = {
-    "rate": _rate,
-    "concurrency": lambda value: _count(value, most=5000),
-    "max_attempts": _count,
-    "backoff": _queue_backoff,
-}
-
-
-def _queue(name: Any, declared: Any) -> Queue:
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9-]{1,100}", name):
-        raise ConfigurationError(
-            f"CLOUDTASK['QUEUES'] has {name!r}; a queue id has 1 to 100 letters, "
-            "digits and hyphens."
-        )
-    where = f"CLOUDTASK['QUEUES'][{name!r}]"
-    _check_type(where, declared, (dict,))
-    values = {}
-    for key, value in declared.items():
-        if key not in _QUEUE_KEYS:
-            raise ConfigurationError(
-                f"{where} has no key {key!r}; {nearest(str(key), _QUEUE_KEYS)}"
-            )
-        try:
-            values[key] = _QUEUE_KEYS[key](value)
-        except (ValueError, TypeError, OverflowError) as error:
-            raise ConfigurationError(f"{where}[{key!r}]: {error}.") from error
-    return Queue(name=name, **values)
-
-
-def _queues(key: str, value: Any) -> dict[str, Queue]:
-    if not isinstance(value, Mapping):
-        raise ConfigurationError(
-            f"CLOUDTASK[{key!r}] must be a dict of queue ids, such as "
-            f'{{"default": {{}}}}, not {value!r}.'
-        )
-    return {name: _queue(name, declared or {}) for name, declared in value.items()}
-
-
-_DJANGAE_QUEUE_KEYS = {
-    "rate_per_second": "rate",
-    "rate_max_concurrent": "concurrency",
-    "retry_max_attempts": "max_attempts",
-}
-
-
-FOR_EVER = 2**31 - 1  # attempts; what djangae, as Cloud Tasks, writes as -1
-
-
-def _from_djangae(ours: str, value: Any) -> Any:
-    if ours == "rate":
-        return f"{value}/s"
-    return FOR_EVER if ours == "max_attempts" and value == -1 else value
-
-
-def _djangae_queues(value: Any) -> dict[str, Any]:
-    """CLOUD_TASKS_QUEUES, a list of {"name": ..., "rate_per_second": ...}, as QUEUES.
-
-    What else stands there is left out: other libraries read the setting, too.
-    """
-    try:
-        return {
-            entry["name"]: {
-                ours: _from_djangae(ours, entry[theirs])
-                for theirs, ours in _DJANGAE_QUEUE_KEYS.items()
-                if entry.get(theirs) is not None
-            }
-            for entry in value
-        }
-    except (TypeError, KeyError, AttributeError) as error:
-        raise ConfigurationError(
-            'CLOUD_TASKS_QUEUES must be a list of dicts, each with a "name". Declare '
-            "CLOUDTASK['QUEUES'] instead."
-        ) from error
-
-
 _KEYS: dict[str, tuple[Any, Callable[[str, Any], Any]]] = {
     "PROJECT": (None, _id(r"[A-Za-z0-9:.-]+", 'a project id, e.g. "my-project"')),
     "LOCATION": (None, _id(r"[A-Za-z0-9-]+", 'a region, e.g. "europe-west1"')),
@@ -259,7 +127,7 @@ _KEYS: dict[str, tuple[Any, Callable[[str, Any], Any]]] = {
         None,
         lambda key, value: None if value is None else _backend(key, value),
     ),
-    "QUEUES": ({}, _queues),
+    "QUEUES": ({}, queues_of),
     "STORE": ({"BACKEND": DATABASE_STORE}, _backend),
     "TRANSPORT": (None, _backend),
     "PREFIX": (None, _of_type(str, type(None))),
@@ -296,7 +164,7 @@ def _given() -> dict[str, Any]:
         if getattr(django_settings, name, None)
     }
     if "QUEUES" in older and "QUEUES" not in given:
-        older["QUEUES"] = _djangae_queues(older["QUEUES"])
+        older["QUEUES"] = djangae_queues(older["QUEUES"])
     return {**older, **given}
 
 
@@ -391,4 +259,4 @@ def check_backend_options(
                 f"CLOUDTASK[{key!r}] has no key {name!r}; {nearest(str(name), known)}"
             )
         if isinstance(known, Mapping) and value is not None:
-            _check_type(f"CLOUDTASK[{key!r}][{name!r}]", value, (known[name],))
+            check_type(f"CLOUDTASK[{key!r}][{name!r}]", value, (known[name],))

@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import struct
 import zlib
+from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
@@ -151,4 +152,10 @@ _WHEN_SET = (
 
 def _message(about: dict[str, Any], payload: bytes) -> Message:
     options = options_from_wire(about.pop("options", {}), about["queue"])
+    if not about.keys() <= _FIELDS:
+        # A newer version, during a deploy, may tell more than this one knows.
+        about = {name: about[name] for name in _FIELDS & about.keys()}
     return Message(payload=payload, options=options, **about)
+
+
+_FIELDS = {field.name for field in fields(Message)} - {"payload", "options"}

@@ -21,6 +21,7 @@ ROOT = Path(cloudtask.__file__).parent
 FLOORS = [
     {"exceptions", "signals", "clock", "failpoints"},
     {"message"},
+    {"queues"},
     {"conf", "context", "deliveries"},
     {"codec", "oidc"},
     {"envelope", "targets", "registry", "callables"},
