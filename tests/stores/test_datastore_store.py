@@ -14,7 +14,9 @@ from cloudtask.exceptions import CloudTaskError, ConfigurationError, EnqueueUnav
 from cloudtask.stores import store as configured_store
 from cloudtask.stores.datastore import DatastoreStore
 from cloudtask.stores.datastore_client import TRIES, clients
-from tests.stores.runs_making import RUN, create
+from cloudtask.stores.datastore_runs import MOST_SHARDS
+from cloudtask.stores.runs import RunState
+from tests.stores.runs_making import RUN, create, load, shards_of
 from tests.support.datastore import DatastoreServer
 
 pytest_plugins = ["tests.stores.datastore_fixtures"]
@@ -71,6 +73,27 @@ def test_namespaces_and_databases_are_apart(
     assert second.load_run(RUN) is None
     assert second.list_runs(states=[], limit=9) == []
     first.delete_run(RUN)
+
+
+# What it refuses
+
+
+def test_a_run_is_created_once(datastore_store: DatastoreStore) -> None:
+    create(datastore_store, description=b"first")
+
+    with pytest.raises(ValueError, match="already"):
+        create(datastore_store, description=b"second")
+    assert load(datastore_store).description == b"first"
+
+
+def test_a_plan_that_no_commit_can_hold_is_refused(
+    datastore_store: DatastoreStore,
+) -> None:
+    create(datastore_store, state=RunState.PLANNING)
+
+    with pytest.raises(ValueError, match=str(MOST_SHARDS)):
+        datastore_store.set_plan(RUN, shards_of(RUN, MOST_SHARDS + 1), total=1)
+    assert datastore_store.set_plan(RUN, shards_of(RUN, MOST_SHARDS), total=1)
 
 
 # The client
