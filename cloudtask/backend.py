@@ -135,8 +135,10 @@ class CloudTasksBackend(BaseTaskBackend):
         if unique:
             given["unique"] = _unique(task, unique)
         chosen = self.settings.task.updated(given)
-        # A function goes with the message: a worker knows nothing of `using()`.
-        return replace(chosen, carries_backoff=callable(chosen.backoff))
+        if callable(chosen.backoff):
+            # It goes with the message: a worker knows nothing of `using()`.
+            chosen = replace(chosen, carries_backoff=True)
+        return chosen
 
     def enqueue(self, task: Any, args: Any, kwargs: Any) -> Any:
         """Have `task` run with these arguments, once, later.

@@ -13,7 +13,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable
 from importlib import import_module
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from cloudtask import codec
@@ -211,8 +211,8 @@ _MAKERS: dict[str, Callable[..., Any]] = {
 def check_call(obj: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Raise TypeError if it is sure that `obj` does not take these arguments."""
     try:
-        # Not that of what it wraps: a decorator may take other arguments.
-        signature = inspect.signature(obj, follow_wrapped=False)
+        is_function = type(obj) is FunctionType
+        signature = _kept_signature(obj) if is_function else _signature(obj)
     except (TypeError, ValueError):
         return  # a builtin that does not tell
     try:
@@ -220,3 +220,11 @@ def check_call(obj: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     except TypeError as error:
         name = getattr(obj, "__qualname__", repr(obj))
         raise TypeError(f"{name}{signature}: {error}.") from None
+
+
+def _signature(obj: Any) -> inspect.Signature:
+    # Not that of what it wraps: a decorator may take other arguments.
+    return inspect.signature(obj, follow_wrapped=False)
+
+
+_kept_signature = functools.lru_cache(maxsize=1024)(_signature)

@@ -86,7 +86,7 @@ def defer(obj: Any, /, *args: Any, **kwargs: Any) -> Enqueued:
         return obj.using(**options).defer(*args, **kwargs)
     form = callables.form_of(obj)
     callables.check_call(obj, args, kwargs)
-    definition, chosen, _ = run.using(**options)._parts()
+    definition, chosen, _ = (run.using(**options) if options else run)._parts()
     return runtime.enqueue(definition, chosen, (form, *args), kwargs)
 
 

@@ -13,6 +13,7 @@ from cloudtask.deferred import (
     PermanentTaskFailure,
     SingularTaskFailure,
     TimeoutException,
+    defer,
     get_deferred_shard_index,
 )
 from tests.testapp.models import Author, Book
@@ -315,3 +316,12 @@ def take_time(book):
     stopwatch.time += stopwatch.step
     stopwatch.laps[-1] = stopwatch.time - stopwatch.started
     calls.append((book.pk,))
+
+
+def defer_another():
+    calls.append("outer")
+    defer(inner)
+
+
+def inner():
+    calls.append("inner")
