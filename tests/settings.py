@@ -23,6 +23,7 @@ INSTALLED_APPS = [
     "django.contrib.admin",
     "cloudtask",
     "tests.testapp",
+    "tests.iteration",
 ]
 LIBRARY_OF_TASKS = "django.tasks"
 if django.VERSION < (6, 0):

@@ -1,0 +1,136 @@
+"""Callbacks. Time is virtual: a row takes as long as `pace` says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from cloudtask import clock, current, task
+from tests.iteration.models import Effect
+
+TIMEOUT = 15  # seconds; with the margin of 10, a leg has 5
+
+
+@dataclass
+class Trace:
+    """What the callbacks of the test did, in order: keys, and "finalize"."""
+
+    calls: list[Any] = field(default_factory=list)
+    pace: float = 0.0  # seconds a row
+    raises: dict[Any, list[BaseException]] = field(default_factory=dict)
+
+    def visit(self, key: Any) -> None:
+        self.calls.append(key)
+        Effect.objects.create(key=str(key))
+        clock.move(self.pace)
+        if waiting := self.raises.get(key):
+            raise waiting.pop(0)
+
+    @property
+    def rows(self) -> list[Any]:
+        return [call for call in self.calls if call not in ("finalize", "on_failure")]
+
+    def clear(self) -> None:
+        self.__init__()
+
+
+trace = Trace()
+
+
+@task(timeout=TIMEOUT)
+def visit(row, *args, **kwargs):
+    trace.visit(row.pk)
+
+
+@task(timeout=TIMEOUT)
+def visit_many(rows, *args, **kwargs):
+    for row in rows:
+        trace.visit(row.pk)
+
+
+@task(timeout=TIMEOUT)
+def visit_item(item, *args):
+    trace.visit(item)
+
+
+@task
+async def visit_async(row):
+    trace.visit_async = row.pk
+    trace.calls.append(row.pk)
+
+
+@task
+def finalize(*args, **kwargs):
+    trace.calls.append("finalize")
+    trace.report = current().iteration.report()
+    if waiting := trace.raises.get("finalize"):
+        raise waiting.pop(0)
+
+
+@task(max_attempts=2)
+def finalize_twice(*args, **kwargs):
+    trace.calls.append("finalize")
+    raise ValueError("no")
+
+
+@task(atomic=True)
+def finalize_atomically(*args, **kwargs):
+    Effect.objects.create(key="finalize")
+    trace.calls.append("finalize")
+
+
+def plain_finalize(*args, **kwargs):
+    trace.calls.append("finalize")
+
+
+@task
+def on_failure(*args, **kwargs):
+    trace.calls.append("on_failure")
+
+
+@task
+def delete_row(row):
+    trace.calls.append(row.pk)
+    row.delete()
+
+
+@task
+def copy_row(row):
+    trace.calls.append(row.pk)
+    row.pk = -row.pk
+    row.save(force_insert=True)
+
+
+@task
+def forget_key(row):
+    trace.calls.append(row.pk)
+    row.pk = None
+
+
+@task
+def defer_more(row):
+    trace.calls.append(row.pk)
+    visit_item.defer(f"deferred {row.pk}")
+
+
+@task
+def iterate_more(row):
+    trace.calls.append(row.pk)
+    visit_item.map([f"nested {row.pk}"])
+
+
+def hidden(function):
+    """A decorator that hides that the function is asynchronous."""
+
+    def wrapper(*args):
+        return function(*args)
+
+    wrapper.__module__, wrapper.__qualname__ = __name__, "visit_hidden"
+    return wrapper
+
+
+async def _visit_hidden(row):
+    trace.calls.append(row.pk)
+
+
+visit_hidden = task(hidden(_visit_hidden))
