@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
@@ -27,8 +27,7 @@ from cloudtask.registry import Definition
 from cloudtask.stores import Store, store
 from cloudtask.stores.runs import LeaseLost, Run, RunState, Shard, ShardState, Walked
 
-logger = logging.getLogger("cloudtask")
-
+monotonic: Callable[[], float] = time.monotonic  # tests put a virtual one here
 OVER = timedelta(seconds=-1)  # a lease that is given back
 
 
@@ -131,6 +130,7 @@ def _work(
         row_attempts=options.max_attempts or failing.ROW_ATTEMPTS,
         lease=conf.settings().lease,
         budget=budget(options).total_seconds(),
+        clock=monotonic,
     )
 
 

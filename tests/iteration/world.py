@@ -2,7 +2,7 @@
 
 `World.run()` delivers what the memory transport holds until nothing is left, the way
 the service would: what was not answered is delivered again, later. A fault happens at
-one passage of one failpoint.
+one passage of one failpoint, or at one call of CreateTask.
 """
 
 from __future__ import annotations
@@ -10,18 +10,21 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from cloudtask import clock, conf, envelope, failpoints, runtime
+from cloudtask.exceptions import EnqueueUnavailable
 from cloudtask.failpoints import Crashed
 from cloudtask.iteration import sweep
-from cloudtask.message import Delivery
+from cloudtask.message import Delivery, Message
 from cloudtask.transports import memory
-from cloudtask.transports.memory import Waiting
+from cloudtask.transports.memory import Stage, Waiting
 
 LONGEST = 3000  # deliveries; a run that takes more never ends
+LATE = 3600.0  # seconds after which a duplicate comes once more
+CREATE_TASK = "create_task"  # a point that is not the library's
 
 
 class Hiccup(Exception):
@@ -64,23 +67,38 @@ class World:
         self.waiting.remove(chosen)
         return chosen
 
+    def purge(self) -> None:
+        """Lose all that waits, as `gcloud tasks queues purge` does; names are taken."""
+        self.collect()
+        self.waiting.clear()
+
     def run(self) -> None:
-        """Deliver until nothing waits, sweeping once in between like cron."""
+        """Deliver until nothing waits, sweeping now and then like cron."""
         self.drain()
-        clock.move(conf.settings().sweep_after.total_seconds() + 1)
+        self.later()
         while sweep():
             self.drain()
-            clock.move(conf.settings().sweep_after.total_seconds() + 1)
+            self.later()
+
+    def later(self) -> None:
+        """Let the sweeper's patience pass."""
+        clock.move(conf.settings().sweep_after.total_seconds() + 1)
 
     def drain(self) -> None:
         for _ in range(LONGEST):
-            chosen = self.next()
-            if chosen is None:
+            if not self.step():
                 return
-            due, _, entry, retries = chosen
-            clock.move(max(0.0, due - clock.now()))
-            self.deliver(entry, retries)
         raise AssertionError(f"no end after {LONGEST} deliveries: {self.deliveries}")
+
+    def step(self) -> bool:
+        """Deliver once; False when nothing waits."""
+        chosen = self.next()
+        if chosen is None:
+            return False
+        due, _, entry, retries = chosen
+        clock.move(max(0.0, due - clock.now()))
+        self.deliver(entry, retries)
+        return True
 
     def deliver(self, entry: Waiting, retries: int) -> None:
         message = envelope.unseal(entry.body, now=clock.now())
@@ -101,11 +119,11 @@ class World:
 
     def again(self) -> None:
         """Deliver once more what was delivered last, now, within its delivery."""
-        entry, retries = self.delivered[-1]
-        self.deliver(entry, retries)
+        self.deliver(*self.delivered[-1])
 
 
 def crash(world: World) -> None:
+    """The process is killed; Cloud Tasks gets no answer."""
     raise Crashed
 
 
@@ -113,36 +131,64 @@ def fail(world: World) -> None:
     raise Hiccup("a store or the service failed")
 
 
+def duplicate(world: World) -> None:
+    """The delivery under way comes again when it is over, and once more much later."""
+    if world.delivered:
+        entry, retries = world.delivered[-1]
+        world.add(entry, clock.now(), retries)
+        world.add(entry, clock.now() + LATE, retries)
+
+
 def duplicate_within(world: World) -> None:
-    world.again()
+    if world.delivered:
+        world.again()
+
+
+def reorder(world: World) -> None:
+    """From here on, deliveries come in no order."""
+    world.order = "random"
 
 
 def outlive_lease(world: World) -> None:
     """The delivery hangs until its lease is over; another one comes meanwhile."""
     clock.move((conf.settings().lease + timedelta(seconds=1)).total_seconds())
-    world.again()
+    if world.delivered:
+        world.again()
 
 
 FAULTS: dict[str, Callable[[World], None]] = {
     "crash": crash,
     "exception": fail,
+    "duplicate": duplicate,
     "concurrent duplicate": duplicate_within,
+    "reorder": reorder,
     "delay past the lease": outlive_lease,
 }
+STAGES: dict[str, Stage] = {"raised, not created": "before", "raised, created": "after"}
 
 
 @contextmanager
-def fault_at(
-    world: World, point: str, passage: int, fault: Callable[[World], None]
-) -> Iterator[list[int]]:
-    """Let `fault` happen at the `passage`-th time that `point` is reached."""
+def fault_at(world: World, point: str, passage: int, fault: str) -> Iterator[list[int]]:
+    """Let `fault` happen at the `passage`-th time that `point` is reached; the list
+    holds how often it was."""
     passed = [0]
 
-    def action() -> None:
+    def passes() -> bool:
         passed[0] += 1
-        if passed[0] == passage:
-            fault(world)
+        return passed[0] == passage
 
-    with ExitStack() as stack:
-        stack.enter_context(failpoints.at(point, action))
+    def act() -> None:
+        if passes():
+            FAULTS[fault](world)
+
+    def trouble(message: Message, stage: Stage) -> None:
+        if stage == STAGES[fault] and passes():
+            raise EnqueueUnavailable("Cloud Tasks did not answer")
+
+    if point == CREATE_TASK:
+        memory.queue().trouble = trouble
+        yield passed
+        memory.queue().trouble = None
+        return
+    with failpoints.at(point, act):
         yield passed

@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from django.test import override_settings
+
+from cloudtask import clock
+from cloudtask.iteration import stopping, walking
+from cloudtask.stores import store
+from cloudtask.testing import run_queued
+from tests.iteration.models import Thing
+from tests.iteration.tasks import trace
+from tests.iteration.world import World
+
+pytest_plugins = ["tests.stores.datastore_fixtures"]
+DATASTORE = "cloudtask.stores.datastore.DatastoreStore"
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing was called; the clock of the legs goes with the virtual one, and is not
+    ahead after the test."""
+    trace.clear()
+    monkeypatch.setattr(walking, "monotonic", clock.now)
+    before = clock._ahead
+    yield
+    clock.move(before - clock._ahead)
+    stopping._asked.clear()
+    trace.clear()
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture(params=["database", "datastore"])
+def any_store(request: pytest.FixtureRequest, db: None) -> Iterator[str]:
+    """Each store in turn, as the settings have it."""
+    if request.param == "database":
+        yield "database"
+        return
+    kept = request.getfixturevalue("datastore_store")
+    options = {
+        "BACKEND": DATASTORE,
+        "PROJECT": "test-project",
+        "NAMESPACE": kept.place.namespace,
+    }
+    with override_settings(CLOUDTASK={"STORE": options}):
+        store()
+        yield "datastore"
+
+
+@pytest.fixture
+def things(db: None):
+    """Makes rows with the keys 1 to n."""
+
+    def make(count: int) -> list[int]:
+        Thing.objects.bulk_create(Thing(id=n) for n in range(1, count + 1))
+        return list(range(1, count + 1))
+
+    return make
+
+
+__all__ = ["run_queued"]
