@@ -87,7 +87,8 @@ class Deferrable(Generic[P, R]):
         after = before.updated(options)
         if "backoff" in options:
             after = replace(after, carries_backoff=callable(after.backoff))
-        return TaskWithOptions(definition, after, subject)
+        given = getattr(self, "given", frozenset()) | options.keys()
+        return TaskWithOptions(definition, after, subject, given)
 
     def iterate(self, queryset: Any, **policy: Unpack[IterateOptions]) -> Iteration:
         """Call the function with every row of `queryset`, in parallel shards; then call
@@ -116,13 +117,18 @@ class Deferrable(Generic[P, R]):
 
 
 class TaskWithOptions(Deferrable[P, R]):
-    """A task and the options of its next calls."""
+    """A task and the options of its next calls; `given` names those of `.using()`."""
 
-    __slots__ = ("definition", "options", "subject")
+    __slots__ = ("definition", "given", "options", "subject")
 
     def __init__(
-        self, definition: Definition, options: Options, subject: tuple[Any, ...]
+        self,
+        definition: Definition,
+        options: Options,
+        subject: tuple[Any, ...],
+        given: frozenset[str],
     ) -> None:
+        self.given = given
         self.definition = definition
         self.options = options
         self.subject = subject
