@@ -11,7 +11,7 @@ from typing import Any
 from unittest.mock import ANY
 
 from cloudtask import codec
-from cloudtask.decorators import Deferrable
+from cloudtask.decorators import Deferrable, TaskWithOptions
 from cloudtask.exceptions import PayloadError
 from cloudtask.message import OPTION_NAMES, Options
 from cloudtask.registry import Definition, Row
@@ -131,11 +131,8 @@ def expected(
 ) -> Expectation:
     """The expectation that `task`, with its options and subject, and arguments say."""
     definition, options, subject = task._parts()
-    chosen = tuple(
-        name
-        for name in OPTION_NAMES
-        if getattr(options, name) != getattr(definition.options, name)
-    )
+    given = task.given if isinstance(task, TaskWithOptions) else ()
+    chosen = tuple(name for name in OPTION_NAMES if name in given)
     return Expectation(definition, options, chosen, subject, args, kwargs)
 
 

@@ -97,6 +97,16 @@ def test_options_must_agree():
     assert "queue='slow' instead of 'fast'" in refused(tasks.mail.using(queue="fast"))
 
 
+def test_an_option_that_is_the_tasks_own_matters_too():
+    tasks.mail.using(queue="slow").defer(7)
+    assert_enqueued(tasks.mail, 7)
+    assert "queue='slow' instead of 'mail'" in refused(tasks.mail.using(queue="mail"))
+    later = tasks.mail.using(countdown=60)
+    later.using(queue="slow").defer(8)
+    assert_enqueued(later.using(queue="slow"), 8, count=1)
+    assert "queue=" in refused(later.using(queue="mail"), 8)
+
+
 @pytest.mark.parametrize("seconds", [56, 60, 64])
 def test_an_eta_agrees_within_five_seconds(seconds):
     tasks.mail.using(countdown=60).defer(7)
