@@ -49,7 +49,7 @@ class OutboxMessage(models.Model):
     class Meta:
         verbose_name = "outbox message"
         indexes = [
-            models.Index(fields=["state", "due_at"], name="cloudtask_outbox_due"),
+            models.Index(fields=["state", "created_at"], name="cloudtask_outbox_age"),
         ]
 
     def __str__(self) -> str:
