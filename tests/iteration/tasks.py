@@ -134,3 +134,17 @@ async def _visit_hidden(row):
 
 
 visit_hidden = task(hidden(_visit_hidden))
+
+
+@task
+def note_context(row):
+    context = current()
+    trace.calls.append((context.iteration.id, context.shard_index))
+
+
+@task
+def dangle(author, poison):
+    """Writes a book; that of the poisonous author points at nobody."""
+    from tests.testapp.models import Book
+
+    Book.objects.create(title="b", author_id=-1 if author.pk == poison else author.pk)

@@ -109,7 +109,7 @@ class World:
         except Crashed:
             self.crashes += 1
             settled = False
-        except Exception:
+        except Exception:  # noqa: BLE001  whatever it was, the service tries again
             settled = False
         else:
             settled = result.outcome.is_settled
