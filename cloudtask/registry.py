@@ -31,9 +31,12 @@ class Definition:
     binding: str = "function"
     signature: inspect.Signature = field(init=False, repr=False)
     is_async: bool = field(init=False)
+    positions: range = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "signature", inspect.signature(self.function))
+        signature = inspect.signature(self.function)
+        object.__setattr__(self, "signature", signature)
+        object.__setattr__(self, "positions", _positions(signature))
         object.__setattr__(self, "is_async", inspect.iscoroutinefunction(self.function))
 
     @property
@@ -42,11 +45,30 @@ class Definition:
 
     def check_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Raise TypeError unless the function takes these arguments."""
+        if not kwargs and len(args) in self.positions:
+            return  # binding says the same, and takes a while
         try:
             self.signature.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{self.path}{self.signature}: {error}.") from None
 
+
+def _positions(signature: inspect.Signature) -> range:
+    """How many arguments may be given by position when none is given by name."""
+    parameters = signature.parameters.values()
+    takers = [p for p in parameters if p.kind in _BY_POSITION]
+    required = [p for p in parameters if p.default is p.empty and p.kind not in _REST]
+    if any(p.kind is p.KEYWORD_ONLY for p in required):
+        return range(0)
+    takes_more = any(p.kind is p.VAR_POSITIONAL for p in parameters)
+    return range(len(required), sys.maxsize if takes_more else len(takers) + 1)
+
+
+_BY_POSITION = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+)
+_REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 _known: dict[str, Definition] = {}
 _specs: dict[str, object] = {}  # by task, of the execution of its module
