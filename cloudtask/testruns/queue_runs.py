@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypedDict, Unpack, get_args
 
 from asgiref.sync import sync_to_async
 
@@ -67,7 +67,22 @@ def run_queued(
         return run.to_the_end(freeze=freeze)
 
 
-async def arun_queued(*tasks: Deferrable[Any, Any], **options: Any) -> Report:
+class RunOptions(TypedDict, total=False):
+    """What `run_queued` takes by keyword."""
+
+    queue: str | None
+    until: timedelta | float | datetime | None
+    limit: int
+    errors: Errors
+    faults: Faults | CrashPoint | None
+    via: Via
+    recursive: bool
+    freeze: bool
+
+
+async def arun_queued(
+    *tasks: Deferrable[Any, Any], **options: Unpack[RunOptions]
+) -> Report:
     """As `run_queued`, for an asynchronous test: on the thread, and so the database
     connections, that `sync_to_async` and the asynchronous ORM use there."""
     report: Report = await sync_to_async(run_queued)(*tasks, **options)

@@ -28,7 +28,7 @@ class Waiting:
     this delivery, if any.
     """
 
-    __slots__ = ("body", "delivery", "due", "fault", "message", "order", "parent")
+    __slots__ = ("_delivery", "body", "due", "fault", "message", "order", "parent")
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Waiting:
         order: int,
         message: Message,
         body: bytes,
-        delivery: Delivery,
+        delivery: Delivery | None = None,
         parent: Waiting | None = None,
         fault: str | None = None,
     ) -> None:
@@ -44,9 +44,16 @@ class Waiting:
         self.order = order
         self.message = message
         self.body = body
-        self.delivery = delivery
+        self._delivery = delivery
         self.parent = parent
         self.fault = fault
+
+    @property
+    def delivery(self) -> Delivery:
+        """The first one is made when it is asked for: many thousand may wait."""
+        if self._delivery is None:
+            self._delivery = Delivery(eta=self.due)
+        return self._delivery
 
     def again(
         self, due: float, delivery: Delivery, fault: str | None = None
@@ -88,9 +95,7 @@ class MemoryQueue:
                 return False
             self.names.add(key)
             self.pushed = order = self.pushed + 1
-            waiting = Waiting(
-                due, order, message, body, Delivery(eta=due), self.running
-            )
+            waiting = Waiting(due, order, message, body, None, self.running)
             heapq.heappush(self.heap, (due, order, 0, waiting))
         return True
 
