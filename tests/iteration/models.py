@@ -18,7 +18,8 @@ LINGUISTIC = {
 
 
 class Tag(models.Model):
-    kind = models.ForeignKey(ContentType, models.CASCADE)
+    # Without a constraint: tables of apps without migrations are made first.
+    kind = models.ForeignKey(ContentType, models.CASCADE, db_constraint=False)
     place = models.BigIntegerField()
     of = GenericForeignKey("kind", "place")
 
