@@ -2,51 +2,23 @@
 
 from __future__ import annotations
 
-import io
-import os
-import signal
 import threading
 from datetime import timedelta
 
 import pytest
-from django.core import mail
-from django.core.management import CommandError, call_command
 from django.db import connections, transaction
 from django.db.models import F
 
-from cloudtask import call, conf, envelope, failpoints, outbox, relay
+from cloudtask import envelope, failpoints, outbox, relay
 from cloudtask.exceptions import EnqueueError
 from cloudtask.failpoints import Crashed
 from cloudtask.models import OutboxMessage
 from tests.durability import tasks
 from tests.durability.conftest import in_threads
+from tests.durability.left import keys, leave_behind, one, waiting
 from tests.testapp.models import Author
 
 pytestmark = pytest.mark.django_db(databases="__all__")
-
-
-def leave_behind(count: int = 1, **options) -> list[str]:
-    """Defer `count` calls in a process that dies right after the commit; their ids."""
-    with failpoints.at("outbox.committed", failpoints.crash):
-        try:
-            with transaction.atomic(using=options.get("database", "default")):
-                calls = [call(str(n)) for n in range(count)]
-                receipts = tasks.plain.using(**options).defer_many(calls)
-        except Crashed:
-            return [receipt.id for receipt in receipts]
-    raise AssertionError("no crash")
-
-
-def waiting(alias: str = "default") -> list[OutboxMessage]:
-    return list(OutboxMessage.objects.using(alias).order_by("created_at", "key"))
-
-
-def one(key: str) -> OutboxMessage:
-    return OutboxMessage.objects.get(key=key)
-
-
-def keys(world) -> list[str]:
-    return sorted(message.key for message in world.queue.messages)
 
 
 def test_a_message_that_a_dead_process_left_is_sent(world):
@@ -339,129 +311,6 @@ def test_every_database_is_relayed_even_if_one_fails(world):
             editor.alter_db_table(OutboxMessage, "elsewhere", "cloudtask_outboxmessage")
 
     assert waiting("other") == []
-
-
-def test_the_command_sends_lists_and_releases(world):
-    [left] = leave_behind(queue="new")
-    world.queue.missing = {"new"}
-    OutboxMessage.objects.update(attempts=relay.PARK_AFTER)
-    with world.later(60):
-        assert "1 parked" in run("cloudtask_relay")
-        assert left in run("cloudtask_relay", "--parked")
-        world.queue.missing = set()
-        out = run("cloudtask_relay", "--release", "--database", "default")
-
-    assert "1 released" in out
-    assert "1 sent" in out
-
-
-def test_the_command_says_when_a_database_can_not_be_reached(world):
-    with pytest.raises((CommandError, Exception), match="nowhere"):
-        run("cloudtask_relay", "--database", "nowhere")
-
-
-@pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGINT])
-def test_the_looping_command_ends_with_a_signal(world, name):
-    leave_behind()
-    with (
-        world.later(60),
-        failpoints.at("relay.after_send", lambda: os.kill(os.getpid(), name)),
-    ):
-        out = run("cloudtask_relay", "--loop", "3600")
-
-    assert "1 sent" in out
-    assert out.endswith("stopped\n")
-
-
-def run(*arguments: str) -> str:
-    out = io.StringIO()
-    call_command(*arguments, stdout=out)
-    return out.getvalue()
-
-
-def test_the_url_relays_for_whoever_has_the_token(world, configure, client):
-    configure(
-        RELAY_TOKEN="t0ken", TARGET={"BACKEND": "cloudtask.targets.AppEngineTarget"}
-    )
-    leave_behind()
-    with world.later(60):
-        for headers, status in [
-            ({}, 403),
-            ({"Authorization": "Bearer wrong"}, 403),
-            ({"Authorization": "Bearer "}, 403),
-            ({"X-Appengine-Cron": "true"}, 403),
-            ({"X-AppEngine-QueueName": "default"}, 403),
-            ({"Authorization": "Bearer t0ken"}, 200),
-        ]:
-            answer = client.post("/_cloudtask/relay/", headers=headers)
-            assert answer.status_code == status, headers
-
-    assert answer.content.startswith(b"1 sent, 0 postponed, 0 parked")
-
-
-def test_the_url_relays_for_app_engines_cron(world, configure, client, monkeypatch):
-    configure(TARGET={"BACKEND": "cloudtask.targets.AppEngineTarget"})
-    monkeypatch.setenv("GAE_ENV", "standard")
-
-    assert client.get("/_cloudtask/relay/").status_code == 403
-    answer = client.get("/_cloudtask/relay/", headers={"X-Appengine-Cron": "true"})
-
-    assert answer.status_code == 200
-
-
-def test_the_url_takes_get_and_post_alone(world, client):
-    assert client.put("/_cloudtask/relay/").status_code == 405
-
-
-@pytest.fixture
-def production(monkeypatch):
-    """As outside of tests, which Django makes known by its mail box."""
-    monkeypatch.delattr(mail, "outbox")
-    monkeypatch.setattr(outbox.piggyback, "next", {})
-    assert not conf.in_tests()
-
-
-def test_enqueues_relay_a_little_now_and_then(world, production):
-    left = leave_behind(30)
-    with world.later(60):
-        commit_one()
-        assert len(waiting()) == 30
-
-        outbox.piggyback.next["default"] = 0.0
-        commit_one()
-        assert len(waiting()) == 10
-        commit_one()
-
-    assert len(waiting()) == 10
-    assert len(set(left) & set(keys(world))) == 20
-
-
-def test_a_relay_beside_an_enqueue_never_raises_into_it(world, production):
-    leave_behind()
-    outbox.piggyback.next["default"] = 0.0
-
-    def explode() -> None:
-        raise RuntimeError("a defect")
-
-    with world.later(60), failpoints.at("relay.claimed", explode):
-        enqueued = commit_one()
-
-    assert enqueued in keys(world)
-
-
-def test_no_relay_rides_along_in_tests(world, monkeypatch):
-    leave_behind()
-    monkeypatch.setattr(outbox.piggyback, "next", {"default": 0.0})
-
-    with world.later(60):
-        commit_one()
-
-    assert len(waiting()) == 1
-
-
-def commit_one() -> str:
-    with transaction.atomic():
-        return tasks.plain.defer("one").id
 
 
 def test_a_thousand_enqueues_survive_an_outage(world):

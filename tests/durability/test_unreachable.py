@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.db import connections, transaction
 from django.test import override_settings
 
@@ -153,6 +154,11 @@ def test_a_relay_of_a_database_that_is_away_says_so(world, client):
         assert client.post("/_cloudtask/relay/", headers=headers).status_code == 500
     with conf_token(world):
         assert client.post("/_cloudtask/relay/", headers=headers).status_code == 200
+
+
+def test_the_command_fails_when_a_database_is_away(world):
+    with away(), pytest.raises(CommandError, match="Not every outbox"):
+        call_command("cloudtask_relay")
 
 
 @contextmanager

@@ -9,9 +9,10 @@ from contextlib import contextmanager
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DatabaseError, close_old_connections
+from django.db import DatabaseError, close_old_connections, connections
 
 from cloudtask import outbox
+from cloudtask.message import nearest
 
 
 class Command(BaseCommand):
@@ -41,6 +42,11 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         chosen: list[str] = options["database"]
+        for alias in chosen:
+            if alias not in connections:
+                raise CommandError(
+                    f"There is no database {alias!r}; {nearest(alias, connections)}"
+                )
         if options["parked"]:
             self._list_parked(chosen or _with_outbox())
             return

@@ -1,0 +1,142 @@
+"""How a relay is asked for: by command, by URL, and beside an enqueue."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+
+import pytest
+from django.core import mail
+from django.core.management import CommandError, call_command
+from django.db import transaction
+
+from cloudtask import conf, failpoints, outbox, relay
+from cloudtask.models import OutboxMessage
+from tests.durability import tasks
+from tests.durability.left import keys, leave_behind, waiting
+
+pytestmark = pytest.mark.django_db(databases="__all__")
+
+
+def test_the_command_sends_lists_and_releases(world):
+    [left] = leave_behind(queue="new")
+    world.queue.missing = {"new"}
+    OutboxMessage.objects.update(attempts=relay.PARK_AFTER)
+    with world.later(60):
+        assert "1 parked" in run("cloudtask_relay")
+        assert left in run("cloudtask_relay", "--parked")
+        world.queue.missing = set()
+        out = run("cloudtask_relay", "--release", "--database", "default")
+
+    assert "1 released" in out
+    assert "1 sent" in out
+
+
+def test_the_command_names_the_nearest_of_a_database_that_is_not_there(world):
+    with pytest.raises(CommandError, match="did you mean 'other'"):
+        run("cloudtask_relay", "--database", "otter")
+
+
+@pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGINT])
+def test_the_looping_command_ends_with_a_signal(world, name):
+    leave_behind()
+    with (
+        world.later(60),
+        failpoints.at("relay.after_send", lambda: os.kill(os.getpid(), name)),
+    ):
+        out = run("cloudtask_relay", "--loop", "3600")
+
+    assert "1 sent" in out
+    assert out.endswith("stopped\n")
+
+
+def run(*arguments: str) -> str:
+    out = io.StringIO()
+    call_command(*arguments, stdout=out)
+    return out.getvalue()
+
+
+def test_the_url_relays_for_whoever_has_the_token(world, configure, client):
+    configure(
+        RELAY_TOKEN="t0ken", TARGET={"BACKEND": "cloudtask.targets.AppEngineTarget"}
+    )
+    leave_behind()
+    with world.later(60):
+        for headers, status in [
+            ({}, 403),
+            ({"Authorization": "Bearer wrong"}, 403),
+            ({"Authorization": "Bearer "}, 403),
+            ({"X-Appengine-Cron": "true"}, 403),
+            ({"X-AppEngine-QueueName": "default"}, 403),
+            ({"Authorization": "Bearer t0ken"}, 200),
+        ]:
+            answer = client.post("/_cloudtask/relay/", headers=headers)
+            assert answer.status_code == status, headers
+
+    assert answer.content.startswith(b"1 sent, 0 postponed, 0 parked")
+
+
+def test_the_url_relays_for_app_engines_cron(world, configure, client, monkeypatch):
+    configure(TARGET={"BACKEND": "cloudtask.targets.AppEngineTarget"})
+    monkeypatch.setenv("GAE_ENV", "standard")
+
+    assert client.get("/_cloudtask/relay/").status_code == 403
+    answer = client.get("/_cloudtask/relay/", headers={"X-Appengine-Cron": "true"})
+
+    assert answer.status_code == 200
+
+
+def test_the_url_takes_get_and_post_alone(world, client):
+    assert client.put("/_cloudtask/relay/").status_code == 405
+
+
+@pytest.fixture
+def production(monkeypatch):
+    """As outside of tests, which Django makes known by its mail box."""
+    monkeypatch.delattr(mail, "outbox")
+    monkeypatch.setattr(outbox.piggyback, "next", {})
+    assert not conf.in_tests()
+
+
+def test_enqueues_relay_a_little_now_and_then(world, production):
+    left = leave_behind(30)
+    with world.later(60):
+        commit_one()
+        assert len(waiting()) == 30
+
+        outbox.piggyback.next["default"] = 0.0
+        commit_one()
+        assert len(waiting()) == 10
+        commit_one()
+
+    assert len(waiting()) == 10
+    assert len(set(left) & set(keys(world))) == 20
+
+
+def test_a_relay_beside_an_enqueue_never_raises_into_it(world, production):
+    leave_behind()
+    outbox.piggyback.next["default"] = 0.0
+
+    def explode() -> None:
+        raise RuntimeError("a defect")
+
+    with world.later(60), failpoints.at("relay.claimed", explode):
+        enqueued = commit_one()
+
+    assert enqueued in keys(world)
+
+
+def test_no_relay_rides_along_in_tests(world, monkeypatch):
+    leave_behind()
+    monkeypatch.setattr(outbox.piggyback, "next", {"default": 0.0})
+
+    with world.later(60):
+        commit_one()
+
+    assert len(waiting()) == 1
+
+
+def commit_one() -> str:
+    with transaction.atomic():
+        return tasks.plain.defer("one").id
