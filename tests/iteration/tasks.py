@@ -148,3 +148,9 @@ def dangle(author, poison):
     from tests.testapp.models import Book
 
     Book.objects.create(title="b", author_id=-1 if author.pk == poison else author.pk)
+
+
+@task
+def visit_only(row):
+    """Writes nothing."""
+    trace.calls.append(row.pk)

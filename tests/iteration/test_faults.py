@@ -17,8 +17,12 @@ def table() -> Iterator[Table]:
     print(table)
 
 
-def params(*modes: str) -> list[object]:
-    return [pytest.param(case, id=str(case)) for case in matrix.cases(*modes)]
+def params(*modes: str, most: int = 99) -> list[object]:
+    return [
+        pytest.param(case, id=str(case))
+        for case in matrix.cases(*modes)
+        if case.passage <= most
+    ]
 
 
 def assert_holds(case: Case, kept: str, table: Table) -> None:
@@ -35,7 +39,7 @@ def test_a_fault_at_any_point_loses_no_row(case, table):
     assert_holds(case, "database", table)
 
 
-@pytest.mark.parametrize("case", params("plain"))
+@pytest.mark.parametrize("case", params("plain", most=1))
 @pytest.mark.parametrize("any_store", ["datastore"], indirect=True)
 def test_nor_does_it_on_datastore(any_store, case, table):
     assert_holds(case, any_store, table)
