@@ -9,6 +9,9 @@ from tests.testapp import tasks
 
 __all__ = ["site"]
 
+# Here, since pytest takes plugins from the topmost conftest only.
+pytest_plugins = ["tests.stores.datastore_fixtures"]
+
 
 @pytest.fixture(autouse=True)
 def _no_calls() -> Iterator[None]:

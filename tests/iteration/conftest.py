@@ -13,7 +13,6 @@ from tests.iteration.models import Thing
 from tests.iteration.tasks import trace
 from tests.iteration.world import World
 
-pytest_plugins = ["tests.stores.datastore_fixtures"]
 DATASTORE = "cloudtask.stores.datastore.DatastoreStore"
 
 
