@@ -69,13 +69,13 @@ def message_of(
     if renamed is not None:
         named += ":renamed"
     delay = min(delay, LONGEST_DELAY)
-    chosen = replace(
-        options_of(run),
-        max_attempts=STEP_ATTEMPTS,
-        backoff=STEP_BACKOFF,
-        name=hashlib.sha256(named.encode()).hexdigest()[:40],
-        **{"countdown": timedelta(seconds=delay) if delay else None, **options},
-    )
+    own = {
+        "max_attempts": STEP_ATTEMPTS,
+        "backoff": STEP_BACKOFF,
+        "name": hashlib.sha256(named.encode()).hexdigest()[:40],
+        "countdown": timedelta(seconds=delay) if delay else None,
+    }
+    chosen = replace(options_of(run), **{**own, **options})
     return runtime.make_message(definition, chosen, (run.id, *parts), {})
 
 

@@ -1,0 +1,438 @@
+"""Pause, resume, cancel and retry_failures, at every moment; the sweeper; progress."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from collections import Counter
+from contextlib import suppress
+
+import pytest
+
+from cloudtask import PermanentTaskFailure, Retry, failpoints
+from cloudtask.exceptions import CloudTaskError
+from cloudtask.iteration import RunState, ShardState, get, sweep
+from cloudtask.iteration import list as list_runs
+from cloudtask.stores import store
+from tests.iteration import tasks
+from tests.iteration.matrix import POINTS
+from tests.iteration.models import Thing
+from tests.iteration.tasks import trace
+from tests.iteration.world import Hiccup, fault_at
+
+pytestmark = pytest.mark.django_db
+
+
+def start(count=12, **policy):
+    Thing.objects.bulk_create(Thing(id=n) for n in range(1, count + 1))
+    policy = {
+        "finalize": tasks.finalize,
+        "on_failure": tasks.on_failure,
+        "shards": 2,
+        "keep": True,
+        **policy,
+    }
+    return tasks.visit.iterate(Thing.objects.all(), transactional=False, **policy)
+
+
+def at_point(point, passage, action):
+    """Do something once, in the middle of a delivery."""
+    counter = itertools.count(1)
+
+    def act():
+        if next(counter) == passage:
+            action()
+
+    return failpoints.at(point, act)
+
+
+def quietly(action):
+    """Too late is no error here."""
+
+    def act():
+        with suppress(CloudTaskError):
+            action()
+
+    return act
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("passage", [1, 2])
+class TestAtEveryMoment:
+    def test_a_pause_and_a_resume_lose_and_repeat_nothing(self, world, point, passage):
+        run = start()
+        trace.pace = 1.5
+        with at_point(point, passage, quietly(run.pause)):
+            world.run()
+        if run.refresh().state is RunState.PAUSED:
+            rows = len(trace.rows)
+            world.run()
+            assert len(trace.rows) == rows
+            run.resume()
+            world.drain()
+
+        assert Counter(trace.rows) == Counter(range(1, 13))
+        assert trace.calls.count("finalize") == 1
+        assert run.refresh().state is RunState.FINISHED
+
+    def test_a_pause_that_is_resumed_at_once_stalls_nothing(
+        self, world, point, passage
+    ):
+        run = start()
+        trace.pace = 1.5
+
+        def pause_and_resume():
+            run.pause()
+            run.resume()
+
+        with at_point(point, passage, quietly(pause_and_resume)):
+            world.drain()  # without the sweeper
+
+        assert Counter(trace.rows) == Counter(range(1, 13))
+        assert trace.calls.count("finalize") == 1
+
+    def test_what_is_cancelled_ends_once_and_after_its_rows(
+        self, world, point, passage
+    ):
+        run = start()
+        trace.pace = 1.5
+        with at_point(point, passage, quietly(run.cancel)):
+            world.drain()
+
+        run.refresh()
+        last = {RunState.CANCELLED: "on_failure", RunState.FINISHED: "finalize"}
+        assert trace.calls.count(last[run.state]) == 1
+        assert trace.calls[-1] == last[run.state]
+        assert set(Counter(trace.rows).values()) <= {1}
+
+
+class TestResume:
+    def test_a_leg_that_died_while_the_run_was_paused_is_made_up_for(self, world):
+        run = start(4, shards=1)
+        with fault_at(world, "shard.before_complete", 1, "crash"):
+            world.step()
+            world.step()
+        run.pause()
+        world.drain()  # its redelivery is used up
+        run.resume()  # while the lease of the dead is live
+
+        world.drain()
+
+        assert run.refresh().state is RunState.FINISHED
+
+    def test_a_pause_under_the_planner_that_is_resumed_before_the_plan(self, world):
+        run = start()
+
+        def pause_and_resume():
+            run.pause()
+            run.resume()
+
+        with at_point("plan.before_plan", 1, pause_and_resume):
+            world.drain()
+
+        assert Counter(trace.rows) == Counter(range(1, 13))
+
+    def test_a_run_that_is_running_can_not_be_resumed(self, world):
+        with pytest.raises(CloudTaskError, match="paused or has failed"):
+            start().resume()
+
+    def test_a_list_takes_no_queryset(self, world):
+        run = tasks.visit_item.map([1, 2], transactional=False)
+        run.pause()
+
+        with pytest.raises(CloudTaskError, match="walks a list"):
+            run.resume(Thing.objects.all())
+
+
+class TestRetryFailures:
+    def test_it_waits_for_shards_at_work(self, world):
+        run = start()
+        trace.raises[1] = [PermanentTaskFailure("no")]
+        refused = []
+
+        def retry():
+            with pytest.raises(CloudTaskError, match="are at work") as raised:
+                run.retry_failures()
+            refused.append(raised)
+
+        trace.pace = 1.5
+        with at_point("shard.after_checkpoint", 3, retry):
+            world.drain()
+
+        assert refused
+        assert run.report().failed == 1
+        assert run.retry_failures() == 1
+        world.drain()
+        assert run.report().done == 12
+        assert trace.calls.count("finalize") == 1
+
+    def test_without_failures_nothing_happens(self, world):
+        run = start()
+        world.run()
+
+        assert run.retry_failures() == 0
+        assert run.refresh().state is RunState.FINISHED
+
+    def test_a_cancelled_run_has_nothing_to_retry(self, world):
+        run = start()
+        run.cancel()
+
+        with pytest.raises(CloudTaskError, match="can't be retried now"):
+            run.retry_failures()
+
+
+class TestTheSweeper:
+    @pytest.mark.parametrize("steps", range(8))
+    def test_a_purged_queue_is_made_up_for(self, world, steps):
+        run = start()
+        trace.pace = 1.5
+        for _ in range(steps):
+            world.step()
+        world.purge()  # the service remembers the names
+        if run.refresh().state is RunState.WAITING:
+            return  # the plan itself was lost with the queue: only its caller knows
+
+        world.run()
+
+        assert run.refresh().state is RunState.FINISHED
+        assert Counter(trace.rows) == Counter(range(1, 13))
+        assert trace.calls.count("finalize") == 1
+
+    def test_living_legs_are_left_alone(self, world):
+        start()
+        trace.pace = 1.5
+        made = []
+        with at_point("shard.after_checkpoint", 2, lambda: made.append(sweep())):
+            world.drain()
+
+        assert made == [0]
+
+    def test_a_shard_whose_row_waits_is_not_lost(self, world):
+        trace.raises[1] = [Retry(delay=7200)]
+        start(1, shards=1)
+        world.step()
+        world.step()
+        world.later()
+
+        assert sweep() == 0
+
+    def test_lost_shards_are_found_behind_shards_at_rest(self, world):
+        trace.raises[1] = [Retry(delay=7200)]
+        start(4, shards=2)
+        world.step()
+        world.step()
+        world.purge()
+        world.later()
+
+        assert sweep(limit=1) == 1
+
+
+class TestWhatARunSays:
+    def test_it_waits_for_a_task_that_this_version_does_not_know(
+        self, world, monkeypatch
+    ):
+        from cloudtask import registry
+
+        run = start()
+        path = run.task
+        with monkeypatch.context() as deploy:
+            deploy.setattr(registry, "_known", dict(registry._known))
+            deploy.setattr(registry, "finders", [])
+            registry._known.pop(path)
+            deploy.setattr(registry, "_import_module_of", lambda path: None)
+            for _ in range(6):
+                world.step()
+            assert run.refresh().state is RunState.RUNNING
+            assert f"No task '{path}'" in run.error
+            assert trace.rows == []
+
+        world.run()
+
+        assert run.refresh().state is RunState.FINISHED
+        assert run.error == ""
+        assert Counter(trace.rows) == Counter(range(1, 13))
+
+    def test_it_says_why_a_shard_can_not_go_on(self, world, monkeypatch):
+        from cloudtask.iteration.sources import QuerySetSource
+
+        run = start()
+        world.step()
+        with monkeypatch.context() as broken:
+
+            def page(*args):
+                raise Hiccup("no such column")
+
+            broken.setattr(QuerySetSource, "page", page)
+            for _ in range(4):
+                world.step()
+        assert "no such column" in run.refresh().error
+
+        world.run()
+
+        assert (run.refresh().state, run.error) == (RunState.FINISHED, "")
+        assert run.failures() == []
+
+
+class TestFinalize:
+    def test_one_that_raises_is_tried_again(self, world):
+        trace.raises["finalize"] = [ValueError("no")]
+        run = start()
+
+        world.run()
+
+        assert trace.calls.count("finalize") == 2
+        assert (run.refresh().state, run.error) == (RunState.FINISHED, "")
+
+    def test_one_that_gives_up_fails_the_run_and_can_be_resumed(self, world):
+        run = start(finalize=tasks.finalize_twice)
+
+        world.run()
+
+        assert run.refresh().state is RunState.FAILED
+        assert "ValueError: no" in run.error
+        assert trace.calls.count("finalize") == 2
+        run.resume()
+        world.run()
+        assert trace.calls.count("finalize") == 4
+
+    def test_it_may_be_a_plain_function(self, world):
+        run = start(finalize=tasks.plain_finalize)
+
+        world.run()
+
+        assert trace.calls.count("finalize") == 1
+        assert run.refresh().state is RunState.FINISHED
+
+    def test_it_can_read_the_report(self, world):
+        start()
+
+        world.run()
+
+        assert trace.report.done == 12
+        assert trace.report.started is not None
+        assert [shard.done for shard in trace.report.shards] == [6, 6]
+
+    def test_a_late_delivery_of_a_run_that_is_gone_is_settled(self, world):
+        run = start(keep=False)
+        world.run()
+        delivered = list(world.delivered)
+        calls = list(trace.calls)
+
+        for entry, retries in delivered:
+            world.deliver(entry, retries)
+
+        assert trace.calls == calls
+        assert world.next() is None
+        assert run.refresh().state is RunState.FINISHED
+
+    def test_killed_before_the_run_is_deleted(self, world):
+        run = start(keep=False)
+        with fault_at(world, "finalize.after_settle", 1, "crash"):
+            world.run()
+
+        assert store().load_run(run.id) is None
+
+
+class TestProgress:
+    def test_it_grows_with_the_rows_and_ends_whole(self, world):
+        run = start(12)
+        trace.pace = 1.5
+        seen = [run.progress().fraction]
+        while world.step():
+            seen.append(run.progress().fraction)
+
+        assert seen == sorted(seen)
+        assert (seen[0], seen[-1]) == (0.0, 1.0)
+        assert run.progress().done == run.progress().total == 12
+
+    def test_rate_and_remaining_follow_from_the_time_that_passed(self, world):
+        run = start(12, shards=1)
+        trace.pace = 1.0
+        world.step()
+        world.step()
+
+        progress = run.progress()
+
+        assert 0 < progress.done < 12
+        assert progress.rate == pytest.approx(1.0, rel=0.3)
+        assert progress.remaining is not None
+        assert progress.remaining.total_seconds() == pytest.approx(
+            12 - progress.done, abs=4
+        )
+
+    def test_a_run_that_is_gone_is_finished(self, world):
+        run = start(keep=False)
+        world.run()
+
+        assert run.wait(progress_bar=True, file=io.StringIO()) is run
+        assert run.progress().fraction == 1.0
+
+    def test_waiting_has_an_end(self, world):
+        with pytest.raises(TimeoutError, match="still waiting"):
+            start().wait(timeout=0)
+
+    def test_a_finished_run_draws_its_bar(self, world):
+        run = start()
+        world.run()
+        bar = io.StringIO()
+
+        run.wait(progress_bar=True, file=bar)
+
+        assert "12 of 12 (100%)" in bar.getvalue()
+
+    def test_runs_can_be_found_again(self, world):
+        run = start()
+
+        assert get(run.id) == run
+        assert list_runs(RunState.WAITING) == [run]
+        assert list_runs(RunState.FINISHED) == []
+        with pytest.raises(LookupError):
+            get("nobody")
+
+
+def test_a_leg_ends_in_time_and_half_of_the_rest_goes_to_a_new_shard(world, things):
+    things(400)
+    trace.pace = 0.5
+    run = tasks.visit.iterate(Thing.objects.all(), keep=True, transactional=False)
+
+    world.run()
+
+    shards = store().load_shards(run.id)
+    assert len(shards) > 1
+    assert {shard.state for shard in shards} == {ShardState.DONE}
+    assert Counter(trace.rows) == Counter(range(1, 401))
+
+
+def test_as_many_shards_as_were_asked_for_are_at_work_at_most(world, things):
+    things(100)
+    trace.pace = 0.5
+    run = tasks.visit.iterate(
+        Thing.objects.all(), shards=1, keep=True, transactional=False
+    )
+
+    world.run()
+
+    assert len(store().load_shards(run.id)) == 1
+    assert trace.rows == list(range(1, 101))
+
+
+def test_a_process_that_was_asked_to_stop_hands_over(world, things):
+    from cloudtask.iteration import stopping
+
+    things(50)
+    trace.pace = 0.1
+    run = tasks.visit.iterate(
+        Thing.objects.all(), shards=1, keep=True, transactional=False
+    )
+    world.step()
+
+    with at_point("shard.after_checkpoint", 1, stopping._asked.set):
+        world.step()
+    assert 0 < len(trace.rows) < 50
+    world.step()
+    assert len(trace.rows) < 50
+    stopping._asked.clear()  # another process
+    world.run()
+
+    assert Counter(trace.rows) == Counter(range(1, 51))
+    assert run.refresh().state is RunState.FINISHED
