@@ -154,3 +154,40 @@ def dangle(author, poison):
 def visit_only(row):
     """Writes nothing."""
     trace.calls.append(row.pk)
+
+
+@task
+def note_caches(book):
+    is_joined = "author" in book._state.fields_cache
+    is_deferred = "data" in book.get_deferred_fields()
+    trace.calls.append((is_joined, is_deferred, bool(book._prefetched_objects_cache)))
+
+
+@task
+def no_arguments():
+    trace.calls.append("finalize")
+
+
+@task(atomic=True)
+def finalize_atomically_for_a_row(row):
+    from django.db import connection
+
+    trace.calls.append(len(connection.savepoint_ids) > 0)
+
+
+@task
+def visit_length(item):
+    trace.calls.append(len(item))
+
+
+@task
+def spoil(item):
+    trace.calls.append(item.pop("left"))
+    if len(trace.calls) == 1:
+        raise ValueError("once more")
+
+
+class Greeter:
+    @task
+    def greet(self, row):
+        trace.calls.append(row)
