@@ -179,7 +179,7 @@ def watch(db, monkeypatch):
 
     def work(**values):
         things.stopwatch.start()
-        return made(**values, clock=things.stopwatch.now)
+        return made(**{**values, "clock": things.stopwatch.now})
 
     monkeypatch.setattr(walking, "Work", work)
     return things.stopwatch
