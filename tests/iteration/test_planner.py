@@ -1,0 +1,231 @@
+"""Ranges are disjoint and cover: for any keys, any filter, deletes, inserts, splits."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+from django.db import connection, transaction
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cloudtask.iteration import planner
+from cloudtask.iteration.bounds import Bounds
+from cloudtask.iteration.planner import MAX_SHARDS, WALK_TIME
+from cloudtask.iteration.sources import ListSource, QuerySetSource
+from cloudtask.testing import run_queued
+from tests.iteration import tasks
+from tests.iteration.models import Seat, Thing, Ticket, Word
+from tests.iteration.tasks import trace
+from tests.testapp.models import Book, Novel
+
+pytestmark = pytest.mark.django_db
+properties = settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+def uuid7(milliseconds, tail):
+    """A time-ordered UUID."""
+    value = (milliseconds & (2**48 - 1)) << 80 | 7 << 76 | 2 << 62 | tail & (2**62 - 1)
+    return uuid.UUID(int=value)
+
+
+LETTERS = "aAbBzZäÄöéßœ0 _-"
+integers = st.integers(-(2**62), 2**62) | st.integers(-5, 5)
+KINDS = {
+    "integers": (Thing, "id", integers),
+    "UUIDv4": (Ticket, "id", st.uuids(version=4)),
+    "UUIDv7": (
+        Ticket,
+        "id",
+        st.builds(uuid7, st.integers(0, 2**20), st.integers(0, 2**62)),
+    ),
+    "strings": (Word, "text", st.text(LETTERS, max_size=6)),
+    "pairs": (Seat, ("row", "number"), st.tuples(st.integers(0, 3), integers)),
+}
+
+
+def make(model, field, keys):
+    """Rows of these keys; the database says which of them are equal to it."""
+    for key in keys:
+        values = (
+            dict(zip(field, key, strict=True)) if type(key) is tuple else {field: key}
+        )
+        if "number" in values:
+            values["number"] %= 2**31 - 1
+        if not model.objects.filter(**values).exists():
+            model.objects.create(**values)
+    return list(model.objects.order_by("pk").values_list("pk", flat=True))
+
+
+def rows_of(plan, queryset):
+    return [row.pk for piece in plan.pieces for row in piece.bounds.of(queryset)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@properties
+@given(data=st.data())
+def test_pieces_hold_each_row_once(kind, data, monkeypatch):
+    model, field, strategy = KINDS[kind]
+    keys = data.draw(st.lists(strategy, max_size=40, unique=True))
+    shards = data.draw(st.integers(1, 9))
+    small = data.draw(st.sampled_from([0, 5, 500]))
+    monkeypatch.setattr(planner, "SMALL", small)
+    with transaction.atomic():
+        there = make(model, field, keys)
+        rows = model.objects.all()
+
+        plan = planner.plan(rows, shards, include_new=data.draw(st.booleans()))
+
+        assert rows_of(plan, rows) == there
+        assert len(plan.pieces) <= shards
+        assert plan.total == len(there)
+        for one, other in pairwise(plan.pieces):
+            assert one.bounds.high == other.bounds.low
+        transaction.set_rollback(True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@properties
+@given(data=st.data())
+def test_pages_and_splits_hold_each_row_once(kind, data):
+    model, field, strategy = KINDS[kind]
+    keys = data.draw(st.lists(strategy, max_size=30, unique=True))
+    size = data.draw(st.integers(1, 7))
+    with transaction.atomic():
+        there = make(model, field, keys)
+        source = QuerySetSource(model.objects.all())
+        pieces, seen = [Bounds()], []
+        while pieces:
+            bounds = pieces.pop()
+            half = source.key_after(bounds, data.draw(st.integers(1, 20)))
+            if half is not None and half != bounds.high and data.draw(st.booleans()):
+                pieces += [Bounds(bounds.low, half), Bounds(half, bounds.high)]
+                continue
+            while (page := source.page(bounds, size)).values:
+                seen += page.keys
+                bounds = Bounds(page.keys[-1], bounds.high)
+
+        assert Counter(seen) == Counter(there)
+        transaction.set_rollback(True)
+
+
+@properties
+@given(data=st.data())
+def test_rows_that_stay_are_walked_whatever_comes_and_goes(data):
+    keys = data.draw(
+        st.lists(st.integers(0, 200), min_size=1, max_size=40, unique=True)
+    )
+    with transaction.atomic():
+        make(Thing, "id", keys)
+        source = QuerySetSource(Thing.objects.all())
+        plan = source.plan(data.draw(st.integers(1, 5)), include_new=False)
+        going = set(data.draw(st.lists(st.sampled_from(keys), unique=True)))
+        coming = set(data.draw(st.lists(st.integers(-50, 300)))) - set(keys)
+        Thing.objects.filter(id__in=going).delete()
+        Thing.objects.bulk_create(Thing(id=key) for key in coming)
+
+        seen = rows_of(plan, Thing.objects.all())
+
+        assert len(set(seen)) == len(seen)
+        assert set(keys) - going <= set(seen)
+        assert max(seen, default=0) <= max(keys)
+        transaction.set_rollback(True)
+
+
+@properties
+@given(count=st.integers(0, 90), shards=st.integers(1, 12), size=st.integers(1, 9))
+def test_places_of_a_list_are_walked_once(count, shards, size):
+    from cloudtask import codec
+
+    source = ListSource(codec.dumps(list(range(count))))
+    seen = []
+    for piece in source.plan(shards, include_new=False).pieces:
+        bounds = piece.bounds
+        while (page := source.page(bounds, size)).values:
+            seen += page.values
+            bounds = Bounds(page.keys[-1], bounds.high)
+
+    assert seen == list(range(count))
+
+
+def test_a_skewed_table_is_cut_into_even_pieces():
+    keys = [*range(1, 3001), *range(10**9, 10**9 + 30)]
+    Thing.objects.bulk_create(Thing(id=key) for key in keys)
+
+    plan = planner.plan(Thing.objects.all(), 8, include_new=False)
+
+    sizes = [piece.bounds.of(Thing.objects.all()).count() for piece in plan.pieces]
+    assert sum(sizes) == len(keys)
+    assert len(sizes) == 8
+    assert max(sizes) < 2 * len(keys) / 8
+
+
+def test_a_filter_is_planned_for():
+    Thing.objects.bulk_create(Thing(id=n, size=n % 3) for n in range(1, 3001))
+    rows = Thing.objects.filter(size=0)
+
+    plan = planner.plan(rows, 4, include_new=False)
+
+    assert rows_of(plan, rows) == list(range(3, 3001, 3))
+
+
+def test_as_many_shards_as_the_rows_ask_for():
+    assert planner.shards_for(1) == 1
+    assert planner.shards_for(100_000) == 5
+    assert planner.shards_for(10**9) == MAX_SHARDS
+
+
+def test_a_planner_that_takes_too_long_leaves_the_rest_to_one_shard():
+    Thing.objects.bulk_create(Thing(id=n) for n in range(1, 1001))
+    ticks = iter([0.0, 1.0, 2.0, *[WALK_TIME] * 9])
+    keys = Thing.objects.order_by("pk")
+
+    cuts, total = planner._walked(keys, 8, 1000, lambda: next(ticks))
+
+    assert (cuts, total) == ([125, 250], 1000)
+
+
+def test_a_view_is_walked(world):
+    if connection.vendor != "postgresql":
+        pytest.skip("only PostgreSQL samples tables")
+    Thing.objects.bulk_create(Thing(id=n) for n in range(1, 1001))
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE VIEW a_view AS SELECT * FROM iteration_thing")
+
+    assert planner._size(connection, "a_view") is None
+    assert planner._size(connection, "iteration_thing") is not None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_all_kinds_of_keys_are_walked(kind):
+    model, field, _ = KINDS[kind]
+    some = {
+        "integers": [-3, 0, 5, 2**40],
+        "UUIDv4": [uuid.uuid4() for _ in range(4)],
+        "UUIDv7": [uuid7(n, n) for n in range(4)],
+        "strings": ["", "a", "B", "é"],
+        "pairs": [(0, 0), (0, 1), (1, 0)],
+    }[kind]
+    there = make(model, field, some)
+
+    tasks.visit_only.iterate(model.objects.all(), shards=3)
+    run_queued()
+
+    assert sorted(map(str, trace.rows)) == sorted(map(str, there))
+
+
+def test_an_inherited_model_is_planned_by_its_own_key():
+    for n in range(600):
+        (Novel if n % 2 else Book).objects.create(title=str(n), pages=n)
+
+    plan = planner.plan(Novel.objects.all(), 4, include_new=False)
+
+    assert rows_of(plan, Novel.objects.all()) == list(
+        Novel.objects.order_by("pk").values_list("pk", flat=True)
+    )
