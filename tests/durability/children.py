@@ -71,6 +71,13 @@ def defer_at_once(task: str, name: str, *, is_large: bool) -> None:
     _defer(task, name, is_large)
 
 
+def defer_many_times(task: str, count: int) -> None:
+    """Defer in so many transactions, one after the other."""
+    for number in range(count):
+        with transaction.atomic():
+            getattr(tasks, task).defer(str(number))
+
+
 def _defer(task: str, name: str, is_large: bool) -> None:
     ballast = random.Random(1).randbytes(30_000) if is_large else None
     getattr(tasks, task).defer(name, ballast)
@@ -104,6 +111,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "defer": defer,
     "defer_and_roll_back": defer_and_roll_back,
     "defer_at_once": defer_at_once,
+    "defer_many_times": defer_many_times,
     "relay": relay,
     "serve": serve,
 }

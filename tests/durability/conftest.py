@@ -15,6 +15,9 @@ from cloudtask.message import Message
 from cloudtask.transports import transport
 from tests.durability import queues, tasks
 from tests.durability.database import committing
+from tests.durability.sites import emulator, site
+
+__all__ = ["emulator", "site"]
 
 TARGET = {"BACKEND": "cloudtask.targets.AppEngineTarget", "VERIFY": False}
 

@@ -58,15 +58,20 @@ def _copied(alias: str, path: Path) -> str:
 def _empty(alias: str) -> None:
     """Delete what a test has committed, on a connection of its own."""
     connection = connections.create_connection(alias)
-    tables = [connection.ops.quote_name(table) for table in _tables()]
-    with closing(connection), connection.cursor() as cursor:
-        if connection.vendor == "postgresql":
-            # Constraints are checked at the end of the one transaction that this is.
-            cursor.execute("; ".join(f"DELETE FROM {table}" for table in tables))
-            return
-        with connection.constraint_checks_disabled():
-            for table in tables:
-                cursor.execute(f"DELETE FROM {table}")
+    # Constraints are checked at the end of the transaction, or not at all.
+    with closing(connection), connection.constraint_checks_disabled():
+        connection.set_autocommit(False)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                " UNION ALL ".join(
+                    f"SELECT '{table}' FROM (SELECT 1 AS a) AS one WHERE EXISTS "
+                    f"(SELECT 1 FROM {connection.ops.quote_name(table)})"
+                    for table in _tables()
+                )
+            )
+            for (table,) in cursor.fetchall():
+                cursor.execute(f"DELETE FROM {connection.ops.quote_name(table)}")
+        connection.commit()
 
 
 def _tables() -> Iterator[str]:

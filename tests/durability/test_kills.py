@@ -7,13 +7,9 @@ the run has a table of cases and outcomes.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,22 +17,16 @@ import pytest
 from django.db import connections
 
 from cloudtask import failpoints
-from cloudtask.emulator import Emulator
 from cloudtask.models import (
     FailedTask,
     OutboxMessage,
     PayloadChunk,
     UniqueKey,
 )
-from tests.durability.children import main
+from tests.durability.sites import KILLED
 from tests.testapp.models import Author
 
 pytestmark = pytest.mark.django_db(databases="__all__")
-
-KILLED = -signal.SIGKILL
-PATIENCE = 30.0  # seconds until a test gives up
-context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(["tests.durability.children"])
 
 
 @dataclass(frozen=True)
@@ -92,87 +82,6 @@ ON_THE_WAY = (
     "execute.",
     "failures.",
 )
-
-
-class Site:
-    """An emulator, a server for its dispatches, and processes that defer and relay."""
-
-    def __init__(self, emulator: Emulator, port: int) -> None:
-        self.emulator = emulator
-        self.port = port
-        self.server: Any = None
-        self.setup = {
-            "emulator": emulator.address,
-            "cloudtask": {
-                "PROJECT": "p",
-                "LOCATION": "l",
-                "MAX_TASK_SIZE": 20_000,
-                "TRANSPORT": {"BACKEND": "cloudtask.transports.cloud.CloudTransport"},
-            },
-            "databases": {
-                alias: {
-                    key: connections.settings[alias][key] for key in ("NAME", "OPTIONS")
-                }
-                for alias in connections
-            },
-        }
-
-    def run(
-        self, verb: str, *args: Any, point: str | None = None, **kwargs: Any
-    ) -> int:
-        """Let a process of its own do `verb`; its exit code."""
-        process = self._start(verb, *args, point=point, **kwargs)
-        process.join(PATIENCE)
-        return process.exitcode
-
-    def _start(
-        self, verb: str, *args: Any, point: str | None = None, **kwargs: Any
-    ) -> Any:
-        process = context.Process(
-            target=main, args=(self.setup, point, verb, args, kwargs), daemon=True
-        )
-        process.start()
-        return process
-
-    def serve(self, point: str | None = None) -> None:
-        ready, told = context.Pipe(duplex=False)
-        self.server = self._start("serve", self.port, told, point=point)
-        told.close()
-        assert ready.poll(PATIENCE), "the server did not start"
-        ready.recv()
-
-    def server_dies(self) -> None:
-        self.server.join(PATIENCE)
-        assert self.server.exitcode == KILLED
-
-    def stop(self) -> None:
-        if self.server is not None:
-            self.server.kill()
-            self.server.join(PATIENCE)
-
-    def settle(self) -> None:
-        """A server that lives, a relay, and all the time that tasks need."""
-        if self.server is None or not self.server.is_alive():
-            self.serve()
-        assert self.run("relay", 2.0) == 0
-        self.emulator.wait_idle(PATIENCE, scheduled=True)
-
-
-@pytest.fixture(scope="module")
-def emulator() -> Iterator[tuple[Emulator, int]]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    queues = {"default": {"backoff": "0.01s..0.05s"}}
-    with Emulator(target=f"http://127.0.0.1:{port}", queues=queues) as emulator:
-        yield emulator, port
-
-
-@pytest.fixture
-def site(emulator: tuple[Emulator, int], committed: None) -> Iterator[Site]:
-    site = Site(*emulator)
-    site.emulator.reset()
-    yield site
-    site.stop()
 
 
 @pytest.fixture

@@ -1,0 +1,106 @@
+"""An application in processes of its own, beside an emulator in this one."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.db import connections
+
+from cloudtask.emulator import Emulator
+from tests.durability.children import main
+
+KILLED = -signal.SIGKILL
+PATIENCE = 30.0  # seconds until a test gives up
+QUEUES = {"default": {"backoff": "0.01s..0.05s"}}
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(["tests.durability.children"])
+
+
+class Site:
+    """An emulator, a server for its dispatches, and processes that defer and relay."""
+
+    def __init__(self, emulator: Emulator, port: int, address: str = "") -> None:
+        self.emulator = emulator
+        self.port = port
+        self.server: Any = None
+        self.setup = {
+            "emulator": address or emulator.address,
+            "cloudtask": {
+                "PROJECT": "p",
+                "LOCATION": "l",
+                "MAX_TASK_SIZE": 20_000,
+                "TRANSPORT": {"BACKEND": "cloudtask.transports.cloud.CloudTransport"},
+            },
+            "databases": {
+                alias: {
+                    key: connections.settings[alias][key] for key in ("NAME", "OPTIONS")
+                }
+                for alias in connections
+            },
+        }
+
+    def run(
+        self, verb: str, *args: Any, point: str | None = None, **kwargs: Any
+    ) -> int:
+        """Let a process of its own do `verb`; its exit code."""
+        process = self._start(verb, *args, point=point, **kwargs)
+        process.join(PATIENCE)
+        return process.exitcode
+
+    def _start(
+        self, verb: str, *args: Any, point: str | None = None, **kwargs: Any
+    ) -> Any:
+        process = context.Process(
+            target=main, args=(self.setup, point, verb, args, kwargs), daemon=True
+        )
+        process.start()
+        return process
+
+    def serve(self, point: str | None = None) -> None:
+        ready, told = context.Pipe(duplex=False)
+        self.server = self._start("serve", self.port, told, point=point)
+        told.close()
+        assert ready.poll(PATIENCE), "the server did not start"
+        ready.recv()
+
+    def server_dies(self) -> None:
+        self.server.join(PATIENCE)
+        assert self.server.exitcode == KILLED
+
+    def stop(self) -> None:
+        if self.server is not None:
+            self.server.kill()
+            self.server.join(PATIENCE)
+
+    def settle(self) -> None:
+        """A server that lives, a relay, and all the time that tasks need."""
+        if self.server is None or not self.server.is_alive():
+            self.serve()
+        assert self.run("relay", 2.0) == 0
+        self.emulator.wait_idle(PATIENCE, scheduled=True)
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[tuple[Emulator, int]]:
+    port = free_port()
+    with Emulator(target=f"http://127.0.0.1:{port}", queues=QUEUES) as emulator:
+        yield emulator, port
+
+
+@pytest.fixture
+def site(emulator: tuple[Emulator, int], committed: None) -> Iterator[Site]:
+    site = Site(*emulator)
+    site.emulator.reset()
+    yield site
+    site.stop()
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    return port

@@ -1,0 +1,35 @@
+"""Cloud Tasks is away, by a port that is closed, and comes back."""
+
+from __future__ import annotations
+
+import pytest
+
+from cloudtask.emulator import Emulator
+from cloudtask.models import OutboxMessage
+from tests.durability.sites import PATIENCE, QUEUES, Site, free_port
+from tests.testapp.models import Author
+
+pytestmark = pytest.mark.django_db(databases="__all__")
+
+MANY = 1000
+
+
+def test_all_that_was_deferred_in_an_outage_runs_after_it(committed):
+    port, handler = free_port(), free_port()
+    emulator = Emulator(port, target=f"http://127.0.0.1:{handler}", queues=QUEUES)
+    site = Site(emulator, handler, address=f"127.0.0.1:{port}")
+    assert site.run("defer_many_times", "plain", MANY) == 0
+    assert OutboxMessage.objects.count() == MANY
+    assert site.run("relay", 1.0) == 0
+    assert OutboxMessage.objects.count() == MANY
+
+    with emulator:
+        try:
+            site.serve()
+            assert site.run("relay", 2.0) == 0
+            emulator.wait_idle(PATIENCE)
+        finally:
+            site.stop()
+
+    assert not OutboxMessage.objects.exists()
+    assert Author.objects.count() == MANY
