@@ -171,7 +171,8 @@ class Run:
         self.report.attempts.append(ran)
         error = ran.error
         ran.is_retried = ran.outcome is Outcome.RETRIED
-        if error is None or isinstance(error, Retry | AlreadyDone):
+        asked = ran.is_retried and isinstance(error, Retry)  # else it failed as well
+        if error is None or asked or isinstance(error, AlreadyDone):
             if self.misfortune is not None:
                 self.queue.put_back(self.misfortune.after(entry, self.clock.time))
         elif self._is_to_be_retried(entry, ran):

@@ -7,6 +7,7 @@ import traceback
 
 import pytest
 
+from cloudtask import Retry
 from cloudtask.exceptions import UnsupportedValue
 from cloudtask.settling import Outcome
 from cloudtask.testing import EndlessTasks, queued, run_queued
@@ -73,6 +74,29 @@ def test_a_task_that_failed_for_the_last_time_is_gone():
     with pytest.raises(Trouble):
         run_queued()
     assert queued() == []
+
+
+@pytest.mark.parametrize("via", ["direct", "http"])
+def test_asking_again_too_often_fails_the_test(db, via):
+    tasks.ask_again.using(max_attempts=2).defer(5)
+    with pytest.raises(Retry):
+        run_queued(via=via)
+    assert not queued()
+
+
+@pytest.mark.parametrize("errors", ["retry", "collect"])
+def test_asking_again_too_often_is_noted(db, errors):
+    tasks.ask_again.using(max_attempts=2).defer(5)
+    report = run_queued(errors=errors)
+    assert [ran.attempt for ran in report.failed] == [2]
+    assert [ran.attempt for ran in report.retried] == [1]
+
+
+def test_asking_again_after_no_duration_fails_the_test():
+    tasks.ask_again.defer(5, delay="soon")
+    with pytest.raises(Retry):
+        run_queued()
+    assert len(queued()) == 1
 
 
 def test_collected_failures_let_the_others_run():
