@@ -4,51 +4,63 @@ from __future__ import annotations
 
 import pytest
 
-from tests.testing.runs import run_pytest
+from tests.testing.runs import RunOfTests, run_pytest
 
+PLAIN = """
+def test_one_leaves_a_task(): note.defer(1)
 
-def test_each_test_starts_with_an_empty_queue(tmp_path):
-    outcome = run_pytest(
-        tmp_path,
-        """
-        def test_one(): note.defer(1)
-        def test_two(): assert queued() == []
-        """,
-    )
-    assert outcome.passed == 2
+def test_two_starts_with_an_empty_queue(): assert queued() == []
 
+def test_fixtures(cloudtask_queue, run_queued):
+    note.defer(1)
+    assert len(cloudtask_queue) == 1
+    assert cloudtask_queue[0].args == (1,)
+    cloudtask_queue.clear()
+    assert len(run_queued()) == 0
 
-def test_fixtures(tmp_path):
-    outcome = run_pytest(
-        tmp_path,
-        """
-        def test_queue(cloudtask_queue, run_queued):
-            note.defer(1)
-            assert len(cloudtask_queue) == 1
-            assert cloudtask_queue[0].args == (1,)
-            cloudtask_queue.clear()
-            assert len(run_queued()) == 0
-        """,
-    )
-    assert outcome.passed == 1
-
+def test_that_fails_after_faults():
+    calls.clear()
+    note.defer(1)
+    run_queued(faults=Faults(duplicate=True, seed=42))
+    assert len(calls) == 1
+"""
 
 STRICT = """
 def test_left(): note.defer("left")
+
 def test_ran():
     note.defer(1)
     run_queued()
+
 def test_failed_once():
     fail.defer()
     with pytest.raises(ValueError): run_queued()
+
 @pytest.mark.django_db
 def test_left_uncommitted(): note.defer("uncommitted")
+
 class Left(TestCase):
     def test_left_by_a_test_case(self): note.defer("of a test case")
+
     def test_ran_by_a_test_case(self):
         note.defer(1)
         run_queued()
 """
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory) -> RunOfTests:
+    return run_pytest(tmp_path_factory.mktemp("plain"), PLAIN)
+
+
+def test_without_strict_nothing_is_minded(plain):
+    assert (plain.passed, plain.failures) == (3, ["test_that_fails_after_faults"])
+
+
+def test_a_failure_shows_faults_and_seed(plain):
+    assert "cloudtask faults" in plain.text
+    assert "Faults(duplicate=True, seed=42)" in plain.text
+    assert "duplicate of tests.testapp.tasks.note" in plain.text
 
 
 @pytest.mark.parametrize("how", ["--cloudtask-strict", "-ocloudtask_strict=true"])
@@ -62,26 +74,6 @@ def test_strict_fails_tests_that_leave_tasks(tmp_path, how):
     assert outcome.passed == 3
     for left in ("left", "uncommitted", "of a test case"):
         assert f"tests.testapp.tasks.note('{left}')" in outcome.text
-
-
-def test_without_strict_nothing_is_minded(tmp_path):
-    assert run_pytest(tmp_path, STRICT).passed == 6
-
-
-def test_a_failure_shows_faults_and_seed(tmp_path):
-    outcome = run_pytest(
-        tmp_path,
-        """
-        def test_it():
-            note.defer(1)
-            run_queued(faults=Faults(duplicate=True, seed=42))
-            assert len(calls) == 1
-        """,
-    )
-    assert outcome.failures == ["test_it"]
-    assert "cloudtask faults" in outcome.text
-    assert "Faults(duplicate=True, seed=42)" in outcome.text
-    assert "duplicate of tests.testapp.tasks.note" in outcome.text
 
 
 def test_xdist(tmp_path):
