@@ -24,8 +24,8 @@ logger = logging.getLogger("cloudtask")
 MAX_STORED_TASK = 1_048_569  # bytes; the service refuses larger tasks
 OVERHEAD = 4096  # bytes for names, url, envelope and policy of a task
 FAST, STORED = 1, 0  # zlib levels: somebody waits while megabytes are compressed
-SAMPLE = 64 * 1024  # bytes that tell whether compressing the rest is worth the time
-WORTH = 0.9  # of its size, at most, is what a sample must come to
+SAMPLES, SAMPLE = 4, 16 * 1024  # pieces, and bytes of each, that stand for the whole
+WORTH = 0.7  # of the size is what compressing a payload must promise
 
 
 @contextmanager
@@ -78,10 +78,10 @@ def _light(message: Message, joins: str | None) -> Message:
     limit = _room(message)
     if message.options.small or len(message.payload) <= limit:
         return message
-    packed = zlib.compress(message.payload, _level(message.payload))
-    # The envelope compresses better, if at all: it is made only if it may well fit.
-    if len(packed) <= limit and len(envelope.seal(message)) <= limit:
+    ratio = _ratio(message.payload)
+    if _may_fit(message, limit, ratio) and len(envelope.seal(message)) <= limit:
         return message
+    packed = zlib.compress(message.payload, FAST if ratio < WORTH else STORED)
     failpoints.reached("store.before_save")
     digest = hashlib.sha256(message.payload).hexdigest()
     store().save_payload(message.id, packed, joins=joins)
@@ -99,10 +99,17 @@ def _room(message: Message) -> int:
     return limit - OVERHEAD - headers
 
 
-def _level(payload: bytes) -> int:
-    middle = len(payload) // 2
-    sample = payload[middle : middle + SAMPLE]
-    return FAST if len(zlib.compress(sample, FAST)) < WORTH * len(sample) else STORED
+def _ratio(payload: bytes) -> float:
+    """What compressing makes of `payload`, judged by pieces of it."""
+    starts = range(0, len(payload), max(1, len(payload) // SAMPLES))
+    sample = b"".join(payload[start : start + SAMPLE] for start in starts)
+    return len(zlib.compress(sample, FAST)) / len(sample)
+
+
+def _may_fit(message: Message, limit: int, ratio: float) -> bool:
+    """Whether making the envelope, to see its size, is worth the time."""
+    size = len(message.payload)
+    return size <= 2 * limit or size * ratio <= 1.25 * limit
 
 
 def payload_of(message: Message) -> bytes:
