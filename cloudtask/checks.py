@@ -11,6 +11,7 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 
 from cloudtask import conf, registry
 from cloudtask.exceptions import ConfigurationError
+from cloudtask.stores import store
 from cloudtask.targets import AppEngineTarget, HttpTarget, handler_path, target
 from cloudtask.transports import transport
 
@@ -34,8 +35,8 @@ def _once_readable(check: Check) -> Check:
 
 @register("cloudtask")
 def settings_are_right(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
-    """E001: CLOUDTASK, its target and its transport can be made."""
-    steps: list[Callable[[], object]] = [conf.settings, target, transport]
+    """E001: CLOUDTASK, its target, its transport and its store can be made."""
+    steps: list[Callable[[], object]] = [conf.settings, target, transport, store]
     for step in steps:
         try:
             step()

@@ -73,6 +73,8 @@ def test_the_defaults_are_fine_in_development() -> None:
         {"TARGET": {"BACKEND": "nowhere.Target"}},
         {"TRANSPORT": {"BACKEND": "nowhere.Transport"}},
         {"TRANSPORT": {"BACKEND": conf.CLOUD_TRANSPORT, "X": 1}},
+        {"STORE": {"BACKEND": "nowhere.Store"}},
+        {"STORE": {"BACKEND": conf.DATABASE_STORE, "ALIS": "other"}},
     ],
 )
 def test_e001_settings_that_cannot_be_used(settings: dict[str, Any]) -> None:
