@@ -11,10 +11,12 @@ from django.core import mail
 from django.core.management import CommandError, call_command
 from django.db import transaction
 
-from cloudtask import conf, failpoints, outbox, relay
+from cloudtask import conf, failpoints, oidc, outbox, relay
 from cloudtask.models import OutboxMessage
 from tests.durability import tasks
 from tests.durability.left import keys, leave_behind, waiting
+from tests.support.site import http_settings
+from tests.support.tokens import issuing
 
 pytestmark = pytest.mark.django_db(databases="__all__")
 
@@ -140,3 +142,19 @@ def test_no_relay_rides_along_in_tests(world, monkeypatch):
 def commit_one() -> str:
     with transaction.atomic():
         return tasks.plain.defer("one").id
+
+
+def test_the_url_relays_for_the_account_of_the_target(world, settings, client):
+    with issuing() as issuer:
+        settings.CLOUDTASK = http_settings(issuer.url)
+        oidc.certificates.clear()
+        stranger = issuer.token(email="stranger@p.iam.gserviceaccount.com")
+        for token, status in [
+            (stranger, 403),
+            ("no token", 403),
+            (issuer.token(), 200),
+        ]:
+            headers = {"Authorization": f"Bearer {token}"}
+            answer = client.post("/_cloudtask/relay/", headers=headers)
+            assert answer.status_code == status
+        oidc.certificates.clear()
