@@ -191,3 +191,13 @@ class Greeter:
     @task
     def greet(self, row):
         trace.calls.append(row)
+
+
+@task
+def mark(things):
+    Effect.objects.bulk_create(Effect(key=str(thing.pk)) for thing in things)
+
+
+@task
+def mark_finalized():
+    Effect.objects.create(key="finalize")
