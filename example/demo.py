@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import servers
+import walk
 from progress import Failed, Progress
 
 FOLDER = Path(__file__).resolve().parent
@@ -73,6 +74,7 @@ def _show(count: int, running: list[servers.Server]) -> None:
     noted = City.objects.filter(pk=REYKJAVIK).exclude(local_time="")
     progress.wait_for(noted.exists, "the local time")
     _summarise(progress.total, seconds, grown["task"], running)
+    walk.show(url, running)
 
 
 def _set_up_django() -> None:

@@ -1,6 +1,7 @@
 """Settings of the example; what concerns cloudtask is at the end."""
 
 import os
+from datetime import timedelta
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent.parent
@@ -43,6 +44,9 @@ CLOUDTASK = {
         "default": {},
         "places": {"rate": "500/s", "concurrency": 16},
     },
+    # How long a shard waits for a process that died with it; a minute by default. The
+    # demo kills one, and nobody wants to watch for a minute.
+    "LEASE": timedelta(seconds=6),
 }
 if "CLOUDTASK_EMULATOR_URL" in os.environ:
     # In development the emulator signs the deliveries, not Google, and shows its

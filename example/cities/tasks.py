@@ -9,6 +9,7 @@ from datetime import datetime
 from functools import cache
 from zoneinfo import ZoneInfo
 
+from cities import atlas
 from cities.models import METROPOLIS, City, Report
 from cloudtask import Backoff, current, task
 
@@ -51,3 +52,21 @@ def ask_time_service(city: City) -> str:
     if context is not None and context.attempt == 1:
         raise ConnectionError("the time service does not answer")
     return f"{datetime.now(ZoneInfo(city.timezone)):%A, %H:%M}"
+
+
+# For `measure.iterate(queryset)`: called with every row. If a process dies, rows since
+# the last checkpoint are called again, so this may run twice without harm, too.
+@task(queue="places")
+def measure(city: City) -> None:
+    nearest = min(metropolises(), key=city.distance_to)
+    city.metropolis = nearest
+    city.distance = city.distance_to(nearest)
+    # Only what was found out: the rest of the row may have changed meanwhile.
+    city.save(update_fields=["metropolis", "distance"])
+
+
+@task
+def draw_atlas() -> None:
+    """Runs once, after the last of the cities."""
+    atlas.write(City.objects.select_related("metropolis").order_by("pk").iterator())
+    Report.objects.create(title="atlas", cities_done=City.objects.count())

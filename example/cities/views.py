@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 from django.db import transaction
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.http import require_GET, require_POST
@@ -18,6 +20,7 @@ def progress(request: HttpRequest) -> JsonResponse:
             "done": City.objects.filter(metropolis__isnull=False).count(),
             "failed_tasks": FailedTask.objects.count(),
             "in_outbox": OutboxMessage.objects.count(),
+            "worker": os.getpid(),
         }
     )
 

@@ -1,0 +1,125 @@
+"""The second half of the demo: every city, in shards, though a worker is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+import urllib.request
+from contextlib import suppress
+from typing import Any
+
+from progress import PATIENCE, POLL, Failed
+from servers import Server
+
+SHARDS = 6
+KILL_AT = 0.3  # of the way
+WIDTH = 30
+
+
+def show(url: str, servers: list[Server]) -> None:
+    """Walk all cities, kill a worker on the way, and print what came of it."""
+    from cities.models import City
+    from cities.tasks import draw_atlas, measure
+
+    City.objects.update(metropolis=None, distance=None)
+    print(f"\nWalking all {City.objects.count():,} cities in {SHARDS} shards")
+    run = measure.iterate(
+        City.objects.all(), finalize=draw_atlas, shards=SHARDS, keep=True
+    )
+    started = time.monotonic()
+    killed = _follow(run, url, servers)
+    _summarise(run, killed, time.monotonic() - started)
+
+
+def _follow(run: Any, url: str, servers: list[Server]) -> int | None:
+    """Draw a line a shard until the run has ended; the worker that was killed."""
+    lines = _Lines()
+    killed: int | None = None
+    last, moved = -1, time.monotonic()
+    while str(run.refresh().state) not in ("finished", "failed", "aborted"):
+        for server in servers:
+            server.check()
+        report = run.report()
+        settled = report.done + report.failed + report.skipped
+        lines.draw(report.shards)
+        if killed is None and settled > KILL_AT * (run.progress().total or settled + 1):
+            killed = _kill_a_worker(url)
+            lines.say(f"  killed the worker {killed} of gunicorn with SIGKILL")
+        if settled != last:
+            last, moved = settled, time.monotonic()
+        if time.monotonic() - moved > PATIENCE:
+            raise Failed(f"the walk stands at {settled:,}: {run.error or run.state}")
+        time.sleep(POLL)
+    lines.draw(run.report().shards)
+    if str(run.state) != "finished":
+        raise Failed(f"the walk is {run.state}: {run.error}")
+    return killed
+
+
+def _kill_a_worker(url: str) -> int:
+    """One that has answered a moment ago; gunicorn starts another in its place."""
+    with urllib.request.urlopen(f"{url}/progress/", timeout=30) as response:
+        worker: int = json.load(response)["worker"]
+    with suppress(ProcessLookupError):
+        os.kill(worker, signal.SIGKILL)
+    return worker
+
+
+class _Lines:
+    """A line a shard: redrawn in a terminal, else printed when all have moved on."""
+
+    def __init__(self) -> None:
+        self.is_live = sys.stdout.isatty()
+        self.drawn = 0
+        self.tenth_shown = -1
+
+    def draw(self, shards: Any) -> None:
+        lines = [_line(shard) for shard in shards]
+        if self.is_live:
+            if self.drawn:
+                print(f"\x1b[{self.drawn}A", end="")
+            print("".join(f"\x1b[2K{line}\n" for line in lines), end="", flush=True)
+            self.drawn = len(lines)
+        elif lines and self._has_moved(shards):
+            print("\n".join(lines), flush=True)
+
+    def _has_moved(self, shards: Any) -> bool:
+        """Whether another quarter of the rows is done."""
+        settled = sum(shard.done + shard.failed + shard.skipped for shard in shards)
+        tenth = 4 * settled // max(1, sum(shard.expected for shard in shards))
+        moved = tenth > self.tenth_shown
+        self.tenth_shown = max(tenth, self.tenth_shown)
+        return moved
+
+    def say(self, text: str) -> None:
+        print(text, flush=True)
+        self.drawn = 0
+
+
+def _line(shard: Any) -> str:
+    settled = shard.done + shard.failed + shard.skipped
+    share = min(1.0, settled / shard.expected) if shard.expected else 1.0
+    filled = int(WIDTH * share)
+    bar = "#" * filled + "-" * (WIDTH - filled)
+    return f"  shard {shard.index} [{bar}] {settled:,} {shard.state}"
+
+
+def _summarise(run: Any, killed: int | None, seconds: float) -> None:
+    from cities.models import City, Report
+    from django.conf import settings
+
+    report, cities = run.report(), City.objects.count()
+    missing = City.objects.filter(distance=None).count()
+    atlases = Report.objects.filter(title="atlas").count()
+    print("\nSummary of the walk")
+    print(f"  {report.done:,} of {cities:,} cities: {cities / seconds:,.0f} a second")
+    print(
+        f"  {report.failed} failed, {report.skipped} skipped, {missing} left out; "
+        f"{len(report.shards)} shards, one worker killed ({killed})"
+    )
+    print(f"  finalize ran {atlases} time: {settings.OUT}/atlas.csv and atlas.png")
+    if missing or atlases != 1 or report.done != cities or killed is None:
+        raise Failed("a city was left out, or finalize did not run exactly once")
