@@ -45,6 +45,15 @@ def call(*args: Any, **kwargs: Any) -> Call:
     return Call(args, kwargs)
 
 
+def _captured(one: Call) -> Call:
+    if isinstance(one, Call):
+        return one
+    kind = type(one).__name__  # its value may be a secret
+    raise TypeError(
+        f"defer_many() takes cloudtask.call(...) for each call, not {kind}."
+    )
+
+
 class Deferrable(Generic[P, R]):
     """What can be enqueued: a task, one bound to its subject, one with options."""
 
@@ -77,7 +86,7 @@ class Deferrable(Generic[P, R]):
         definition, options, subject = self._parts()
         taken = [
             (_with_subject(definition, (*subject, *one.args)), one.kwargs)
-            for one in calls
+            for one in map(_captured, calls)
         ]
         return runtime.enqueue_many(definition, options, taken)
 

@@ -136,6 +136,15 @@ def test_defer_many_takes_captured_calls_in_order() -> None:
     assert tasks.note.defer_many([]) == []
 
 
+@pytest.mark.parametrize("wrong", [7, (7,), {"a": 7}])
+def test_defer_many_names_what_it_takes_for_a_call(wrong: Any) -> None:
+    with pytest.raises(
+        TypeError, match=r"takes cloudtask\.call\(\.\.\.\) .* not \w+\.$"
+    ):
+        tasks.note.defer_many([call(1), wrong])
+    assert not queued()
+
+
 def test_defer_many_sends_nothing_when_a_call_is_wrong() -> None:
     with pytest.raises(TypeError):
         tasks.add_author.defer_many([call("a"), call()])
