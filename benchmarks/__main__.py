@@ -17,6 +17,7 @@ SCENARIOS = (
     "round_trip",
     "handler",
     "imports",
+    "iteration",
 )
 QUICK = harness.Effort(quick=True, repeats=7)
 FULL = harness.Effort(quick=False, repeats=25)

@@ -1,0 +1,293 @@
+"""What walking a queryset costs: the wrapper of a row, queries, memory, plans."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from itertools import count
+from time import perf_counter
+from typing import Any
+
+import pymysql
+from django.db import connection, connections, models
+from django.test.utils import CaptureQueriesContext
+
+from benchmarks.harness import OURS, Budget, Case, Effort, Results, Scenario
+from cloudtask.iteration import planner
+from cloudtask.iteration.bounds import Bounds
+from cloudtask.iteration.description import Description
+from cloudtask.iteration.legs import CHECKPOINT, Leg, Work
+from cloudtask.iteration.loops import PAGE_MAX, walk
+from cloudtask.iteration.planner import Plan
+from cloudtask.iteration.sources import Page, QuerySetSource
+from cloudtask.stores.database import DatabaseStore
+from cloudtask.stores.runs import Run, RunState, Shard
+from tests.databases import server_settings, why_unreachable
+
+pymysql.version_info = (2, 2, 7, "final", 0)
+pymysql.install_as_MySQLdb()
+
+BARE = "a bare loop over the same pages"
+ROWS = 200_000  # of the loops
+PLANNED, SHARDS = 1_000_000, 32
+SKEW = 900_000_000  # where the last tenth of the keys lies
+RUN = "b" * 32
+
+
+class BenchmarkRow(models.Model):
+    id = models.BigIntegerField(primary_key=True)
+    size = models.IntegerField()
+
+    class Meta:
+        app_label = "benchmarks"
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class Prefetched:
+    """Pages of rows that are in memory already: what is left is the loop's own cost."""
+
+    def __init__(self, rows: Sequence[Any]) -> None:
+        self.rows = rows
+        self.key = QuerySetSource(BenchmarkRow.objects.all()).key
+
+    def page(self, bounds: Bounds, size: int) -> Page:
+        low = bounds.low or 0
+        rows = self.rows[low : low + size]
+        return Page(rows, list(map(self.key, rows)))
+
+
+def visit(row: Any) -> None:
+    pass
+
+
+def scenario(effort: Effort) -> Scenario:
+    rows = [BenchmarkRow(id=n, size=n % 7) for n in range(1, ROWS + 1)]
+    source = Prefetched(rows)
+    small, large = (10_000, 100_000) if effort.quick else (100_000, 1_000_000)
+    costs = _Costs(small, large)
+    return Scenario(
+        title=f"iterate {ROWS:,} rows; plan {PLANNED:,} skewed ones, {SHARDS} shards",
+        cases=[
+            Case(BARE, lambda: _bare(source), ROWS),
+            Case(OURS, lambda: walk(_leg(source)), ROWS),
+            *_planning(),
+        ],
+        budgets=[
+            Budget("the wrapper of a row", _wrapper, 0.15, " us"),
+            Budget("queries a page", lambda _: costs.queries_a_page, 1.01, ""),
+            Budget("UPDATEs in 2 seconds", lambda _: costs.updates_in_2s, 1.01, ""),
+            Budget(
+                f"peak memory at {large:,} rows over {small:,}",
+                lambda _: costs.memory,
+                1.1,
+                "x",
+            ),
+            *_planning_budgets(),
+        ],
+        around=_tables,
+    )
+
+
+def _wrapper(results: Results) -> float:
+    return (results[OURS].best - results[BARE].best) * 1e6
+
+
+def _bare(source: Prefetched) -> None:
+    bounds = Bounds()
+    while rows := source.rows[bounds.low or 0 : (bounds.low or 0) + PAGE_MAX]:
+        for row in rows:
+            visit(row)
+        bounds = Bounds(rows[-1].pk)
+
+
+def _leg(source: Any, **changes: Any) -> Leg:
+    store = DatabaseStore({})
+    store.delete_run(RUN)
+    run = Run(id=RUN, task="t", queue="q", state=RunState.PLANNING)
+    store.create_run(run)
+    store.set_plan(RUN, [Shard(run=RUN, index=0)], total=0)
+    lease = timedelta(minutes=5)
+    shard = store.acquire(RUN, 0, 0, lease=lease)
+    assert shard is not None
+    values = {
+        "store": store,
+        "run": run,
+        "description": Description(arguments=b"[[], {}]"),
+        "source": source,
+        "function": visit,
+        "row_attempts": 1,
+        "lease": lease,
+        "budget": 1e9,
+        **changes,
+    }
+    return Leg(Work(**values), shard)
+
+
+class _Costs:
+    """What is counted and not timed; made when it is first asked for."""
+
+    def __init__(self, small: int, large: int) -> None:
+        self.small, self.large = small, large
+
+    @property
+    def queries_a_page(self) -> float:
+        pages = count()
+
+        class Counting(QuerySetSource):
+            def page(self, bounds: Bounds, size: int) -> Page:
+                next(pages)
+                return super().page(bounds, size)
+
+        with _rows(self.small) as rows:
+            leg = _leg(Counting(rows))
+            with CaptureQueriesContext(connection) as queries:
+                walk(leg)
+        return len(_of("SELECT", "benchmarkrow", queries)) / next(pages)
+
+    @property
+    def updates_in_2s(self) -> float:
+        """On a clock on which a row takes a millisecond."""
+        ticks = count()
+        with _rows(self.small) as rows:
+            leg = _leg(QuerySetSource(rows), clock=lambda: next(ticks) / 1000)
+            with CaptureQueriesContext(connection) as queries:
+                walk(leg)
+        seconds = next(ticks) / 1000
+        return len(_of("UPDATE", "shard", queries)) / (seconds / CHECKPOINT)
+
+    @property
+    def memory(self) -> float:
+        return self._peak(self.large) / self._peak(self.small)
+
+    @staticmethod
+    def _peak(number: int) -> int:
+        with _rows(number) as rows:
+            leg = _leg(QuerySetSource(rows))
+            tracemalloc.start()
+            walk(leg)
+            _, peak = tracemalloc.get_traced_memory()
+            tracemalloc.stop()
+        print(f"  peak of {number:,} rows: {peak / 1e6:.1f} MB")
+        return peak
+
+
+def _of(verb: str, table: str, queries: CaptureQueriesContext) -> list[str]:
+    return [
+        query["sql"]
+        for query in queries
+        if query["sql"].startswith(verb) and table in query["sql"]
+    ]
+
+
+@contextmanager
+def _rows(number: int) -> Iterator[models.QuerySet[BenchmarkRow]]:
+    with _filled("default", number, number):
+        yield BenchmarkRow.objects.all()
+
+
+# Plans
+
+
+def _aliases() -> list[str]:
+    reachable = [kind for kind in ("postgres", "mysql") if not why_unreachable(kind)]
+    return ["default", *reachable]
+
+
+_NAMES = {"default": "SQLite", "postgres": "PostgreSQL", "mysql": "MariaDB/MySQL"}
+_plans: dict[str, Plan] = {}
+
+
+def _plan_case(alias: str) -> str:
+    return f"plan, {_NAMES[alias]}"
+
+
+def _planning() -> list[Case]:
+    def planning(alias: str) -> Callable[[], float]:
+        def run() -> float:
+            rows = BenchmarkRow.objects.using(alias)
+            started = perf_counter()
+            _plans[alias] = planner.plan(rows, SHARDS, include_new=False)
+            return perf_counter() - started
+
+        return run
+
+    return [Case(_plan_case(alias), planning(alias), 0) for alias in _aliases()]
+
+
+def _planning_budgets() -> list[Budget]:
+    def unevenness(_: Results) -> float:
+        with _filled("postgres", PLANNED, PLANNED * 9 // 10):
+            rows = BenchmarkRow.objects.using("postgres")
+            plan = planner.plan(rows, SHARDS, include_new=False)
+            sizes = [piece.bounds.of(rows).count() for piece in plan.pieces]
+        return max(sizes) / (PLANNED / len(sizes))
+
+    if "postgres" not in _aliases():
+        return []
+    return [
+        Budget(
+            f"planning {PLANNED:,} rows on PostgreSQL",
+            lambda results: results[_plan_case("postgres")].best * 1e3,
+            100,
+            " ms",
+        ),
+        Budget("the largest shard over the mean", unevenness, 2, "x"),
+    ]
+
+
+@contextmanager
+def _tables() -> Iterator[None]:
+    """The library's tables in SQLite, and a million skewed rows wherever there is a
+    server; they go with the block."""
+    from django.core.management import call_command
+
+    call_command("migrate", verbosity=0, run_syncdb=False)
+    for alias in _aliases()[1:]:
+        connections.settings[alias] = connections.configure_settings(
+            {alias: server_settings(alias), "default": {}}
+        )[alias]
+    filled = [_filled(alias, PLANNED, PLANNED * 9 // 10) for alias in _aliases()]
+    for one in filled:
+        one.__enter__()
+    try:
+        yield
+    finally:
+        for one in filled:
+            one.__exit__(None, None, None)
+        for alias in _aliases()[1:]:
+            connections[alias].close()
+
+
+# The numbers from 1, as a table with a column `i`.
+_NUMBERS = {
+    "sqlite": "(WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n"
+    " WHERE i < {rows}) SELECT i FROM n)",
+    "postgresql": "(SELECT generate_series(1, {rows}) AS i) AS n",
+    "mysql": "(SELECT seq AS i FROM seq_1_to_{rows}) AS n",
+}
+
+
+@contextmanager
+def _filled(alias: str, rows: int, dense: int) -> Iterator[None]:
+    """`rows` rows, the keys of those above `dense` far away."""
+    there = connections[alias]
+    with there.schema_editor() as editor:
+        editor.execute("DROP TABLE IF EXISTS benchmarks_benchmarkrow")
+        editor.create_model(BenchmarkRow)
+    numbers = _NUMBERS[there.vendor].format(rows=rows)
+    key = f"CASE WHEN i > {dense} THEN i + {SKEW} ELSE i END"
+    values = f"SELECT {key}, i % 7 FROM {numbers}"
+    insert = "INSERT INTO benchmarks_benchmarkrow (id, size) "
+    with there.cursor() as cursor:
+        cursor.execute(insert + values)
+        if there.vendor == "postgresql":
+            cursor.execute("ANALYZE benchmarks_benchmarkrow")
+    try:
+        yield
+    finally:
+        with there.schema_editor() as editor:
+            editor.execute("DROP TABLE IF EXISTS benchmarks_benchmarkrow")
