@@ -86,7 +86,6 @@ def loop_for(leg: Leg) -> Loop:
 
 def plainly(leg: Leg, page: Page) -> End | None:
     function, clock, keys = leg.work.function, leg.work.clock, page.keys
-    slowest = leg.slowest
     counted = 0  # rows of the page that `leg` knows of
     before = clock()
     due = leg.next_look()
@@ -103,17 +102,17 @@ def plainly(leg: Leg, page: Page) -> End | None:
             before = clock()
             continue
         now = clock()
-        if now - before > slowest:
-            slowest = leg.slowest = now - before
-        before = now
         if now >= due:
+            # A row so slow that it matters always brings us here.
+            leg.slowest = max(leg.slowest, now - before)
             _advance(leg, keys, counted, place + 1)
             counted = place + 1
             leg.save()
             if end := leg.must_end():
                 return end
             due = leg.next_look()
-            before = clock()
+            now = clock()
+        before = now
     _advance(leg, keys, counted, len(keys))
     return None
 
