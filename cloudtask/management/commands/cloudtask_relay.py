@@ -12,6 +12,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, close_old_connections, connections
 
 from cloudtask import outbox
+from cloudtask.exceptions import EnqueueError
+from cloudtask.iteration import sweep
 from cloudtask.message import nearest
 
 
@@ -66,6 +68,11 @@ class Command(BaseCommand):
             chosen, limit=options["limit"], seconds=options["seconds"]
         )
         self.stdout.write(str(report))
+        try:
+            if made := sweep():
+                self.stdout.write(f"{made} lost steps of iterations made again")
+        except EnqueueError as error:
+            self.stderr.write(f"Iterations were not swept: {error}")
 
     def _loop(self, chosen: Sequence[str], options: dict[str, Any]) -> None:
         with _stopping() as stop:
