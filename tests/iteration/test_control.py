@@ -8,6 +8,7 @@ from collections import Counter
 from contextlib import suppress
 
 import pytest
+from django.core.management import call_command
 
 from cloudtask import PermanentTaskFailure, Retry, failpoints
 from cloudtask.exceptions import CloudTaskError
@@ -435,4 +436,19 @@ def test_a_process_that_was_asked_to_stop_hands_over(world, things):
     world.run()
 
     assert Counter(trace.rows) == Counter(range(1, 51))
+    assert run.refresh().state is RunState.FINISHED
+
+
+@pytest.mark.django_db(databases=["default", "other"])
+def test_the_command_that_cron_runs_makes_up_for_lost_steps(world):
+    run = start()
+    world.step()
+    world.purge()
+    world.later()
+    out = io.StringIO()
+
+    call_command("cloudtask_relay", stdout=out)
+    world.run()
+
+    assert "2 lost steps of iterations made again" in out.getvalue()
     assert run.refresh().state is RunState.FINISHED
