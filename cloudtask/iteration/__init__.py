@@ -5,8 +5,6 @@ docs/explanation/iteration.md tells how; `stores.runs` has the states.
 
 from __future__ import annotations
 
-import inspect
-import sys
 import uuid
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,9 +14,7 @@ from typing import Any
 from django.db import connections, transaction
 
 from cloudtask import codec, runtime
-from cloudtask.exceptions import ConfigurationError
 from cloudtask.iteration.description import MARGIN, Atomic, Description, OnError
-from cloudtask.iteration.finalizing import is_atomic_here
 from cloudtask.iteration.handle import (
     Iteration,
     IterationReport,
@@ -26,9 +22,9 @@ from cloudtask.iteration.handle import (
     ShardReport,
 )
 from cloudtask.iteration.messages import carried, message_of
-from cloudtask.iteration.planner import MAX_SHARDS
 from cloudtask.iteration.planning import PLAN
 from cloudtask.iteration.querysets import walkable
+from cloudtask.iteration.refusals import check
 from cloudtask.iteration.stopping import hand_over_on_sigterm
 from cloudtask.iteration.sweeping import sweep
 from cloudtask.message import Message, Options, as_timedelta
@@ -52,9 +48,6 @@ __all__ = [
     "map_items",
     "sweep",
 ]
-
-_ON_ERROR = ("retry", "skip", "pause", "abort")
-_ATOMIC = (None, "page", "row")
 
 
 def iterate(
@@ -95,7 +88,7 @@ def iterate(
         include_new=include_new,
         database=options.database,
     )
-    _check(definition, options, description, finalize, on_failure)
+    check(definition, options, description, finalize, on_failure)
     return _start(definition, options, description, keep, transactional)
 
 
@@ -131,7 +124,7 @@ def map_items(
         max_failures=max_failures,
         database=options.database,
     )
-    _check(definition, options, description, finalize, on_failure)
+    check(definition, options, description, finalize, on_failure)
     return _start(definition, options, description, keep, transactional)
 
 
@@ -232,80 +225,3 @@ def _is_transactional(options: Options) -> bool:
     if options.transactional is not None:
         return options.transactional
     return connections[options.database].in_atomic_block
-
-
-def _check(
-    definition: Definition,
-    options: Options,
-    description: Description,
-    finalize: Any,
-    on_failure: Any,
-) -> None:
-    """Refuse here what the first row, or the last, would only find out."""
-    if definition.has_subject:
-        raise ConfigurationError(
-            f"{definition.path} is a method; iterate() calls a function with each row. "
-            "Write a function that calls the method."
-        )
-    if options.name is not None:
-        raise TypeError("iterate() names its own tasks: leave name= out.")
-    args, kwargs = description.call_arguments()
-    definition.check_call(("a row", *args), kwargs)
-    for what, function in (("finalize", finalize), ("on_failure", on_failure)):
-        if function is not None:
-            _check_last(what, function, args, kwargs)
-    _check_values(description)
-    if description.atomic and getattr(store(), "alias", None) != description.database:
-        raise ConfigurationError(
-            f"atomic={description.atomic!r} needs the cursor in the database that the "
-            f"callback writes to: set CLOUDTASK['STORE'] to a DatabaseStore with "
-            f"ALIAS {description.database!r}."
-        )
-
-
-def _check_last(
-    what: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> None:
-    signature = inspect.signature(function)
-    try:
-        signature.bind(*args, **kwargs)
-    except TypeError as error:
-        raise TypeError(
-            f"{what} is called with args and kwargs, without a row, but takes "
-            f"{signature}: {error}."
-        ) from None
-    options = getattr(function, "options", None)
-    if not isinstance(options, Options) or not options.atomic:
-        return
-    if not is_atomic_here(store(), options):
-        raise ConfigurationError(
-            f"{what} is atomic on the database {options.database!r}, which is not that "
-            "of CLOUDTASK['STORE']: it can't commit together with its run."
-        )
-
-
-def _check_values(description: Description) -> None:
-    for name, allowed in (("on_error", _ON_ERROR), ("atomic", _ATOMIC)):
-        value = getattr(description, name)
-        if value not in allowed:
-            raise ValueError(f"{name} must be one of {allowed}, not {value!r}.")
-    for name, most in (("shards", MAX_SHARDS), ("batch_size", sys.maxsize)):
-        value = getattr(description, name)
-        if value is not None and (
-            not isinstance(value, int) or isinstance(value, bool) or value < 1
-        ):
-            raise ValueError(f"{name} must be a whole number from 1, not {value!r}.")
-        if value is not None and value > most:
-            raise ValueError(f"{name} must be {most} at most, not {value!r}.")
-    limit = description.max_failures
-    if limit is not None and (
-        not isinstance(limit, int | float) or isinstance(limit, bool) or not limit >= 0
-    ):
-        raise ValueError(
-            f"max_failures must be a number of rows or a share, not {limit!r}."
-        )
-    if description.atomic == "row" and description.batch_size is not None:
-        raise ValueError(
-            'atomic="row" is a transaction for each row, batch_size a call for many: '
-            'take atomic="page" with lists.'
-        )
