@@ -20,6 +20,7 @@ CloudTaskError
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import timedelta
 from types import MappingProxyType
@@ -88,14 +89,36 @@ class UntrustedRequest(CloudTaskError):
 class Retry(CloudTaskError):
     """Raise it in a task to run the same call again: not a failure.
 
-    `delay` is a timedelta or seconds; without it the task's own backoff applies.
+    `Retry(60)`, `Retry(delay=60)`, `Retry("why", delay=60)`: the delay is a timedelta
+    or seconds; without it the task's own backoff applies. Raises TypeError or
+    ValueError for what is no delay.
     """
 
     def __init__(
-        self, message: str = "", *, delay: timedelta | float | None = None
+        self,
+        message: str | timedelta | float = "",
+        *,
+        delay: timedelta | float | None = None,
     ) -> None:
-        super().__init__(message or "The task asked to run again.")
-        self.delay = delay
+        text = message if isinstance(message, str) else ""
+        if not isinstance(message, str):
+            if delay is not None:
+                raise TypeError("Retry() takes one delay, by position or by name.")
+            delay = message
+        super().__init__(text or "The task asked to run again.")
+        self.delay = _checked_delay(delay)
+
+
+def _checked_delay(delay: timedelta | float | None) -> timedelta | float | None:
+    if delay is None:
+        return None
+    is_number = isinstance(delay, int | float) and not isinstance(delay, bool)
+    if not is_number and not isinstance(delay, timedelta):
+        raise TypeError(f"The delay of Retry is a timedelta or seconds, not {delay!r}.")
+    seconds = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
+    if not 0 <= seconds < math.inf:
+        raise ValueError(f"The delay of Retry is 0 or more seconds, not {delay!r}.")
+    return delay
 
 
 class PermanentTaskFailure(CloudTaskError):

@@ -162,12 +162,12 @@ def test_a_broken_backoff_function_leaves_the_delay_to_cloud_tasks(world, caplog
 
 
 @pytest.mark.parametrize("delay", ["soon", float("nan"), float("inf")])
-def test_a_delay_that_is_none_leaves_it_to_cloud_tasks(world, caplog, delay):
+def test_a_delay_that_is_none_is_a_failure_of_the_task(world, caplog, delay):
     tasks.ask_for.defer(delay)
 
     assert world.deliver(only(world)) == 500
     assert len(world.queue.messages) == 1
-    assert "No delay is known" in caplog.text
+    assert "The delay of Retry" in caplog.text
 
 
 def test_a_retry_makes_its_successor_before_it_is_acknowledged(world, caplog):
