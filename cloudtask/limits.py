@@ -9,8 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
+from django.db import connections
+
 from cloudtask import conf
-from cloudtask.exceptions import EnqueueError, PayloadTooLarge, QueueNotFound
+from cloudtask.exceptions import (
+    ConfigurationError,
+    EnqueueError,
+    PayloadTooLarge,
+    QueueNotFound,
+)
 from cloudtask.message import Message, nearest
 from cloudtask.targets import target
 from cloudtask.transports import check_settings
@@ -34,6 +41,8 @@ def check(message: Message, now: float) -> None:
     check_settings()
     what = f"Task {message.task} ({message.id}) for queue {message.queue!r}"
     _check_queue(message, what)
+    if message.options.database != "default":
+        _check_database(message.options.database, what)
     if message.named and not NAME.fullmatch(message.name):
         raise EnqueueError(
             f"{what} was refused: its name {message.name!r} must be 1 to 500 letters, "
@@ -67,6 +76,14 @@ def _check_queue(message: Message, what: str) -> None:
     if not QUEUE.fullmatch(message.queue):
         raise EnqueueError(
             f"{what} was refused: a queue id has 1 to 100 letters, digits and hyphens."
+        )
+
+
+def _check_database(alias: str, what: str) -> None:
+    if alias not in connections:
+        raise ConfigurationError(
+            f"{what} was refused: DATABASES has no alias {alias!r}; "
+            f"{nearest(alias, connections)}"
         )
 
 

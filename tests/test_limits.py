@@ -331,3 +331,8 @@ def test_a_wrong_setting_is_noticed_at_defer() -> None:
         pytest.raises(ConfigurationError, match="did you mean 'LOCATION'"),
     ):
         note.defer()
+
+
+def test_an_alias_that_is_not_in_databases_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ConfigurationError, match=r"'othre'; did you mean 'other'\?"):
+        note.using(database="othre").defer(1)
