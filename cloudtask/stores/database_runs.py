@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import fields, replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.db import connections
 from django.db.models import (
     Case,
     Exists,
@@ -21,6 +22,7 @@ from django.db.models import (
     Value,
     When,
 )
+from django.utils import timezone
 
 from cloudtask.clock import database_now as now
 from cloudtask.stores.runs import (
@@ -51,7 +53,17 @@ def _tables() -> Any:
 
 
 def _record(kind: type[Any], row: Model) -> Any:
-    return kind(**{f.name: getattr(row, _column(kind, f.name)) for f in fields(kind)})
+    values = {f.name: getattr(row, _column(kind, f.name)) for f in fields(kind)}
+    return kind(**{name: _aware(value, row) for name, value in values.items()})
+
+
+def _aware(value: Any, row: Model) -> Any:
+    """Moments of a project with USE_TZ=False as all others: what the database calls now
+    is the project's time in PostgreSQL, and UTC elsewhere."""
+    if not isinstance(value, datetime) or not timezone.is_naive(value):
+        return value
+    is_local = connections[row._state.db or "default"].vendor == "postgresql"
+    return timezone.make_aware(value, None if is_local else UTC)
 
 
 def _column(kind: type[Any], name: str) -> str:

@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 from django.core.management import call_command
 
-from cloudtask import PermanentTaskFailure, Retry, failpoints
+from cloudtask import PermanentTaskFailure, Retry, clock, failpoints
 from cloudtask.exceptions import CloudTaskError
 from cloudtask.iteration import RunState, ShardState, get, sweep
 from cloudtask.iteration import list as list_runs
@@ -452,3 +452,17 @@ def test_the_command_that_cron_runs_makes_up_for_lost_steps(world):
 
     assert "2 lost steps of iterations made again" in out.getvalue()
     assert run.refresh().state is RunState.FINISHED
+
+
+@pytest.mark.parametrize("zone", ["America/New_York", "Asia/Tokyo"])
+def test_moments_are_moments_in_a_project_without_time_zones(world, settings, zone):
+    settings.USE_TZ, settings.TIME_ZONE = False, zone
+    run = start(4, shards=1)
+    with fault_at(world, "shard.before_complete", 1, "crash"):
+        world.step()
+        world.step()
+
+    [shard] = store().load_shards(run.id)
+    assert shard.lease_until is not None
+    assert 0 < shard.lease_until.timestamp() - clock.now() <= 61
+    assert run.progress().rate < 4
