@@ -33,7 +33,9 @@ class LocalQueue:
 
     @property
     def messages(self) -> list[Message]:
-        return [envelope.unseal(body, now=0.0) for body in self.bodies.values()]
+        with self.lock:
+            bodies = list(self.bodies.values())
+        return [envelope.unseal(body, now=0.0) for body in bodies]
 
     def send(self, message: Message) -> None:
         with self.lock:

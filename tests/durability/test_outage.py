@@ -27,7 +27,7 @@ def test_all_that_was_deferred_in_an_outage_runs_after_it(committed):
         try:
             site.serve()
             assert site.run("relay", 2.0) == 0
-            emulator.wait_idle(PATIENCE)
+            emulator.wait_idle(4 * PATIENCE)
         finally:
             site.stop()
 

@@ -313,24 +313,21 @@ def test_every_database_is_relayed_even_if_one_fails(world):
     assert waiting("other") == []
 
 
-def test_a_thousand_enqueues_survive_an_outage(world):
+def test_enqueues_survive_an_outage(world):
     world.queue.is_down = True
-    for n in range(1000):
+    for n in range(150):
         with transaction.atomic():
             tasks.plain.defer(str(n))
-    assert len(waiting()) == 1000
     with world.later(60):
         outbox.relay()
+    assert len(waiting()) == 150
     world.queue.is_down = False
 
     with world.later(3600):
-        assert outbox.relay(limit=2000).sent == 1000
-        messages = world.queue.messages
-        threads = 1 if connections["default"].vendor == "sqlite" else 8
-        parts = [messages[start::threads] for start in range(threads)]
-        in_threads([lambda p=p: [world.deliver(m) for m in p] for p in parts])
+        assert outbox.relay().sent == 150
+        assert set(world.deliver_all()) == {200}
 
-    assert Author.objects.count() == 1000
+    assert Author.objects.count() == 150
 
 
 def test_a_message_knows_the_rows_key(world):
