@@ -7,6 +7,9 @@ In manage.py::
     with sandbox.emulator():
         execute_from_command_line(sys.argv)
 
+It is started for commands that serve, as `runserver` does. Others, and a relay above
+all, would only hand tasks to an emulator that ends with the command.
+
 The emulator is a process of its own, so that reloads, forks and debuggers of the
 application don't touch it; it ends with this one, however this one ends. Under
 `runserver` the autoreloader runs manage.py twice: only the outer, lasting process
@@ -16,7 +19,9 @@ starts an emulator, the inner one inherits its address.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
+import logging
 import os
 import re
 import socket
@@ -24,7 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -33,12 +38,19 @@ HTTP_VARIABLE = "CLOUDTASK_EMULATOR_URL"
 PROJECT_VARIABLE = "GOOGLE_CLOUD_PROJECT"
 DEFAULT_PORT = 8123
 DEFAULT_DATA = Path(".cloudtask") / "tasks.sqlite3"
+SERVING = ("runserver", "runserver_plus", "testserver")
 
-# Set by django.utils.autoreload in the process that serves; not imported from there, as
-# Django must not be loaded before the environment is ready.
-_RELOADED = "RUN_MAIN"
+# Set by the autoreloaders of Django and Werkzeug in the process that serves; not
+# imported from there, as Django must not be loaded before the environment is ready.
+_RELOADED = ("RUN_MAIN", "WERKZEUG_RUN_MAIN")
+# Set by App Engine and Cloud Run, where a local emulator would swallow the tasks.
+_IN_THE_CLOUD = ("GAE_ENV", "GAE_APPLICATION", "K_SERVICE", "CLOUD_RUN_JOB")
+# What the extra "emulator" brings.
+_NEEDED = ("aiohttp", "cryptography", "yaml")
 _START_TIMEOUT = 60.0
 _STOP_TIMEOUT = 10.0
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -53,6 +65,7 @@ _running: dict[str, _Running] = {}
 @contextlib.contextmanager
 def emulator(
     *,
+    commands: Collection[str] | None = SERVING,
     port: int | None = None,
     target: str | None = None,
     queues: Sequence[str] = (),
@@ -65,6 +78,10 @@ def emulator(
 ) -> Iterator[str]:
     """Run the emulator around a block; gives its address, "host:port".
 
+    Only if the command of `sys.argv` is one of `commands`; None means always. Never on
+    App Engine or Cloud Run. Where none is started, nothing is changed, and the address
+    is that of `CLOUD_TASKS_EMULATOR_HOST`, or "".
+
     `port` is 8123, or the next free one when it is taken and not given; the status page
     and the certificates are on the port after it. `target` is where `runserver` will
     listen, as its arguments say. The queues of settings.CLOUDTASK come by themselves.
@@ -74,7 +91,7 @@ def emulator(
     the issuer of its OIDC tokens), and `GOOGLE_CLOUD_PROJECT` where it is missing; all
     are put back at the end. Raises `RuntimeError` if it does not start.
     """
-    if os.environ.get(_RELOADED) == "true":
+    if not _is_wanted(commands):
         yield os.environ.get(HOST_VARIABLE, "")
         return
     arguments = _arguments(
@@ -106,11 +123,19 @@ def start_emulators(
     """djangae's way to start it, for scripts without a `with`; see `emulator`.
 
     Only "tasks" can be asked for: Google's own emulators cover Datastore and Storage.
-    With `persist_data` queued tasks are kept in `.cloudtask/tasks.sqlite3`.
+    With `persist_data` queued tasks are kept in `.cloudtask/tasks.sqlite3`. Starts it
+    whatever the command is: call it for those that serve. Raises `RuntimeError` on App
+    Engine and Cloud Run, and if it does not start.
     """
     if list(emulators) != ["tasks"]:
         raise ValueError(f'Only the emulator "tasks" is started here, not {emulators}.')
-    if os.environ.get(_RELOADED) == "true" or "tasks" in _running:
+    variable = _cloud_variable()
+    if variable is not None:
+        raise RuntimeError(
+            f"start_emulators() on App Engine or Cloud Run ({variable} is set): tasks "
+            "would be lost with the emulator. Call it for runserver only."
+        )
+    if _is_reloaded() or "tasks" in _running:
         return
     argv = sys.argv if autodetect_task_port else []
     target_port = task_target_port or runserver_port(argv)
@@ -134,13 +159,38 @@ def stop_emulators(emulators: Sequence[str] | None = None) -> None:
 
 def runserver_port(argv: Sequence[str]) -> int:
     """The port that `manage.py runserver ...` will use; 8000 for other commands."""
-    if "runserver" not in argv[1:2]:
+    if not _is_command(argv, SERVING):
         return 8000
     for argument in argv[2:]:
-        match = re.fullmatch(r"(?:[^-].*:)?(\d+)", argument)
+        match = re.fullmatch(r"(?:--addrport=)?(?:[^-].*:)?(\d+)", argument)
         if match is not None:
             return int(match[1])
     return 8000
+
+
+def _is_wanted(commands: Collection[str] | None) -> bool:
+    if commands is not None and not _is_command(sys.argv, commands):
+        return False
+    variable = _cloud_variable()
+    if variable is not None:
+        logger.info(
+            "No Cloud Tasks emulator on App Engine or Cloud Run: %s is set.", variable
+        )
+        return False
+    return not _is_reloaded()
+
+
+def _is_command(argv: Sequence[str], commands: Collection[str]) -> bool:
+    """Django takes the first argument as the command, whatever it is."""
+    return len(argv) > 1 and argv[1] in commands
+
+
+def _is_reloaded() -> bool:
+    return any(os.environ.get(name) == "true" for name in _RELOADED)
+
+
+def _cloud_variable() -> str | None:
+    return next((name for name in _IN_THE_CLOUD if os.environ.get(name)), None)
 
 
 def _arguments(*options: tuple[str, object]) -> list[str]:
@@ -157,6 +207,12 @@ def _arguments(*options: tuple[str, object]) -> list[str]:
 def _start(
     port: int | None, arguments: list[str], project: str | None
 ) -> tuple[_Running, str]:
+    for name in _NEEDED:
+        if importlib.util.find_spec(name) is None:
+            raise RuntimeError(
+                f"No module named {name!r}. Install what the emulator needs: "
+                'pip install "django-cloudtask-defer[emulator]"'
+            )
     chosen = _free_port() if port is None else port
     with tempfile.TemporaryDirectory() as folder:
         announcement = Path(folder) / "ready.json"

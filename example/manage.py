@@ -1,7 +1,6 @@
 #!/usr/bin/env python
 import os
 import sys
-from contextlib import nullcontext
 
 from cloudtask import sandbox
 
@@ -10,6 +9,5 @@ if __name__ == "__main__":
     from django.core.management import execute_from_command_line
 
     # A local Cloud Tasks beside the development server.
-    serves = sys.argv[1:2] == ["runserver"]
-    with sandbox.emulator() if serves else nullcontext():
+    with sandbox.emulator():
         execute_from_command_line(sys.argv)

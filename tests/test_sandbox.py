@@ -26,6 +26,11 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
         sandbox.PROJECT_VARIABLE,
         "DJANGO_SETTINGS_MODULE",
         "RUN_MAIN",
+        "WERKZEUG_RUN_MAIN",
+        "GAE_ENV",
+        "GAE_APPLICATION",
+        "K_SERVICE",
+        "CLOUD_RUN_JOB",
     ):
         monkeypatch.delenv(name, raising=False)
 
@@ -37,7 +42,7 @@ def answers(address: str) -> bool:
 
 
 def test_the_emulator_lives_as_long_as_the_block() -> None:
-    with sandbox.emulator(port=0, quiet=True) as address:
+    with sandbox.emulator(commands=None, port=0, quiet=True) as address:
         assert os.environ[sandbox.HOST_VARIABLE] == address
         assert os.environ[sandbox.PROJECT_VARIABLE] == "local"
         assert answers(address)
@@ -57,7 +62,7 @@ def test_the_environment_is_put_back_after_an_error(
     monkeypatch.setenv(sandbox.PROJECT_VARIABLE, "mine")
 
     def run() -> None:
-        with sandbox.emulator(port=0, quiet=True) as address:
+        with sandbox.emulator(commands=None, port=0, quiet=True) as address:
             assert os.environ[sandbox.PROJECT_VARIABLE] == "mine"
             raise KeyError(address)
 
@@ -77,7 +82,7 @@ def test_a_taken_default_port_is_passed_over() -> None:
             taken.listen()
         except OSError:
             """Somebody else has it, which is as good."""
-        with sandbox.emulator(quiet=True) as address:
+        with sandbox.emulator(commands=None, quiet=True) as address:
             assert address != f"127.0.0.1:{sandbox.DEFAULT_PORT}"
             assert answers(address)
 
@@ -86,23 +91,112 @@ def test_an_emulator_that_does_not_start_is_an_error() -> None:
     before = dict(os.environ)
     with (
         pytest.raises(RuntimeError, match="status 2"),
-        sandbox.emulator(port=0, target="nowhere"),
+        sandbox.emulator(commands=None, port=0, target="nowhere"),
     ):
         pytest.fail("it must not get here")
 
     assert dict(os.environ) == before
 
 
-def test_the_reloaded_process_starts_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("RUN_MAIN", "true")
+@pytest.mark.parametrize("variable", ["RUN_MAIN", "WERKZEUG_RUN_MAIN"])
+def test_the_reloaded_process_starts_none(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "true")
     monkeypatch.setenv(sandbox.HOST_VARIABLE, "the.parents:1")
 
-    with sandbox.emulator() as address:
+    with sandbox.emulator(commands=None) as address:
         assert address == "the.parents:1"
     sandbox.start_emulators()
     sandbox.stop_emulators()
 
     assert os.environ[sandbox.HOST_VARIABLE] == "the.parents:1"
+
+
+@pytest.mark.parametrize("command", ["runserver", "runserver_plus", "testserver"])
+def test_commands_that_serve_have_one(
+    monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["manage.py", command])
+
+    with sandbox.emulator(port=0, quiet=True) as address:
+        assert answers(address)
+
+
+@pytest.mark.parametrize(
+    "arguments", ["", "cloudtask_relay", "migrate", "help runserver", "test runserver"]
+)
+def test_other_commands_have_none(
+    monkeypatch: pytest.MonkeyPatch, arguments: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["manage.py", *arguments.split()])
+    monkeypatch.setattr(sandbox, "_NEEDED", ("not_installed_anywhere",))
+    before = dict(os.environ)
+
+    with sandbox.emulator() as address:
+        assert address == ""
+        assert dict(os.environ) == before
+
+
+def test_other_commands_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["manage.py", "shell"])
+
+    with sandbox.emulator(commands=("shell",), port=0, quiet=True) as address:
+        assert answers(address)
+    monkeypatch.setattr(sys, "argv", ["manage.py", "runserver"])
+    with sandbox.emulator(commands=("shell",)) as address:
+        assert address == ""
+
+
+@pytest.mark.parametrize(
+    "variable", ["GAE_ENV", "GAE_APPLICATION", "K_SERVICE", "CLOUD_RUN_JOB"]
+)
+def test_none_in_the_cloud(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "standard")
+
+    with caplog.at_level("INFO"), sandbox.emulator(commands=None) as address:
+        assert address == ""
+        assert sandbox.HOST_VARIABLE not in os.environ
+    assert [each.levelname for each in caplog.records] == ["INFO"]
+    assert variable in caplog.text
+    with pytest.raises(RuntimeError, match=variable):
+        sandbox.start_emulators()
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sandbox, "_NEEDED", ("not_installed_anywhere",))
+    monkeypatch.setattr(sys, "argv", ["manage.py", "runserver"])
+    advice = r'not_installed_anywhere.*pip install "django-cloudtask-defer\[emulator\]"'
+
+    with pytest.raises(RuntimeError, match=advice), sandbox.emulator():
+        pytest.fail("it must not get here")
+    with pytest.raises(RuntimeError, match=advice):
+        sandbox.start_emulators()
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "import runpy; runpy.run_module('cloudtask.emulator', run_name='__main__')",
+        "from cloudtask.emulator import Emulator",
+    ],
+)
+def test_a_missing_extra_is_named_by_the_emulator(program: str) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.modules['aiohttp'] = None; {program}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        cwd=Path(__file__).parent.parent,
+    )
+
+    assert result.returncode == 1
+    last = result.stderr.strip().splitlines()[-1]
+    assert "aiohttp" in last
+    assert last.endswith('pip install "django-cloudtask-defer[emulator]"')
 
 
 def test_start_and_stop_as_with_djangae(
@@ -136,6 +230,9 @@ def test_only_tasks_can_be_asked_for() -> None:
         ("manage.py runserver 8080", 8080),
         ("manage.py runserver 0.0.0.0:8081", 8081),
         ("manage.py runserver --noreload [::1]:8082", 8082),
+        ("manage.py runserver_plus 8083", 8083),
+        ("manage.py testserver fixture.json --addrport=8084", 8084),
+        ("manage.py testserver fixture.json --addrport [::1]:8085", 8085),
         ("manage.py test 8083", 8000),
         ("manage.py", 8000),
     ],
@@ -151,7 +248,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.settings")
 from cloudtask import sandbox
 if __name__ == "__main__":
     from django.core.management import execute_from_command_line
-    with sandbox.emulator(port=0):
+    with sandbox.emulator(commands=None, port=0):
         print(os.environ["CLOUD_TASKS_EMULATOR_HOST"], flush=True)
         execute_from_command_line(sys.argv)
 """

@@ -8,8 +8,34 @@
 Imports nothing of the rest of cloudtask, and nothing of Django.
 """
 
-from cloudtask.emulator.chaos import Chaos
-from cloudtask.emulator.dispatch_log import DispatchRecord
-from cloudtask.emulator.embedded import Emulator, QueueInfo
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cloudtask.emulator.chaos import Chaos
+    from cloudtask.emulator.dispatch_log import DispatchRecord
+    from cloudtask.emulator.embedded import Emulator, QueueInfo
 
 __all__ = ["Chaos", "DispatchRecord", "Emulator", "QueueInfo"]
+
+_MODULES = {
+    "Chaos": "chaos",
+    "DispatchRecord": "dispatch_log",
+    "Emulator": "embedded",
+    "QueueInfo": "embedded",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imported late: `__main__` comes after this module, and tells what is missing."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    except ImportError as error:
+        raise ImportError(
+            f"{error}. Install what the emulator needs: "
+            'pip install "django-cloudtask-defer[emulator]"'
+        ) from error
+    globals()[name] = value
+    return value
