@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -17,12 +18,13 @@ def table() -> Iterator[Table]:
     print(table)
 
 
+# The servers see the same statements: every fourth case tells whether they take them.
+EVERY = 1 if os.environ.get("CLOUDTASK_TEST_DATABASE", "sqlite") == "sqlite" else 4
+
+
 def params(*modes: str, most: int = 99) -> list[object]:
-    return [
-        pytest.param(case, id=str(case))
-        for case in matrix.cases(*modes)
-        if case.passage <= most
-    ]
+    chosen = [case for case in matrix.cases(*modes) if case.passage <= most]
+    return [pytest.param(case, id=str(case)) for case in chosen[::EVERY]]
 
 
 def assert_holds(case: Case, kept: str, table: Table) -> None:
