@@ -7,7 +7,7 @@ In manage.py::
     with sandbox.emulator():
         execute_from_command_line(sys.argv)
 
-It is started for commands that serve, as `runserver` does. Others, and a relay above
+In manage.py it is started for commands that serve: `runserver`. Others, and a relay above
 all, would only hand tasks to an emulator that ends with the command.
 
 The emulator is a process of its own, so that reloads, forks and debuggers of the
@@ -78,8 +78,8 @@ def emulator(
 ) -> Iterator[str]:
     """Run the emulator around a block; gives its address, "host:port".
 
-    Only if the command of `sys.argv` is one of `commands`; None means always. Never on
-    App Engine or Cloud Run. Where none is started, nothing is changed, and the address
+    In manage.py and django-admin, only if the command is one of `commands`; None means
+    always. Never on App Engine or Cloud Run. Where none is started, nothing is changed, and the address
     is that of `CLOUD_TASKS_EMULATOR_HOST`, or "".
 
     `port` is 8123, or the next free one when it is taken and not given; the status page
@@ -169,7 +169,7 @@ def runserver_port(argv: Sequence[str]) -> int:
 
 
 def _is_wanted(commands: Collection[str] | None) -> bool:
-    if commands is not None and not _is_command(sys.argv, commands):
+    if commands is not None and _is_other_command(sys.argv, commands):
         return False
     variable = _cloud_variable()
     if variable is not None:
@@ -178,6 +178,16 @@ def _is_wanted(commands: Collection[str] | None) -> bool:
         )
         return False
     return not _is_reloaded()
+
+
+def _is_other_command(argv: Sequence[str], commands: Collection[str]) -> bool:
+    """Whether a management command runs that is none of `commands`. A script or a test
+    that asks for an emulator wants one."""
+    program = Path(argv[0] if argv else "")
+    is_management = program.name in ("manage.py", "django-admin") or (
+        program.parts[-2:] == ("django", "__main__.py")
+    )
+    return is_management and not _is_command(argv, commands)
 
 
 def _is_command(argv: Sequence[str], commands: Collection[str]) -> bool:

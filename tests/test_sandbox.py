@@ -138,6 +138,16 @@ def test_other_commands_have_none(
         assert dict(os.environ) == before
 
 
+@pytest.mark.parametrize("program", ["load.py", "/lib/pytest/__main__.py"])
+def test_scripts_have_what_they_ask_for(
+    monkeypatch: pytest.MonkeyPatch, program: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", [program, "tests"])
+
+    with sandbox.emulator(port=0, quiet=True) as address:
+        assert answers(address)
+
+
 def test_other_commands_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["manage.py", "shell"])
 
