@@ -7,8 +7,8 @@ In manage.py::
     with sandbox.emulator():
         execute_from_command_line(sys.argv)
 
-In manage.py it is started for commands that serve: `runserver`. Others, and a relay above
-all, would only hand tasks to an emulator that ends with the command.
+In manage.py it is started for commands that serve: `runserver`. Others, and a relay
+above all, would only hand tasks to an emulator that ends with the command.
 
 The emulator is a process of its own, so that reloads, forks and debuggers of the
 application don't touch it; it ends with this one, however this one ends. Under
@@ -79,8 +79,8 @@ def emulator(
     """Run the emulator around a block; gives its address, "host:port".
 
     In manage.py and django-admin, only if the command is one of `commands`; None means
-    always. Never on App Engine or Cloud Run. Where none is started, nothing is changed, and the address
-    is that of `CLOUD_TASKS_EMULATOR_HOST`, or "".
+    always. Never on App Engine or Cloud Run. Where none is started, nothing is changed,
+    and the address is that of `CLOUD_TASKS_EMULATOR_HOST`, or "".
 
     `port` is 8123, or the next free one when it is taken and not given; the status page
     and the certificates are on the port after it. `target` is where `runserver` will
