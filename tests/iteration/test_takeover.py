@@ -1,4 +1,4 @@
-"""A page that is one transaction, while another delivery takes its lease: two connections
+"""Another delivery takes the lease of a page that is one transaction: two connections
 of PostgreSQL."""
 
 from __future__ import annotations
