@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import timedelta
@@ -18,6 +19,9 @@ ROW_ATTEMPTS = 25  # of a row with on_error="retry", when the task does not say
 ROW_BACKOFF = Backoff(min=timedelta(seconds=1), max=timedelta(hours=1), doublings=12)
 AT_ONCE = 50  # rows that wait and are read in one query
 LONGEST = 10_000  # characters of a traceback that are kept
+
+# Told of each error that is about to be recorded, and of on_error; the last one alone.
+watchers: list[Callable[[Exception, str], None]] = []
 
 
 def treat(leg: Leg, key: Any, error: Exception) -> End | None:
@@ -67,6 +71,8 @@ def _count_given_up(leg: Leg) -> None:
 def _record(
     leg: Leg, key: Any, error: Exception, *, attempts: int, gives_up: bool
 ) -> None:
+    for watcher in watchers[-1:]:
+        watcher(error, leg.work.description.on_error)
     failure = RowFailure(
         run=leg.shard.run,
         shard=leg.shard.index,

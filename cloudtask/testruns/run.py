@@ -8,6 +8,7 @@ from typing import Literal
 
 from cloudtask.exceptions import Retry, SingularTaskFailure
 from cloudtask.failpoints import Crashed
+from cloudtask.iteration import failing
 from cloudtask.message import Delivery, Message
 from cloudtask.settling import Outcome
 from cloudtask.stores import AlreadyDone
@@ -54,6 +55,7 @@ class Run:
         self.enqueued = 0
         self.skipped: list[Waiting] = []
         self.iterations = Iterations()
+        self.row_error: Exception | None = None  # of the delivery under way
 
     def to_the_end(self, *, freeze: bool = False) -> Report:
         """Deliver what is due until nothing is left, and report."""
@@ -89,9 +91,11 @@ class Run:
     def _deliveries(self) -> Iterator[None]:
         """Deliveries of another run, in which this one runs, are not of this one."""
         outer = self.queue.running
+        failing.watchers.append(self._note_row)
         try:
             yield
         finally:
+            failing.watchers.remove(self._note_row)
             self.queue.running = outer
             self.queue.put_back(self.skipped)
             self.skipped = []
@@ -126,6 +130,7 @@ class Run:
     def _deliver(self, entry: Waiting) -> None:
         self.clock.move_to(entry.due)
         self.queue.running = entry
+        self.row_error = None
         if self.misfortune is None:
             ran = self._attempt(entry)
             self._flush()
@@ -134,13 +139,27 @@ class Run:
             for delivered, ran in self.misfortune.deliver(entry, self._attempt):
                 self._flush()
                 self._settle(delivered, ran)
+        if self.row_error is not None:
+            raise self.row_error
+
+    def _note_row(self, error: Exception, on_error: str) -> None:
+        """A row raised. The leg goes on as its policy says; where nobody chose one, the
+        first such error is the test's, once the delivery is over."""
+        if self.errors != "raise" or on_error != "retry" or isinstance(error, Retry):
+            return
+        by_fault = self.misfortune is not None and (
+            self.misfortune.is_to_blame or isinstance(error, SingularTaskFailure)
+        )
+        if not by_fault and self.row_error is None:
+            self.row_error = error
 
     def _attempt(self, entry: Waiting) -> Ran:
         if not entry.message.task.startswith(STEPS):
             return self._delivered(entry)
         self.iterations.before(entry.message)
         ran = self._delivered(entry)
-        self.iterations.after(entry.message)
+        if self.row_error is None:  # else it may have broken the test's transaction
+            self.iterations.after(entry.message)
         return ran
 
     def _delivered(self, entry: Waiting) -> Ran:
@@ -185,7 +204,8 @@ class Run:
             if ran.outcome is Outcome.FAILED and not policy.is_last(entry.message, ran):
                 again = entry.again(entry.due, _after(entry, ran, entry.due))
                 self.queue.put_back([again])
-            raise error
+            # What a row did to the transaction of the test makes its leg fail, too.
+            raise self.row_error or error
 
     def _is_to_be_retried(self, entry: Waiting, ran: Ran) -> bool:
         if ran.outcome is not Outcome.FAILED:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from django.db import IntegrityError
+from django.test import TestCase
 
+from cloudtask import Retry, task
+from cloudtask.deferred import defer_iteration_with_finalize
 from cloudtask.testing import Faults, crash_at, run_queued
+from cloudtask.testruns.djangae import TaskFailedError, TestCaseMixin
 from tests.testapp.models import Author
 from tests.testapp.tasks import calls, visit, visited
 
@@ -55,3 +60,126 @@ def test_a_crash_loses_no_row(authors):
     visit.iterate(Author.objects.all(), finalize=visited, shards=3)
     run_queued(faults=crash_at("execute.after_call", times=2))
     assert set(visits()) == {author.pk for author in authors}
+
+
+class Rotten(Exception):
+    pass
+
+
+tried: list[int] = []
+
+
+@task(max_attempts=2)
+def spoil(author):
+    tried.append(author.pk)
+    raise Rotten(f"row {author.pk}")
+
+
+@task
+def break_the_transaction(author):
+    Author.objects.create(pk=author.pk, name="twice")
+
+
+@task(max_attempts=3)
+def ask_for_more(author):
+    tried.append(author.pk)
+    if tried.count(author.pk) < 2:
+        raise Retry(delay=60)
+
+
+@task(max_attempts=3)
+def meet_an_outage(author):
+    visit.defer(author.pk)
+
+
+@pytest.fixture(autouse=True)
+def nothing_tried():
+    tried.clear()
+
+
+@pytest.mark.parametrize("options", [{}, {"shards": 4}, {"atomic": "page"}])
+@pytest.mark.parametrize("via", ["direct", "http"])
+def test_what_a_row_raises_comes_out(authors, via, options):
+    spoil.iterate(Author.objects.all(), **options)
+    with pytest.raises(Rotten, match=f"row {authors[0].pk}$") as caught:
+        run_queued(via=via)
+    assert caught.traceback[-1].name == "spoil"
+    assert len(tried) <= 2 * len(authors)
+
+
+def test_a_broken_transaction_does_not_hide_what_the_row_raised(authors):
+    break_the_transaction.iterate(Author.objects.all())
+    with pytest.raises(IntegrityError):
+        run_queued()
+
+
+def test_the_next_run_goes_on_with_the_rows(authors):
+    spoil.iterate(Author.objects.all())
+    with pytest.raises(Rotten):
+        run_queued()
+    (one,) = run_queued(errors="collect").iterations
+    assert (one.state, one.report.failed) == ("finished", 20)
+
+
+@pytest.mark.parametrize(
+    ("on_error", "state"),
+    [("skip", "finished"), ("pause", "paused"), ("abort", "aborted")],
+)
+def test_rows_that_the_caller_has_a_policy_for_do_not_come_out(
+    authors, on_error, state
+):
+    spoil.iterate(Author.objects.all(), on_error=on_error)
+    assert run_queued().iterations[0].state == state
+
+
+def test_a_row_that_asks_for_a_retry_has_not_failed(authors):
+    ask_for_more.iterate(Author.objects.all())
+    assert run_queued().iterations[0].report.done == 20
+
+
+@pytest.mark.parametrize("errors", ["retry", "collect"])
+def test_other_runs_count_the_rows_that_were_given_up(authors, errors):
+    spoil.iterate(Author.objects.all())
+    report = run_queued(errors=errors)
+    assert report.iterations[0].report.failed == 20
+    assert "20 failed" in repr(report)
+    assert len(tried) == 40
+
+
+def test_rows_that_meet_a_fault_do_not_come_out(authors):
+    meet_an_outage.iterate(Author.objects.all())
+    report = run_queued(faults=Faults(enqueue_errors=0.3, seed=1))
+    assert report.struck
+    assert report.iterations[0].report.done == 20
+
+
+def test_rows_that_raise_come_out_of_a_run_with_faults(authors):
+    spoil.iterate(Author.objects.all())
+    with pytest.raises(Rotten) as caught:
+        run_queued(faults=Faults(duplicate=0.5, seed=1))
+    assert "Faults(duplicate=0.5, seed=1)" in caught.value.__notes__[0]
+
+
+def test_rows_through_the_functions_of_djangae(authors):
+    defer_iteration_with_finalize(Author.objects.all(), spoil_plainly, finish_plainly)
+    with pytest.raises(Rotten):
+        run_queued()
+
+
+def spoil_plainly(author):
+    raise Rotten("row")
+
+
+def finish_plainly():
+    pass
+
+
+class TestDjangae(TestCaseMixin, TestCase):
+    def test_a_row_that_raises(self):
+        Author.objects.create(name="Ada")
+        defer_iteration_with_finalize(
+            Author.objects.all(), spoil_plainly, finish_plainly
+        )
+        with pytest.raises(TaskFailedError) as caught:
+            self.process_task_queues()
+        assert isinstance(caught.value.original_exception, Rotten)

@@ -94,7 +94,7 @@ def test_asking_again_too_often_is_noted(db, errors):
 
 def test_asking_again_after_no_duration_fails_the_test():
     tasks.ask_again.defer(5, delay="soon")
-    with pytest.raises(Retry):
+    with pytest.raises(TypeError, match="delay of Retry"):
         run_queued()
     assert len(queued()) == 1
 
