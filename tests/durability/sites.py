@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import random
 import signal
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -17,6 +19,8 @@ from tests.durability.children import main
 KILLED = -signal.SIGKILL
 PATIENCE = 30.0  # seconds until a test gives up
 QUEUES = {"default": {"backoff": "0.01s..0.05s"}}
+# Not the generator of `random`, which every run of the tests seeds alike.
+anything = random.SystemRandom()
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["tests.durability.children"])
 
@@ -101,6 +105,9 @@ def site(emulator: tuple[Emulator, int], committed: None) -> Iterator[Site]:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    return port
+    """A port that stays free until a server takes it: below those that systems give to
+    outgoing connections, of which other tests make many meanwhile."""
+    while True:
+        port = anything.randrange(20_000, 32_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
