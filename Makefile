@@ -41,7 +41,7 @@ bench: $(VENV)/.installed-bench ## every benchmark, with the budgets
 	$(BIN)/python -m benchmarks
 	$(BIN)/python -m benchmarks.emulator
 
-bench-quick: $(VENV)/.installed-bench ## the same with fewer repeats, under a minute
+bench-quick: $(VENV)/.installed-bench ## the same with fewer repeats, in some two minutes
 	$(BIN)/python -m benchmarks --quick
 
 docs: $(VENV)/.installed-docs ## the documentation as pages, in build/docs

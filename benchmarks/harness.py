@@ -28,13 +28,15 @@ class Case:
     """One thing to measure.
 
     `run` does `operations` operations; or, with `operations` 0, it measures one itself
-    and returns seconds. `around` is entered for each repeat and is not timed.
+    and returns seconds. `around` is entered for each repeat and is not timed. `most`
+    bounds the repeats of a case that takes long.
     """
 
     name: str
     run: Callable[[], object]
     operations: int
     around: Callable[[], AbstractContextManager[object]] = nullcontext
+    most: int | None = None
 
     def sample(self) -> float:
         """Seconds for each operation, once."""
@@ -103,10 +105,12 @@ def measure(scenario: Scenario, repeats: int) -> Results:
     samples: dict[str, list[float]] = {case.name: [] for case in scenario.cases}
     with scenario.around():
         for case in scenario.cases:
-            case.sample()
-        for _ in range(repeats):
+            if case.most is None:
+                case.sample()
+        for repeat in range(repeats):
             for case in scenario.cases:
-                samples[case.name].append(case.sample())
+                if case.most is None or repeat < case.most:
+                    samples[case.name].append(case.sample())
     return {name: Measured(tuple(found)) for name, found in samples.items()}
 
 

@@ -67,7 +67,7 @@ def visit(row: Any) -> None:
 def scenario(effort: Effort) -> Scenario:
     rows = [BenchmarkRow(id=n, size=n % 7) for n in range(1, ROWS + 1)]
     source = Prefetched(rows)
-    small, large = (10_000, 100_000) if effort.quick else (100_000, 1_000_000)
+    small, large = 100_000, 1_000_000
     costs = _Costs(small, large)
     return Scenario(
         title=f"iterate {ROWS:,} rows; plan {PLANNED:,} skewed ones, {SHARDS} shards",
