@@ -14,6 +14,7 @@ from cloudtask.conf import check_backend_options
 from cloudtask.exceptions import PayloadLost
 from cloudtask.stores import AlreadyDone, FailedCall
 from cloudtask.stores.database_runs import DatabaseRuns
+from cloudtask.stores.database_shards import DatabaseShards
 from cloudtask.stores.sql import apart, delete_by_key, translated
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 CHUNK = 512 * 1024  # bytes a row: well under any server's packet limit
 
 
-class DatabaseStore(DatabaseRuns):
+class DatabaseStore(DatabaseRuns, DatabaseShards):
     """Keeps state in the tables of this app; option ALIAS, default "default"."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
