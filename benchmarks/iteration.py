@@ -109,7 +109,7 @@ def _leg(source: Any, **changes: Any) -> Leg:
     store.delete_run(RUN)
     run = Run(id=RUN, task="t", queue="q", state=RunState.PLANNING)
     store.create_run(run)
-    store.set_plan(RUN, [Shard(run=RUN, index=0)], total=0)
+    store.add_part(RUN, 0, [Shard(run=RUN, index=0)], total=0)
     lease = timedelta(minutes=5)
     shard = store.acquire(RUN, 0, 0, lease=lease)
     assert shard is not None

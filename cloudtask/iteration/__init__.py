@@ -13,7 +13,7 @@ from typing import Any
 
 from django.db import connections, transaction
 
-from cloudtask import codec, runtime
+from cloudtask import clock, codec, runtime
 from cloudtask.iteration.description import MARGIN, Atomic, Description, OnError
 from cloudtask.iteration.handle import (
     Iteration,
@@ -185,6 +185,7 @@ def _start(
         PLAN,
         run,
         run.generation,
+        run.part,
         transactional=options.transactional,
         database=options.database,
         eta=options.eta,
@@ -201,17 +202,25 @@ def _leave(run: Run, message: Message) -> None:
     alias, options = getattr(kept, "alias", None), message.options
     if alias == options.database and _is_transactional(options):
         with transaction.atomic(using=alias):
-            kept.create_run(run)
+            kept.create_run(run, delay=_delay(options))
             runtime.leave([message], options)
         return
+    is_sure = not _is_transactional(options)
     with _for_good(alias, run):
-        kept.create_run(run)
+        kept.create_run(run, delay=_delay(options) if is_sure else None)
     try:
         runtime.leave([message], options)
     except BaseException:
         with _for_good(alias, run):
             kept.delete_run(run.id)
         raise
+
+
+def _delay(options: Options) -> timedelta:
+    """The time until the plan is due."""
+    if options.eta is not None:
+        return timedelta(seconds=options.eta.timestamp() - clock.now())
+    return options.countdown or timedelta(0)
 
 
 def _for_good(alias: str | None, run: Run) -> AbstractContextManager[None]:

@@ -10,8 +10,7 @@ from cloudtask import codec
 from cloudtask.exceptions import CloudTaskError
 from cloudtask.iteration.description import unsealed
 from cloudtask.iteration.finalizing import finalize_if_done, is_held, send_stopped
-from cloudtask.iteration.messages import message_of, send
-from cloudtask.iteration.planning import PLAN
+from cloudtask.iteration.planning import send_plan
 from cloudtask.iteration.querysets import walkable
 from cloudtask.iteration.walking import send_shards, send_watch
 from cloudtask.stores import Store, store
@@ -47,7 +46,7 @@ def resume(run_id: str, queryset: Any = None) -> None:
     kept = store()
     run = _loaded(kept, run_id)
     description = None if queryset is None else _described(run, queryset)
-    to = RunState.RUNNING if run.is_planned else RunState.PLANNING
+    to = RunState.RUNNING if run.part else RunState.PLANNING
     if not kept.change_run(
         run.id,
         to=to,
@@ -81,9 +80,8 @@ def _described(run: Run, queryset: Any) -> bytes:
 
 
 def _go_on(kept: Store, run: Run) -> None:
-    if run.state is RunState.PLANNING:
-        send(message_of(PLAN, run, run.generation))
-        return
+    if not run.is_planned:
+        send_plan(run)
     undone = [s for s in kept.load_shards(run.id) if s.state is not ShardState.DONE]
     if not undone:
         finalize_if_done(kept, run.id)

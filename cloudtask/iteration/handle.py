@@ -210,7 +210,7 @@ def _progress(run: Run, shards: list[Shard]) -> Progress:
     skipped = sum(shard.skipped for shard in shards)
     settled = done + failed + skipped
     has_all = run.state in (RunState.FINISHED, RunState.FINALIZING)
-    total = sum(map(_size, shards)) if run.is_planned else run.total
+    total = sum(map(_size, shards))
     fraction = settled / total if total else float(has_all)
     rate = _rate(run, settled)
     remaining = timedelta(seconds=round((total - settled) / rate)) if rate else None

@@ -1,21 +1,40 @@
-"""The first step of a run: cut what it walks into shards, once, and start them."""
+"""The first step of a run: cut what it walks into shards, once, and start them.
+
+A plan that takes long is stored in parts, each with its shards and with where the next
+one begins, in one transaction; the shards of a part start before the next is made. Who
+comes second with a part, finds the number of the part grown, and does what follows from
+the stored plan. Killed before that transaction, a planner leaves nothing; killed after
+it, a delivery that comes again, or a stale run for the sweeper.
+"""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+
 from cloudtask import failpoints
+from cloudtask.iteration import stopping
 from cloudtask.iteration.description import Description
 from cloudtask.iteration.finalizing import finalize_if_done
 from cloudtask.iteration.keys import text_of
-from cloudtask.iteration.messages import step
+from cloudtask.iteration.messages import message_of, send, step
+from cloudtask.iteration.planner import IsOver, Piece, rest_of
 from cloudtask.iteration.running import readable
 from cloudtask.iteration.sources import Source
 from cloudtask.iteration.walking import send_shards
 from cloudtask.stores import Store, store
-from cloudtask.stores.runs import ENDED, RunState, Shard, ShardState
+from cloudtask.stores.runs import ENDED, Run, RunState, Shard, ShardState
+
+PART_TIME = 20.0  # seconds after which shards start, whether all are known or not
+
+monotonic: Callable[[], float] = time.monotonic  # tests put a virtual one here
 
 
-def plan(run_id: str, generation: int) -> None:
-    """Cut what the run walks into shards, once, and enqueue them."""
+def plan(run_id: str, generation: int, part: int = 0) -> None:
+    """Cut what the run walks, or the rest of it, into shards, once, and enqueue them.
+
+    The numbers only tell tasks apart: what is left to do, the stored run says.
+    """
     kept = store()
     run = kept.load_run(run_id)
     if run is None or run.state in ENDED or run.state is RunState.PAUSED:
@@ -25,35 +44,50 @@ def plan(run_id: str, generation: int) -> None:
         work = readable(kept, run)
         if work is None:
             return
-        _set_plan(kept, run_id, *work)
+        _add_part(kept, run, *work)
     _start(kept, run_id)
 
 
-def _set_plan(
-    kept: Store, run_id: str, description: Description, source: Source
-) -> None:
+def _add_part(kept: Store, run: Run, description: Description, source: Source) -> None:
     failpoints.reached("plan.before_plan")
-    made = source.plan(description.shards, include_new=description.include_new)
-    shards = [
-        Shard(
-            run=run_id,
-            index=index,
-            low=text_of(piece.bounds.low),
-            high=text_of(piece.bounds.high),
-            expected=piece.expected,
-        )
-        for index, piece in enumerate(made.pieces)
-    ]
+    made = source.plan(
+        description.shards,
+        include_new=description.include_new,
+        rest=rest_of(run.rest),
+        is_over=_after(PART_TIME),
+    )
+    shards = [_shard(run, index, piece) for index, piece in enumerate(made.pieces)]
     # False: another delivery was first, and its plan is the one.
-    kept.set_plan(run_id, shards, total=made.total)
+    kept.add_part(
+        run.id,
+        run.part,
+        shards,
+        total=made.total,
+        rest=made.rest.as_text() if made.rest else None,
+    )
     failpoints.reached("plan.after_plan")
+
+
+def _after(seconds: float) -> IsOver:
+    until = monotonic() + seconds
+    return lambda: monotonic() >= until or stopping.asked()
+
+
+def _shard(run: Run, index: int, piece: Piece) -> Shard:
+    return Shard(
+        run=run.id,
+        index=index,
+        low=text_of(piece.bounds.low),
+        high=text_of(piece.bounds.high),
+        expected=piece.expected,
+    )
 
 
 def _start(kept: Store, run_id: str) -> None:
     """Enqueue what the stored plan says; without a shard there is all done."""
-    # PLANNING still: it was paused under the planner, and resumed before the plan.
     run = kept.load_run(run_id)
-    if run is not None and run.is_planned and run.state is RunState.PLANNING:
+    # PLANNING still: it was paused under the planner, and resumed before the plan.
+    if run is not None and run.part and run.state is RunState.PLANNING:
         kept.change_run(run_id, to=RunState.RUNNING, only_from=[RunState.PLANNING])
         run = kept.load_run(run_id)
     if run is None or run.state is not RunState.RUNNING:
@@ -61,8 +95,15 @@ def _start(kept: Store, run_id: str) -> None:
     undone = [s for s in kept.load_shards(run_id) if s.state is not ShardState.DONE]
     if undone:
         send_shards(run, undone)
-    else:
+    if not run.is_planned:
+        send_plan(run)
+    elif not undone:
         finalize_if_done(kept, run_id)
+
+
+def send_plan(run: Run) -> None:
+    """Enqueue the plan of a run, or the next part of it."""
+    send(message_of(PLAN, run, run.generation, run.part))
 
 
 PLAN = step(plan)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cloudtask import codec
 from cloudtask.iteration import planner
 from cloudtask.iteration.bounds import Bounds
-from cloudtask.iteration.planner import Plan
+from cloudtask.iteration.planner import IsOver, Plan, Rest, never
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
@@ -28,8 +28,15 @@ class Page:
 class Source(Protocol):
     """What a run walks."""
 
-    def plan(self, shards: int | None, *, include_new: bool) -> Plan:
-        """Pieces of about the same size; see `planner`."""
+    def plan(
+        self,
+        shards: int | None,
+        *,
+        include_new: bool,
+        rest: Rest | None = None,
+        is_over: IsOver = never,
+    ) -> Plan:
+        """Pieces of about the same size, of all or of a `rest`; see `planner`."""
         ...
 
     def page(self, bounds: Bounds, size: int) -> Page:
@@ -55,8 +62,17 @@ class QuerySetSource:
         # A callback that deletes its row, or saves a copy, changes the instance's key.
         self.key = attrgetter(meta.pk.attname if is_plain else "pk")
 
-    def plan(self, shards: int | None, *, include_new: bool) -> Plan:
-        return planner.plan(self.queryset, shards, include_new=include_new)
+    def plan(
+        self,
+        shards: int | None,
+        *,
+        include_new: bool,
+        rest: Rest | None = None,
+        is_over: IsOver = never,
+    ) -> Plan:
+        return planner.plan(
+            self.queryset, shards, include_new=include_new, rest=rest, is_over=is_over
+        )
 
     def page(self, bounds: Bounds, size: int) -> Page:
         rows = list(bounds.of(self.queryset)[:size])
@@ -78,7 +94,14 @@ class ListSource:
         self.encoded = encoded
         self.items: Sequence[Any] = codec.loads(encoded)
 
-    def plan(self, shards: int | None, *, include_new: bool) -> Plan:
+    def plan(
+        self,
+        shards: int | None,
+        *,
+        include_new: bool,
+        rest: Rest | None = None,
+        is_over: IsOver = never,
+    ) -> Plan:
         if not self.items:
             return Plan((), 0)
         places = range(1, len(self.items) + 1)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from cloudtask import conf
 from cloudtask.iteration.finalizing import finalize_if_done, send_finalize, send_stopped
 from cloudtask.iteration.messages import message_of, send
-from cloudtask.iteration.planning import PLAN
+from cloudtask.iteration.planning import send_plan
 from cloudtask.iteration.walking import WALK
 from cloudtask.stores import Store, store
-from cloudtask.stores.runs import Run, RunState
+from cloudtask.stores.runs import STOPPED, Run, RunState
 
 
 def sweep(limit: int = 100) -> int:
@@ -31,8 +31,8 @@ def _sweep_run(kept: Store, run: Run) -> bool:
     bumped = kept.bump_run(run)
     if bumped is None:
         return False
-    if bumped.state is RunState.PLANNING:
-        send(message_of(PLAN, bumped, bumped.generation))
+    if not bumped.is_planned and bumped.state not in STOPPED:
+        send_plan(bumped)
     elif bumped.state is RunState.FINALIZING:
         send_finalize(kept, bumped)
     elif bumped.state is RunState.RUNNING:

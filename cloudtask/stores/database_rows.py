@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from django.db import connections
-from django.db.models import Exists, Model, Q, QuerySet
+from django.db.models import Exists, Max, Model, Q, QuerySet
 from django.utils import timezone
 
 from cloudtask.clock import database_now as now
@@ -111,6 +111,12 @@ class IterationRows:
 
     def _running(self, run_id: str) -> Exists:
         return Exists(self._runs.filter(pk=run_id, state=RunState.RUNNING))
+
+    def _next_index(self, run_id: str) -> int:
+        """The first index that no shard has yet; lock the run's row before."""
+        shards = self._shards.filter(run_id=run_id)
+        last = shards.aggregate(last=Max("index"))["last"]
+        return 0 if last is None else int(last) + 1
 
     def _shard_row(self, shard: Shard) -> Model:
         values = {

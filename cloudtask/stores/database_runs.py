@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import timedelta
 from typing import Any
 
@@ -27,9 +27,10 @@ CHUNK = 512 * 1024  # bytes of a description: well under any server's packet lim
 class DatabaseRuns(IterationRows):
     """The part of DatabaseStore that keeps runs."""
 
-    def create_run(self, run: Run) -> None:
+    def create_run(self, run: Run, *, delay: timedelta | None = timedelta(0)) -> None:
         values = {f.name: getattr(run, f.name) for f in fields(Run)}
-        values |= {"created_at": now(), "touched_at": now()}
+        due = None if delay is None else now() + delay
+        values |= {"created_at": now(), "touched_at": now(), "due_at": due}
         with self.reachable(f"Creating iteration {run.id}"):
             inline = self._inline(run.description)
             self._runs.create(**values | {"description": inline})
@@ -75,9 +76,7 @@ class DatabaseRuns(IterationRows):
             "touched_at": now(),
         }
         if to is RunState.RUNNING:
-            values["started_at"] = Case(
-                When(started_at__isnull=True, then=now()), default=F("started_at")
-            )
+            values["started_at"] = _now_unless("started_at")
         if error is not None:
             values["error"] = error
         if description is not None:
@@ -90,23 +89,36 @@ class DatabaseRuns(IterationRows):
                 self._save_chunks(run_id, description)
             return changed
 
-    def set_plan(self, run_id: str, shards: Sequence[Shard], *, total: int) -> bool:
+    def add_part(
+        self,
+        run_id: str,
+        part: int,
+        shards: Sequence[Shard],
+        *,
+        total: int,
+        rest: str | None = None,
+    ) -> bool:
         with self.reachable(f"Planning iteration {run_id}"):
-            planned = self._runs.filter(pk=run_id, is_planned=False).exclude(
-                state__in=ENDED
-            )
-            if not planned.update(
-                is_planned=True,
-                total=total,
+            undecided = self._runs.filter(pk=run_id, part=part, is_planned=False)
+            if not undecided.exclude(state__in=ENDED).update(
+                is_planned=rest is None,
+                part=part + 1,
+                rest=rest,
+                total=F("total") + total,
                 touched_at=now(),
-                started_at=now(),
+                started_at=_now_unless("started_at"),
                 state=Case(
                     When(state=RunState.PLANNING, then=Value(RunState.RUNNING)),
                     default=F("state"),
                 ),
             ):
                 return False
-            self._shards.bulk_create([self._shard_row(shard) for shard in shards])
+            first = self._next_index(run_id)
+            rows = [
+                self._shard_row(replace(shard, index=first + shard.index))
+                for shard in shards
+            ]
+            self._shards.bulk_create(rows)
             return True
 
     def acquire_run(
@@ -131,9 +143,7 @@ class DatabaseRuns(IterationRows):
             rows = rows.filter(state__in=states_before(to))
         if to in ENDED:
             # Kept from the first end on: it tells that finalize has run.
-            values["finished_at"] = Case(
-                When(finished_at__isnull=True, then=now()), default=F("finished_at")
-            )
+            values["finished_at"] = _now_unless("finished_at")
         with self.reachable(f"Settling iteration {run.id}"):
             return bool(rows.update(**values))
 
@@ -161,14 +171,14 @@ class DatabaseRuns(IterationRows):
     def stale_runs(self, *, older_than: timedelta, limit: int) -> list[Run]:
         undone = self._shards.filter(run_id=OuterRef("pk"))
         undone = undone.exclude(state=ShardState.DONE)
+        long_ago = now() - older_than
         owing = (
             Q(state__in=[RunState.PLANNING, RunState.FINALIZING])
+            | Q(state=RunState.WAITING, due_at__lt=long_ago)
             | Q(state__in=STOPPED, finished_at=None)
-            | (Q(state=RunState.RUNNING) & ~Exists(undone))
+            | Q(~Exists(undone) | Q(is_planned=False), state=RunState.RUNNING)
         )
-        rows = self._runs.filter(
-            owing, no_live_lease(), touched_at__lt=now() - older_than
-        )
+        rows = self._runs.filter(owing, no_live_lease(), touched_at__lt=long_ago)
         with self.reachable("Looking for lost iterations"):
             found = rows.order_by("touched_at")[:limit]
             return [run_of(row, self._chunks) for row in found]
@@ -180,3 +190,8 @@ class DatabaseRuns(IterationRows):
                 no_live_lease(), generation=run.generation, state=run.state
             ).update(generation=F("generation") + 1, touched_at=now())
             return run_of(rows.get(), self._chunks) if bumped else None
+
+
+def _now_unless(field: str) -> Case:
+    """The database's now for a moment that is not set; a set one stays."""
+    return Case(When(**{f"{field}__isnull": True}, then=now()), default=F(field))

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from django.db.models import Case, Exists, F, Max, OuterRef, Q, QuerySet, When
+from django.db.models import Case, Exists, F, OuterRef, Q, QuerySet, When
 
 from cloudtask.clock import database_now as now
 from cloudtask.stores.database_failures import DatabaseFailures
@@ -116,12 +116,9 @@ class DatabaseShards(DatabaseFailures):
     def _inserted(self, split: Shard) -> Shard:
         """`split` under the next index; two splits at once are told apart by the
         unique constraint."""
-        # The run's row serializes the splits of its shards.
+        # The run's row serializes whatever adds shards to it.
         self._runs.filter(pk=split.run).update(touched_at=now())
-        last = self._shards.filter(run_id=split.run).aggregate(last=Max("index"))[
-            "last"
-        ]
-        placed = replace(split, index=last + 1)
+        placed = replace(split, index=self._next_index(split.run))
         self._shard_row(placed).save(using=self.alias, force_insert=True)
         return placed
 

@@ -42,7 +42,12 @@ _RUN_FIELDS = tuple(
 _SHARD_FIELDS = tuple(
     f.name for f in fields(Shard) if f.name not in ("run", "index", "state")
 )
-_OWING = (RunState.PLANNING, RunState.RUNNING, RunState.FINALIZING)
+_OWING = (
+    RunState.WAITING,
+    RunState.PLANNING,
+    RunState.RUNNING,
+    RunState.FINALIZING,
+)
 
 
 def moment(value: datetime) -> datetime:
@@ -97,7 +102,9 @@ def _is_unsettled(run: Run) -> bool:
 
 
 def run_of(row: Row, description: bytes = b"") -> Run:
-    values = {name: _plain(row.values[name]) for name in _RUN_FIELDS}
+    # An entity of an earlier version lacks what was added since.
+    there = [name for name in _RUN_FIELDS if name in row.values]
+    values = {name: _plain(row.values[name]) for name in there}
     return Run(
         id=row.path[-1],
         state=RunState(row.values["state"]),

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from cloudtask.exceptions import PayloadLost
@@ -57,7 +57,7 @@ Change = Callable[[Run], Run | None]
 class DatastoreRuns(Access):
     """The part of DatastoreStore that keeps runs."""
 
-    def create_run(self, run: Run) -> None:
+    def create_run(self, run: Run, *, delay: timedelta | None = timedelta(0)) -> None:
         """Raises ValueError when there is one of this id."""
         what, path, now = f"Creating iteration {run.id}", run_path(run.id), self.now()
         blob = Blob.of(run.description)
@@ -66,7 +66,8 @@ class DatastoreRuns(Access):
         def work(attempt: Attempt) -> None:
             if attempt.get(path) is not None:
                 raise ValueError(f"There is an iteration {run.id} already.")
-            made = replace(run, created_at=now)
+            due = None if delay is None else now + delay
+            made = replace(run, created_at=now, due_at=due)
             attempt.put(run_row(made, blob.values, now), *last)
 
         self.transact(what, work)
@@ -139,28 +140,36 @@ class DatastoreRuns(Access):
 
         return self.transact(what, work)
 
-    def set_plan(self, run_id: str, shards: Sequence[Shard], *, total: int) -> bool:
+    def add_part(
+        self,
+        run_id: str,
+        part: int,
+        shards: Sequence[Shard],
+        *,
+        total: int,
+        rest: str | None = None,
+    ) -> bool:
         """Raises ValueError for more shards than one commit can hold."""
         if len(shards) > MOST_SHARDS:
             raise ValueError(f"A plan has at most {MOST_SHARDS} shards in Datastore.")
         now = self.now()
 
         def work(attempt: Attempt) -> bool:
-            row = attempt.get(run_path(run_id))
+            row, count = attempt.get_all(run_path(run_id), count_path(run_id))
             run = run_of(row) if row else None
-            if row is None or run is None or run.is_planned or run.state in ENDED:
+            if row is None or run is None or not _awaits(run, part):
                 return False
-            planned = replace(run, is_planned=True, total=total)
-            if run.state is RunState.PLANNING:
-                planned = replace(
-                    planned,
-                    state=RunState.RUNNING,
-                    started_at=run.started_at or now,
-                )
-            attempt.put(_same_blob(row, planned, now))
-            attempt.put(*(shard_row(shard, now) for shard in shards))
+            planned = _with_part(run, total=total, rest=rest, now=now)
+            first = count.values["count"] if count else 0
             following = max((shard.index for shard in shards), default=-1) + 1
-            attempt.put(Row(count_path(run_id), {"count": following}))
+            attempt.put(
+                _same_blob(row, planned, now),
+                *(
+                    shard_row(replace(shard, index=first + shard.index), now)
+                    for shard in shards
+                ),
+                Row(count_path(run_id), {"count": first + following}),
+            )
             return True
 
         return self.transact(f"Planning iteration {run_id}", work)
@@ -255,9 +264,16 @@ class DatastoreRuns(Access):
                 break
             if is_live(run.lease_until, now):
                 continue
-            if run.state is not RunState.RUNNING or not self.has_undone(what, run.id):
+            if self._owes(what, run, now - older_than):
                 lost.append(row)
         return [self._run(what, row) for row in lost]
+
+    def _owes(self, what: str, run: Run, long_ago: datetime) -> bool:
+        """Whether the run itself has something to do next, not one of its shards."""
+        if run.state is RunState.WAITING:
+            return run.due_at is not None and run.due_at < long_ago
+        is_walked = run.state is RunState.RUNNING and run.is_planned
+        return not (is_walked and self.has_undone(what, run.id))
 
     def delete_run(self, run_id: str) -> None:
         """The run goes last: a call that was interrupted can be repeated."""
@@ -277,6 +293,23 @@ def _entering(run: Run, to: RunState, now: Any) -> Run:
         state=to,
         generation=run.generation + 1,
         started_at=run.started_at or started,
+    )
+
+
+def _awaits(run: Run, part: int) -> bool:
+    return run.part == part and not run.is_planned and run.state not in ENDED
+
+
+def _with_part(run: Run, *, total: int, rest: str | None, now: datetime) -> Run:
+    is_begun = run.state is RunState.PLANNING
+    return replace(
+        run,
+        is_planned=rest is None,
+        part=run.part + 1,
+        rest=rest,
+        total=run.total + total,
+        state=RunState.RUNNING if is_begun else run.state,
+        started_at=run.started_at or now,
     )
 
 

@@ -90,7 +90,9 @@ class Run:
 
     `description` is a sealed value: what to walk and how; it may take megabytes.
     `options` is how its tasks travel, as JSON. `generation` numbers the tasks that plan
-    or finalize it, `fence` whoever holds its lease.
+    or finalize it, `fence` whoever holds its lease. `part` counts the parts of its plan
+    that are stored, `rest` is where the planner goes on. A run that waits after its
+    `due_at` has lost its plan.
     """
 
     id: str
@@ -100,6 +102,8 @@ class Run:
     description: bytes = b""
     options: bytes = b""
     is_planned: bool = False
+    part: int = 0
+    rest: str | None = None
     keep: bool = False
     total: int = 0
     generation: int = 0
@@ -107,6 +111,7 @@ class Run:
     lease_until: datetime | None = None
     error: str = ""
     created_at: datetime | None = None
+    due_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
 
@@ -170,8 +175,9 @@ class RunStore(Protocol):
     raise EnqueueUnavailable when the store can't be reached.
     """
 
-    def create_run(self, run: Run) -> None:
-        """Insert `run`."""
+    def create_run(self, run: Run, *, delay: timedelta | None = timedelta(0)) -> None:
+        """Insert `run`, whose plan is due `delay` from now; None when a transaction
+        elsewhere decides whether it ever is."""
         ...
 
     def load_run(self, run_id: str) -> Run | None: ...
@@ -197,9 +203,21 @@ class RunStore(Protocol):
         """
         ...
 
-    def set_plan(self, run_id: str, shards: Sequence[Shard], *, total: int) -> bool:
-        """In one transaction: insert `shards`, mark the run planned, and let a run that
-        is PLANNING be RUNNING. False when it is planned already, or has ended."""
+    def add_part(
+        self,
+        run_id: str,
+        part: int,
+        shards: Sequence[Shard],
+        *,
+        total: int,
+        rest: str | None = None,
+    ) -> bool:
+        """Compare and set: in one transaction insert `shards`, their indexes counted on
+        from those that are there, add `total` to the run's, and let a run that is
+        PLANNING be RUNNING. Without a `rest` the run is planned then.
+
+        False when `part` is not the run's, it is planned already, or has ended.
+        """
         ...
 
     def load_shards(self, run_id: str) -> list[Shard]:
@@ -315,8 +333,9 @@ class RunStore(Protocol):
 
     def stale_runs(self, *, older_than: timedelta, limit: int) -> list[Run]:
         """Runs that nothing has touched for so long, without a live lease, that are
-        PLANNING or FINALIZING, or CANCELLED or ABORTED without a `finished_at`, or
-        RUNNING without an undone shard: their next task is lost."""
+        WAITING and were due as long ago, PLANNING or FINALIZING, CANCELLED or
+        ABORTED without a `finished_at`, or RUNNING and not planned to the end, or
+        without an undone shard: their next task is lost."""
         ...
 
     def bump_shard(self, shard: Shard) -> Shard | None:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from unittest.mock import patch
 
 from cloudtask import failpoints
-from cloudtask.iteration import RunState
+from cloudtask.iteration import RunState, planner, planning
 from cloudtask.iteration import list as list_runs
 from cloudtask.iteration.keys import key_of
 from cloudtask.iteration.legs import CHECKPOINT
@@ -31,13 +33,20 @@ POINTS = sorted(
     if point.partition(".")[0] in ("step", "plan", "shard", "finalize")
     or point in ("execute.received", "execute.before_settle", "execute.settled")
 )
-PASSAGES = {"plain": (1, 3), "atomic page": (1,), "atomic row": (2,)}
+PASSAGES = {"plain": (1, 3), "atomic page": (1,), "atomic row": (2,), "parts": (1, 2)}
 # How often such a run comes by, without a fault, where that is less than tried above.
 ONCE = ("plan.", "finalize.before_lease", "finalize.before_call", "finalize.after_")
 TWICE = ("finalize.before_d", "finalize.after_d", "shard.before_c", "shard.after_c")
 RELEASES = ("shard.before_release", "shard.after_release")
-SENT = {"plain": 6, "atomic page": 4, "atomic row": 6}  # calls of CreateTask
-ATOMIC = {"plain": None, "atomic page": "page", "atomic row": "row"}
+SENT = {
+    "plain": 6,
+    "atomic page": 4,
+    "atomic row": 6,
+    "parts": 6,
+}  # calls of CreateTask
+ATOMIC = {"plain": None, "atomic page": "page", "atomic row": "row", "parts": None}
+# What a plan in several parts adds to, or may disturb.
+OF_PARTS = ("plan.", "step.", "shard.before_lease", "shard.after_complete", "finalize.")
 # With one connection a second delivery would share the first one's transaction.
 WITHIN_A_TRANSACTION = (
     "shard.before_checkpoint",
@@ -80,8 +89,10 @@ def cases(*modes: str) -> Iterator[Case]:
             # All rows are one page, which is one transaction: nothing to hand over.
             if mode == "atomic page" and point in RELEASES:
                 continue
+            if mode == "parts" and not point.startswith(OF_PARTS):
+                continue
             for fault in FAULTS:
-                is_within = mode != "plain" and point in WITHIN_A_TRANSACTION
+                is_within = ATOMIC[mode] and point in WITHIN_A_TRANSACTION
                 if is_within and fault in (
                     "concurrent duplicate",
                     "delay past the lease",
@@ -96,7 +107,9 @@ def cases(*modes: str) -> Iterator[Case]:
 
 def _passages(mode: str, point: str) -> list[int]:
     most = 99
-    if point.startswith(ONCE) and "decision" not in point:
+    if mode == "parts" and point.startswith("plan."):
+        most = 2
+    elif point.startswith(ONCE) and "decision" not in point:
         most = 1
     elif (point.startswith(TWICE) and "checkpoint" not in point) or point in RELEASES:
         most = 2
@@ -109,7 +122,8 @@ def run(case: Case) -> Outcome:
     keys = list(range(1, ROWS + 1))
     Thing.objects.bulk_create(Thing(id=key) for key in keys)
     trace.pace = PACE
-    last = tasks.finalize if case.mode == "plain" else tasks.finalize_atomically
+    is_plain = ATOMIC[case.mode] is None
+    last = tasks.finalize if is_plain else tasks.finalize_atomically
     tasks.visit.iterate(
         Thing.objects.all(),
         finalize=last,
@@ -118,7 +132,10 @@ def run(case: Case) -> Outcome:
         transactional=False,
         atomic=ATOMIC[case.mode],
     )
-    with fault_at(world, case.point, case.passage, case.fault) as passed:
+    with (
+        planned_in_parts(case.mode == "parts"),
+        fault_at(world, case.point, case.passage, case.fault) as passed,
+    ):
         world.run()
     _check_rows(case, keys)
     _check_run(keys)
@@ -132,12 +149,26 @@ def run(case: Case) -> Outcome:
     )
 
 
+@contextmanager
+def planned_in_parts(wanted: bool) -> Iterator[None]:
+    """Let a planner take one step and hand over, whatever there is to plan."""
+    if not wanted:
+        yield
+        return
+    with (
+        patch.object(planner, "SMALL", 0),
+        patch.object(planner.sample, "cut", lambda *_: None),
+        patch.object(planning, "PART_TIME", -1.0),
+    ):
+        yield
+
+
 def _check_rows(case: Case, keys: list[int]) -> None:
     calls = Counter(trace.rows)
     assert set(calls) == set(keys), "a row was lost"
-    if not case.kills and case.mode == "plain":
+    if not case.kills and ATOMIC[case.mode] is None:
         assert set(calls.values()) == {1}, "a row ran twice without a crash"
-    if case.mode == "plain":
+    if ATOMIC[case.mode] is None:
         assert len(trace.rows) - len(keys) <= LOST, "more than a checkpoint was lost"
     else:
         effects = Counter(Effect.objects.values_list("key", flat=True))

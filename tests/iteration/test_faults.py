@@ -41,7 +41,7 @@ def test_a_fault_at_any_point_loses_no_row(case, table):
     assert_holds(case, "database", table)
 
 
-@pytest.mark.parametrize("case", params("plain", most=1))
+@pytest.mark.parametrize("case", [*params("plain", most=1), *params("parts", most=2)])
 @pytest.mark.parametrize("any_store", ["datastore"], indirect=True)
 def test_nor_does_it_on_datastore(any_store, case, table):
     assert_holds(case, any_store, table)

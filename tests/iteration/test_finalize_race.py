@@ -32,7 +32,7 @@ def two_last_shards():
     kept = store()
     kept.delete_run(RUN)
     kept.create_run(Run(id=RUN, task="t", queue="q", state=RunState.PLANNING))
-    kept.set_plan(RUN, [Shard(run=RUN, index=n) for n in (0, 1)], total=2)
+    kept.add_part(RUN, 0, [Shard(run=RUN, index=n) for n in (0, 1)], total=2)
     return [kept.acquire(RUN, n, 0, lease=LEASE) for n in (0, 1)]
 
 

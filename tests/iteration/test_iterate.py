@@ -6,6 +6,7 @@ import pytest
 from django.db import connections, transaction
 from django.db.models import Count, Prefetch
 
+from cloudtask import clock
 from cloudtask.exceptions import (
     CloudTaskError,
     ConfigurationError,
@@ -13,7 +14,7 @@ from cloudtask.exceptions import (
     PayloadTooLarge,
     UnsupportedValue,
 )
-from cloudtask.iteration import RunState
+from cloudtask.iteration import RunState, sweep
 from cloudtask.iteration import list as list_runs
 from cloudtask.stores import store
 from cloudtask.testing import run_queued
@@ -229,6 +230,9 @@ class TestTransactions:
         with transaction.atomic(using="other"):
             tasks.visit.using(database="other").iterate(Thing.objects.all())
             transaction.set_rollback(True, using="other")
+        run_queued()
+        with clock.ahead(86_400.0):
+            sweep()
         run_queued()
 
         assert trace.rows == []

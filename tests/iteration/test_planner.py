@@ -1,20 +1,25 @@
-"""Ranges are disjoint and cover: for any keys, any filter, deletes, inserts, splits."""
+"""Ranges are disjoint and cover: for any keys, any filter, deletes, inserts, splits,
+and however often a planner has to stop and go on."""
 
 from __future__ import annotations
 
+import itertools
 import uuid
 from collections import Counter
 from itertools import pairwise
 
 import pytest
 from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cloudtask.iteration import planner
+from cloudtask import failpoints
+from cloudtask.iteration import RunState, planner, planning
 from cloudtask.iteration.bounds import Bounds
-from cloudtask.iteration.planner import MAX_SHARDS, WALK_TIME
+from cloudtask.iteration.planner import MAX_SHARDS, index_walk, rest_of, sample
 from cloudtask.iteration.sources import ListSource, QuerySetSource
+from cloudtask.stores import store
 from cloudtask.testing import run_queued
 from tests.iteration import tasks
 from tests.iteration.models import Seat, Thing, Ticket, Word
@@ -64,7 +69,25 @@ def make(model, field, keys):
 
 
 def rows_of(plan, queryset):
-    return [row.pk for piece in plan.pieces for row in piece.bounds.of(queryset)]
+    return rows_in(plan.pieces, queryset)
+
+
+def rows_in(pieces, queryset):
+    return [row.pk for piece in pieces for row in piece.bounds.of(queryset)]
+
+
+def in_parts(queryset, shards, is_over, include_new=False):
+    """The pieces and the total of a plan whose parts are made one after the other."""
+    pieces, total, rest = [], 0, None
+    while True:
+        plan = planner.plan(
+            queryset, shards, include_new=include_new, rest=rest, is_over=is_over
+        )
+        pieces += plan.pieces
+        total += plan.total
+        if plan.rest is None:
+            return pieces, total
+        rest = rest_of(plan.rest.as_text())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -86,6 +109,36 @@ def test_pieces_hold_each_row_once(kind, data, monkeypatch):
         assert len(plan.pieces) <= shards
         assert plan.total == len(there)
         for one, other in pairwise(plan.pieces):
+            assert one.bounds.high == other.bounds.low
+        transaction.set_rollback(True)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@properties
+@given(data=st.data())
+def test_pieces_of_all_parts_hold_each_row_once(kind, data, monkeypatch):
+    model, field, strategy = KINDS[kind]
+    keys = data.draw(st.lists(strategy, max_size=40, unique=True))
+    shards = data.draw(st.integers(1, 9))
+    monkeypatch.setattr(planner, "SMALL", 0)
+    # Few rows are counted, and shards that can't know how many there are.
+    monkeypatch.setattr(index_walk, "COUNTED", data.draw(st.sampled_from([4, 1000])))
+    stops = data.draw(st.lists(st.booleans(), min_size=1))
+    with transaction.atomic():
+        there = make(model, field, keys)
+        rows = model.objects.all()
+        is_over = itertools.cycle(stops).__next__
+
+        pieces, total = in_parts(rows, shards, is_over, data.draw(st.booleans()))
+
+        assert rows_in(pieces, rows) == there
+        assert len(pieces) <= shards
+        if not any(stops):
+            assert total == len(there)
+            assert [piece.expected for piece in pieces] == [
+                piece.bounds.of(rows).count() for piece in pieces
+            ]
+        for one, other in pairwise(pieces):
             assert one.bounds.high == other.bounds.low
         transaction.set_rollback(True)
 
@@ -181,14 +234,142 @@ def test_as_many_shards_as_the_rows_ask_for():
     assert planner.shards_for(10**9) == MAX_SHARDS
 
 
-def test_a_planner_that_takes_too_long_leaves_the_rest_to_one_shard():
+def test_a_planner_that_takes_long_hands_over_half_of_its_shards(monkeypatch):
+    monkeypatch.setattr(sample, "cut", lambda *_: None)
     Thing.objects.bulk_create(Thing(id=n) for n in range(1, 1001))
-    ticks = iter([0.0, 1.0, 2.0, *[WALK_TIME] * 9])
-    keys = Thing.objects.order_by("pk")
+    three = itertools.cycle([False, False, True]).__next__
 
-    cuts, total = planner._walked(keys, 8, 1000, lambda: next(ticks))
+    first = planner.plan(Thing.objects.all(), 8, include_new=False, is_over=three)
 
-    assert (cuts, total) == ([125, 250], 1000)
+    assert [piece.bounds.high for piece in first.pieces] == [125, 250, 375]
+    assert (first.total, first.rest.shards) == (375, 5)
+    pieces, total = in_parts(Thing.objects.all(), 8, three)
+    assert [piece.expected for piece in pieces] == [125, 125, 125, 250, 125, 125, 125]
+    assert total == 1000
+
+
+def test_a_slow_table_is_not_counted(monkeypatch):
+    monkeypatch.setattr(sample, "cut", lambda *_: None)
+    Thing.objects.bulk_create(Thing(id=n) for n in range(1, 2001))
+    ticks = iter([0.0, planner.SLOW + 1])
+
+    with CaptureQueriesContext(connection) as queries:
+        plan = planner.plan(
+            Thing.objects.filter(size=0), 3, include_new=False, clock=ticks.__next__
+        )
+
+    assert sum(piece.expected for piece in plan.pieces) == 2000
+    counts = [one["sql"] for one in queries if "COUNT" in one["sql"]]
+    assert len(counts) == 1
+    assert "> 2000" in counts[0]
+
+
+def test_a_table_of_unknown_size_is_cut_evenly(monkeypatch):
+    monkeypatch.setattr(index_walk, "COUNTED", 100)
+    Thing.objects.bulk_create(Thing(id=n * n) for n in range(1, 3001))
+    last = 3000 * 3000
+
+    plan = index_walk.begin(Thing.objects.all(), 7, last, False, bool, False)
+
+    sizes = [piece.bounds.of(Thing.objects.all()).count() for piece in plan.pieces]
+    assert sizes == [piece.expected for piece in plan.pieces]
+    assert len(sizes) == 7
+    assert max(sizes) < 1.5 * 3000 / 7
+
+
+def test_the_parts_of_a_plan_start_at_once_and_end_once(world, monkeypatch):
+    slowly(monkeypatch)
+    Thing.objects.bulk_create(Thing(id=n) for n in range(1, 41))
+    run = tasks.visit.iterate(
+        Thing.objects.all(),
+        finalize=tasks.finalize,
+        shards=8,
+        keep=True,
+        transactional=False,
+    )
+
+    world.step()
+    part = store().load_run(run.id)
+    assert (part.state, part.is_planned, part.part) == (RunState.RUNNING, False, 1)
+    assert run.progress().total == 5
+    while not trace.rows:
+        world.step()
+    assert not store().load_run(run.id).is_planned
+    world.drain()
+
+    assert Counter(trace.rows) == Counter(range(1, 41))
+    assert trace.calls.count("finalize") == 1
+    assert run.refresh().state is RunState.FINISHED
+    assert run.progress().total == 40
+    assert 2 < store().load_run(run.id).part <= 8
+
+
+def test_a_planner_whose_part_was_made_meanwhile_adds_nothing(world, monkeypatch):
+    slowly(monkeypatch)
+    Thing.objects.bulk_create(Thing(id=n) for n in range(1, 41))
+    run = tasks.visit.iterate(
+        Thing.objects.all(), shards=8, keep=True, transactional=False
+    )
+    before = failpoints.at("plan.before_plan", once(world.again))
+
+    with before:
+        world.run()
+
+    assert Counter(trace.rows) == Counter(range(1, 41))
+    highs = [shard.high for shard in store().load_shards(run.id)]
+    assert len(set(highs)) == len(highs)
+
+
+@pytest.mark.parametrize("moment", ["plan.before_plan", "plan.after_plan"])
+def test_a_run_that_is_paused_between_parts_goes_on(world, monkeypatch, moment):
+    slowly(monkeypatch)
+    Thing.objects.bulk_create(Thing(id=n) for n in range(1, 41))
+    run = tasks.visit.iterate(
+        Thing.objects.all(),
+        finalize=tasks.finalize,
+        shards=8,
+        keep=True,
+        transactional=False,
+    )
+    world.step()
+    with failpoints.at(moment, once(run.pause)):
+        world.run()
+    assert run.refresh().state is RunState.PAUSED
+    assert trace.calls.count("finalize") == 0
+
+    run.resume()
+    world.run()
+
+    assert Counter(trace.rows) == Counter(range(1, 41))
+    assert run.refresh().state is RunState.FINISHED
+
+
+def test_a_run_whose_next_part_was_purged_is_swept(world, monkeypatch):
+    slowly(monkeypatch)
+    Thing.objects.bulk_create(Thing(id=n) for n in range(1, 41))
+    run = tasks.visit.iterate(
+        Thing.objects.all(), shards=8, keep=True, transactional=False
+    )
+    world.step()
+    world.purge()
+
+    world.run()
+
+    assert Counter(trace.rows) == Counter(range(1, 41))
+    assert run.refresh().state is RunState.FINISHED
+
+
+def slowly(monkeypatch):
+    """Let each part of a plan take longer than it may."""
+    monkeypatch.setattr(planner, "SMALL", 0)
+    monkeypatch.setattr(planning, "PART_TIME", -1.0)
+    monkeypatch.setattr(sample, "cut", lambda *_: None)
+
+
+def once(action):
+    """`action`, the first time that it is called."""
+    left = [action]
+    return lambda: left.pop()() if left else None
 
 
 def test_a_view_is_walked(world):
@@ -198,8 +379,8 @@ def test_a_view_is_walked(world):
     with connection.cursor() as cursor:
         cursor.execute("CREATE VIEW a_view AS SELECT * FROM iteration_thing")
 
-    assert planner._size(connection, "a_view") is None
-    assert planner._size(connection, "iteration_thing") is not None
+    assert sample.size_of(connection, "a_view") is None
+    assert sample.size_of(connection, "iteration_thing") is not None
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -22,6 +22,7 @@ from tests.stores.runs_making import (
     load,
     load_shard,
     move,
+    shards_of,
     start,
     take,
     walked,
@@ -290,6 +291,7 @@ class SweepingContract:
             found = store.stale_runs(older_than=HALF_AN_HOUR, limit=9)
 
         owing = {
+            RunState.WAITING,
             RunState.PLANNING,
             RunState.RUNNING,  # it has no undone shard
             RunState.FINALIZING,
@@ -302,6 +304,26 @@ class SweepingContract:
         create(store, state=RunState.PLANNING)
 
         assert store.stale_runs(older_than=HALF_AN_HOUR, limit=9) == []
+
+    def test_a_run_that_waits_is_lost_when_it_was_due_long_ago(
+        self, store: Store
+    ) -> None:
+        for run_id, delay in ((RUN, timedelta(hours=2)), (OTHER, None)):
+            create(store, run_id, delay=delay)
+
+        with clock.ahead(2 * AN_HOUR):
+            assert store.stale_runs(older_than=HALF_AN_HOUR, limit=9) == []
+        with clock.ahead(3 * AN_HOUR):
+            found = store.stale_runs(older_than=HALF_AN_HOUR, limit=9)
+        assert [run.id for run in found] == [RUN]
+
+    def test_a_run_that_is_not_planned_to_the_end_is_lost(self, store: Store) -> None:
+        create(store, state=RunState.PLANNING)
+        store.add_part(RUN, 0, shards_of(RUN, 1), total=10, rest="from 10")
+
+        with clock.ahead(AN_HOUR):
+            found = store.stale_runs(older_than=HALF_AN_HOUR, limit=9)
+        assert found == [load(store)]
 
     def test_a_run_with_undone_shards_is_not_lost(self, store: Store) -> None:
         start(store, shards=2)

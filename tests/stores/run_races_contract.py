@@ -89,7 +89,7 @@ class RunRacesContract:
 
         planned = at_once(
             [
-                lambda n=n: store.set_plan(RUN, shards_of(RUN, n), total=n)
+                lambda n=n: store.add_part(RUN, 0, shards_of(RUN, n), total=n)
                 for n in range(1, THREADS)
             ]
         )

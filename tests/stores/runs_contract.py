@@ -9,7 +9,7 @@ import pytest
 
 from cloudtask import clock
 from cloudtask.stores import Store
-from cloudtask.stores.runs import ENDED, RUN_TRANSITIONS, RunState
+from cloudtask.stores.runs import ENDED, RUN_TRANSITIONS, RunState, Shard
 from tests.stores.runs_making import (
     AN_HOUR,
     AT_ONCE,
@@ -140,12 +140,12 @@ class RunsContract:
         assert first is not None
         assert load(store).started_at == first
 
-    # set_plan
+    # add_part
 
     def test_a_plan_starts_a_run_that_is_planning(self, store: Store) -> None:
         create(store, state=RunState.PLANNING)
 
-        assert store.set_plan(RUN, shards_of(RUN, 3), total=30)
+        assert store.add_part(RUN, 0, shards_of(RUN, 3), total=30)
 
         run = load(store)
         assert (run.state, run.is_planned, run.total) == (RunState.RUNNING, True, 30)
@@ -154,15 +154,15 @@ class RunsContract:
 
     def test_a_plan_is_set_once(self, store: Store) -> None:
         create(store, state=RunState.PLANNING)
-        store.set_plan(RUN, shards_of(RUN, 3), total=30)
+        store.add_part(RUN, 0, shards_of(RUN, 3), total=30)
 
-        assert not store.set_plan(RUN, shards_of(RUN, 5), total=50)
+        assert not store.add_part(RUN, 0, shards_of(RUN, 5), total=50)
         assert (load(store).total, len(store.load_shards(RUN))) == (30, 3)
 
     def test_a_run_that_was_paused_stays_so_when_planned(self, store: Store) -> None:
         create(store, state=RunState.PAUSED)
 
-        assert store.set_plan(RUN, shards_of(RUN, 1), total=10)
+        assert store.add_part(RUN, 0, shards_of(RUN, 1), total=10)
         assert (load(store).state, load(store).is_planned) == (RunState.PAUSED, True)
 
     @pytest.mark.parametrize("state", sorted(ENDED))
@@ -171,18 +171,65 @@ class RunsContract:
     ) -> None:
         before = create(store, state=state)
 
-        assert not store.set_plan(RUN, shards_of(RUN, 1), total=10)
+        assert not store.add_part(RUN, 0, shards_of(RUN, 1), total=10)
         assert load(store) == before
         assert store.load_shards(RUN) == []
 
     def test_a_run_that_is_not_there_is_not_planned(self, store: Store) -> None:
-        assert not store.set_plan(RUN, shards_of(RUN, 1), total=10)
+        assert not store.add_part(RUN, 0, shards_of(RUN, 1), total=10)
 
     def test_a_plan_may_have_no_shards_or_hundreds(self, store: Store) -> None:
         for run_id, count in ((RUN, 0), (OTHER, 256)):
             create(store, run_id, RunState.PLANNING)
-            assert store.set_plan(run_id, shards_of(run_id, count), total=count * 10)
+            assert store.add_part(run_id, 0, shards_of(run_id, count), total=count * 10)
             assert store.load_shards(run_id) == shards_of(run_id, count)
+
+    def test_a_plan_may_come_in_parts(self, store: Store) -> None:
+        create(store, state=RunState.PLANNING)
+
+        assert store.add_part(RUN, 0, shards_of(RUN, 2), total=20, rest="from 20")
+        run = load(store)
+        assert (run.state, run.is_planned) == (RunState.RUNNING, False)
+        assert (run.part, run.rest, run.total) == (1, "from 20", 20)
+        assert store.add_part(RUN, 1, shards_of(RUN, 3), total=30)
+
+        run = load(store)
+        assert (run.state, run.is_planned) == (RunState.RUNNING, True)
+        assert (run.part, run.rest, run.total) == (2, None, 50)
+        assert [shard.index for shard in store.load_shards(RUN)] == [0, 1, 2, 3, 4]
+
+    @pytest.mark.parametrize("part", [0, 2])
+    def test_a_part_is_added_once_and_in_its_turn(
+        self, store: Store, part: int
+    ) -> None:
+        create(store, state=RunState.PLANNING)
+        store.add_part(RUN, 0, shards_of(RUN, 2), total=20, rest="from 20")
+        before = load(store)
+
+        assert not store.add_part(RUN, part, shards_of(RUN, 3), total=30)
+        assert load(store) == before
+        assert len(store.load_shards(RUN)) == 2
+
+    def test_a_part_comes_behind_shards_that_were_split(self, store: Store) -> None:
+        create(store, state=RunState.PLANNING)
+        store.add_part(RUN, 0, shards_of(RUN, 2), total=20, rest="from 20")
+        half = Shard(run=RUN, index=0, low="15", high="20", expected=5)
+        made = store.release(take(store, 1), walked("12", done=2), split=half)
+
+        assert made is not None
+        assert store.add_part(RUN, 1, shards_of(RUN, 1), total=10)
+        assert [shard.index for shard in store.load_shards(RUN)] == [0, 1, 2, 3]
+
+    def test_a_run_that_is_not_planned_to_the_end_does_not_finalize(
+        self, store: Store
+    ) -> None:
+        create(store, state=RunState.PLANNING)
+        store.add_part(RUN, 0, shards_of(RUN, 1), total=10, rest="from 10")
+        finish(store, 0)
+
+        assert not store.try_finalize(RUN)
+        store.add_part(RUN, 1, [], total=0)
+        assert store.try_finalize(RUN)
 
     # try_finalize
 

@@ -24,12 +24,15 @@ OTHER = "b" * 32
 
 
 def create(
-    store: Store, run_id: str = RUN, state: RunState = RunState.WAITING, **values: Any
+    store: Store,
+    run_id: str = RUN,
+    state: RunState = RunState.WAITING,
+    delay: timedelta | None = AT_ONCE,
+    **values: Any,
 ) -> Run:
     """A run, as the store has it."""
-    store.create_run(
-        Run(id=run_id, task="app.tasks.walk", queue="default", state=state, **values)
-    )
+    made = Run(id=run_id, task="app.tasks.walk", queue="default", state=state, **values)
+    store.create_run(made, delay=delay)
     return load(store, run_id)
 
 
@@ -61,7 +64,7 @@ def shards_of(run_id: str, count: int) -> list[Shard]:
 def start(store: Store, shards: int = 1, run_id: str = RUN) -> Run:
     """A RUNNING run of so many shards."""
     create(store, run_id, RunState.PLANNING)
-    assert store.set_plan(run_id, shards_of(run_id, shards), total=shards * 10)
+    assert store.add_part(run_id, 0, shards_of(run_id, shards), total=shards * 10)
     return load(store, run_id)
 
 

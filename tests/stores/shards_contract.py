@@ -39,7 +39,7 @@ class ShardsContract:
                 [(None, ""), ("", "0"), ("0", "é"), ("é", long), (long, None)] * 3
             )
         ]
-        store.set_plan(RUN, planned[::-1], total=9)
+        store.add_part(RUN, 0, planned[::-1], total=9)
 
         assert store.load_shards(RUN) == planned
         assert [store.load_shard(RUN, shard.index) for shard in planned] == planned

@@ -46,9 +46,9 @@ CHANGES: dict[str, tuple[Change, Change]] = {
             RUN, to=RunState.PLANNING, only_from=[RunState.WAITING]
         ),
     ),
-    "set_plan": (
+    "add_part": (
         lambda store: create(store, state=RunState.PLANNING),
-        lambda store: store.set_plan(RUN, shards_of(RUN, 3), total=30),
+        lambda store: store.add_part(RUN, 0, shards_of(RUN, 3), total=30),
     ),
     "acquire": (start, lambda store: store.acquire(RUN, 0, 0, lease=LEASE)),
     "checkpoint": (
@@ -287,7 +287,7 @@ def test_a_cancellation_in_between_refuses_the_plan(
     create(datastore_store, state=RunState.PLANNING)
     faults.before_next("Commit", lambda: move(datastore_store, RunState.CANCELLED))
 
-    assert not datastore_store.set_plan(RUN, shards_of(RUN, 3), total=30)
+    assert not datastore_store.add_part(RUN, 0, shards_of(RUN, 3), total=30)
     assert datastore_store.load_shards(RUN) == []
 
 
@@ -351,7 +351,7 @@ def test_a_plan_set_just_before_the_run_is_read_is_seen(
 ) -> None:
     create(datastore_store, state=RunState.PLANNING)
     faults.before_next(
-        "Lookup", lambda: datastore_store.set_plan(RUN, shards_of(RUN, 1), total=10)
+        "Lookup", lambda: datastore_store.add_part(RUN, 0, shards_of(RUN, 1), total=10)
     )
 
     assert not datastore_store.try_finalize(RUN)

@@ -92,8 +92,8 @@ def test_a_plan_that_no_commit_can_hold_is_refused(
     create(datastore_store, state=RunState.PLANNING)
 
     with pytest.raises(ValueError, match=str(MOST_SHARDS)):
-        datastore_store.set_plan(RUN, shards_of(RUN, MOST_SHARDS + 1), total=1)
-    assert datastore_store.set_plan(RUN, shards_of(RUN, MOST_SHARDS), total=1)
+        datastore_store.add_part(RUN, 0, shards_of(RUN, MOST_SHARDS + 1), total=1)
+    assert datastore_store.add_part(RUN, 0, shards_of(RUN, MOST_SHARDS), total=1)
 
 
 # The client
