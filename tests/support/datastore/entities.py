@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from tests.support.datastore.keys import RESERVED, Key
 from tests.support.datastore.limits import Limits
 
 KEY = "__key__"
+SCATTER = "__scatter__"  # hidden; some entities have it, for samples of a kind
+SCATTERED = 16  # one entity in so many; in the service one in about 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,16 @@ class Record:
         """The values that an index of property `name` holds for this entity."""
         if name == KEY:
             return [protos.Value(key_value=self.entity.key)]
+        if name == SCATTER:
+            return list(_scatter(self.entity.key))
         return list(_indexed(self.entity, name))
+
+
+def _scatter(key: protos.Key) -> Iterator[protos.Value]:
+    """A value that depends on the key alone, for few keys."""
+    digest = hashlib.sha256(key.SerializeToString(deterministic=True)).digest()
+    if digest[0] < 256 // SCATTERED:
+        yield protos.Value(blob_value=digest[1:])
 
 
 def _indexed(entity: protos.Entity, name: str) -> Iterator[protos.Value]:

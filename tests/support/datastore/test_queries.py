@@ -31,6 +31,20 @@ def where(query: Any, *conditions: tuple[str, str, Any]) -> Any:
     return query
 
 
+def test_a_few_entities_can_be_had_in_an_order_of_no_meaning(
+    datastore_client: Client,
+) -> None:
+    put(datastore_client, "A", [{} for _ in range(400)])
+    query = datastore_client.query(kind="A", order=["__scatter__"])
+    query.keys_only()
+
+    keys = found(query)
+
+    assert 0 < len(keys) < 100
+    assert keys != sorted(keys)
+    assert found(query, limit=3) == keys[:3]
+
+
 def test_keys_sort_by_path_ids_before_names(datastore_client: Client) -> None:
     client = datastore_client
     paths: list[tuple[Any, ...]] = [

@@ -1,0 +1,111 @@
+"""Rows that Django has in Datastore, by django-gcloud-connectors."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+from django.db import connections
+from google.cloud.datastore import Entity
+
+from cloudtask.iteration import RunState, planner
+from cloudtask.iteration.planner import scatter
+from cloudtask.testing import run_queued
+from tests.iteration import tasks
+from tests.iteration.models import Thing, Word
+from tests.iteration.tasks import trace
+from tests.iteration.test_planner import rows_of
+
+pytest.importorskip("gcloudc", reason="it needs Django 5.2, on Python 3.11")
+pytestmark = pytest.mark.django_db
+ALIAS = "entities"
+
+
+@pytest.fixture
+def put(indexless_datastore, db, tmp_path):
+    """Makes entities that Django sees as rows of a model in the database `entities`."""
+    ours = {
+        "ENGINE": scatter.ENGINE,
+        "PROJECT": "test-project",
+        "NAMESPACE": uuid.uuid4().hex,
+        "INDEXES_FILE": str(tmp_path / "djangaeidx.yaml"),
+    }
+    all_of_them = connections.configure_settings({"default": {}, ALIAS: ours})
+    connections.settings[ALIAS] = all_of_them[ALIAS]
+    connection = connections[ALIAS]
+    # Django's test cases refuse what is not among their own databases, in which they
+    # open a transaction.
+    refusal = connection.connect
+    connection.connect = getattr(refusal, "wrapped", refusal)
+    connection.ensure_connection = lambda: connection.connection or connection.connect()
+    connection.ensure_connection()
+    client = connection.connection._client
+
+    def put(model, rows):
+        kind = model._meta.db_table
+        made = []
+        for key, values in rows:
+            made.append(Entity(client.key(kind, key, namespace=ours["NAMESPACE"])))
+            made[-1].update(values)
+        for start in range(0, len(made), 400):
+            client.put_multi(made[start : start + 400])
+        return model.objects.using(ALIAS)
+
+    yield put
+    connections[ALIAS].close()
+    del connections[ALIAS]
+    del connections.settings[ALIAS]
+
+
+def sizes(plan, rows):
+    return [len(rows_in) for rows_in in (list(p.bounds.of(rows)) for p in plan.pieces)]
+
+
+def test_each_entity_is_visited_and_finalize_follows(put, any_store):
+    things = put(Thing, [(n, {"size": n % 3}) for n in range(1, 31)])
+    run = tasks.visit_only.iterate(
+        things.filter(size=1), finalize=tasks.finalize, shards=3, keep=True
+    )
+
+    run_queued()
+
+    assert sorted(trace.rows) == list(range(1, 31, 3))
+    assert trace.calls.count("finalize") == 1
+    assert run.refresh().state is RunState.FINISHED
+
+
+def test_many_entities_are_cut_where_datastore_scatters_them(put):
+    keys = [n * n for n in range(1, 2001)]
+    things = put(Thing, [(key, {"size": 0}) for key in keys])
+
+    plan = planner.plan(things.all(), 4, include_new=False)
+
+    assert plan.total == 2000
+    assert rows_of(plan, things.all()) == keys
+    assert len(plan.pieces) == 4
+    assert max(sizes(plan, things.all())) < 2 * 2000 / 4
+
+
+def test_names_are_in_the_order_of_their_bytes(put):
+    words = [f"{letter}{n}" for letter in "aZé\uffff\U0001f600" for n in range(300)]
+    rows = put(Word, [(word, {}) for word in words])
+
+    plan = planner.plan(rows.all(), 3, include_new=False)
+
+    assert rows_of(plan, rows.all()) == sorted(words, key=str.encode)
+    assert len(plan.pieces) == 3
+
+
+def test_where_too_few_are_scattered_the_keys_are_walked(put):
+    things = put(Thing, [(n, {"size": 0}) for n in range(1, 701)])
+
+    plan = planner.plan(things.all(), 20, include_new=False)
+
+    assert scatter.cut(things.all(), 20) is None
+    assert rows_of(plan, things.all()) == list(range(1, 701))
+    assert sizes(plan, things.all()) == [35] * 20
+
+
+def test_a_database_with_sql_is_none(db):
+    assert not scatter.is_datastore(Thing.objects.all())
+    assert scatter.cut(Thing.objects.all(), 4) is None
