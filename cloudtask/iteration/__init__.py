@@ -26,7 +26,7 @@ from cloudtask.iteration.planning import PLAN
 from cloudtask.iteration.querysets import walkable
 from cloudtask.iteration.refusals import check
 from cloudtask.iteration.stopping import hand_over_on_sigterm
-from cloudtask.iteration.sweeping import sweep
+from cloudtask.iteration.sweeping import prune, sweep
 from cloudtask.message import Message, Options, as_timedelta
 from cloudtask.registry import Definition
 from cloudtask.stores import store
@@ -46,6 +46,7 @@ __all__ = [
     "iterate",
     "list",
     "map_items",
+    "prune",
     "sweep",
 ]
 

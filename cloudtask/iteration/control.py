@@ -1,4 +1,4 @@
-"""Stopping a run, going on with it, trying its failed rows again."""
+"""Stopping a run, and going on with it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from cloudtask import codec
 from cloudtask.exceptions import CloudTaskError
 from cloudtask.iteration.description import unsealed
-from cloudtask.iteration.finalizing import finalize_if_done, is_held, send_stopped
+from cloudtask.iteration.finalizing import finalize_if_done, send_stopped
 from cloudtask.iteration.planning import send_plan
 from cloudtask.iteration.querysets import walkable
 from cloudtask.iteration.walking import send_shards, send_watch
@@ -17,7 +17,6 @@ from cloudtask.stores import Store, store
 from cloudtask.stores.runs import Run, RunState, ShardState
 
 _BEFORE_THE_END = (RunState.WAITING, RunState.PLANNING, RunState.RUNNING)
-_WITH_FAILURES = (RunState.RUNNING, RunState.PAUSED, RunState.FINISHED)
 
 
 def pause(run_id: str) -> None:
@@ -35,7 +34,7 @@ def cancel(run_id: str) -> None:
 def _change(run_id: str, to: RunState, only_from: Sequence[RunState]) -> None:
     kept = store()
     if not kept.change_run(run_id, to=to, only_from=only_from):
-        run = _loaded(kept, run_id)
+        run = loaded(kept, run_id)
         raise CloudTaskError(
             f"Iteration {run_id} is {run.state}: it can't be {to} any more."
         )
@@ -44,7 +43,7 @@ def _change(run_id: str, to: RunState, only_from: Sequence[RunState]) -> None:
 def resume(run_id: str, queryset: Any = None) -> None:
     """Let a run go on that is PAUSED or FAILED; raises CloudTaskError for another."""
     kept = store()
-    run = _loaded(kept, run_id)
+    run = loaded(kept, run_id)
     description = None if queryset is None else _described(run, queryset)
     to = RunState.RUNNING if run.part else RunState.PLANNING
     if not kept.change_run(
@@ -58,10 +57,11 @@ def resume(run_id: str, queryset: Any = None) -> None:
             f"Iteration {run.id} is {run.state}; only one that is paused or has failed "
             "can be resumed."
         )
-    _go_on(kept, _loaded(kept, run_id))
+    go_on(kept, loaded(kept, run_id))
 
 
-def _loaded(kept: Store, run_id: str) -> Run:
+def loaded(kept: Store, run_id: str) -> Run:
+    """The run; raises CloudTaskError when there is none."""
     run = kept.load_run(run_id)
     if run is None:
         raise CloudTaskError(f"There is no iteration {run_id} any more.")
@@ -79,7 +79,8 @@ def _described(run: Run, queryset: Any) -> bytes:
     return replace(before, queryset=encoded).sealed()
 
 
-def _go_on(kept: Store, run: Run) -> None:
+def go_on(kept: Store, run: Run) -> None:
+    """Enqueue what a run needs that was resumed."""
     if not run.is_planned:
         send_plan(run)
     undone = [s for s in kept.load_shards(run.id) if s.state is not ShardState.DONE]
@@ -92,34 +93,3 @@ def _go_on(kept: Store, run: Run) -> None:
     for shard in undone:
         if bumped[shard.index] is None:
             send_watch(run, shard)
-
-
-def retry_failures(run_id: str) -> int:
-    """Open the given-up rows of a run again; how many. Raises CloudTaskError.
-
-    The run is paused for it: nobody can finalize, and nobody can take a lease.
-    """
-    kept = store()
-    run = _loaded(kept, run_id)
-    if run.state not in _WITH_FAILURES:
-        raise CloudTaskError(
-            f"Iteration {run.id} is {run.state}: its failed rows can't be retried now."
-        )
-    if kept.count_failures(run.id) == 0:
-        return 0
-    kept.change_run(
-        run.id,
-        to=RunState.PAUSED,
-        only_from=[RunState.RUNNING, RunState.FINISHED],
-        error="Its failed rows are being opened again; resume it if this lasts.",
-    )
-    held = [s.index for s in kept.load_shards(run.id) if is_held(s)]
-    count = 0 if held else kept.reopen_failures(run.id)
-    if count or run.state is not RunState.PAUSED:
-        resume(run.id)
-    if held:
-        raise CloudTaskError(
-            f"Shards {held} of iteration {run.id} are at work, and failed rows can't "
-            "be opened under them: pause() it, and try again when they have stopped."
-        )
-    return count

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any, TextIO
 
 from cloudtask import clock
-from cloudtask.iteration import control, running
+from cloudtask.iteration import control, retrying, running
 from cloudtask.stores import store
 from cloudtask.stores.runs import (
     ENDED,
@@ -168,10 +168,11 @@ class Iteration:
     def retry_failures(self) -> int:
         """Try the rows again that were given up or skipped; how many.
 
-        Finalize does not run a second time. Raises CloudTaskError when the run has
-        ended otherwise than FINISHED, and while shards with such rows are at work.
+        A run that is RUNNING is paused until its shards at work have stopped, then it
+        goes on. Finalize does not run a second time. Raises CloudTaskError when the run
+        has ended otherwise than FINISHED, or finalizes.
         """
-        count = control.retry_failures(self.id)
+        count = retrying.retry_failures(self.id)
         self.refresh()
         return count
 

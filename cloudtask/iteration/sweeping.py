@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 from cloudtask import conf
 from cloudtask.iteration.finalizing import finalize_if_done, send_finalize, send_stopped
 from cloudtask.iteration.messages import message_of, send
@@ -25,6 +27,16 @@ def sweep(limit: int = 100) -> int:
     for run in kept.stale_runs(older_than=patience, limit=limit):
         made += _sweep_run(kept, run)
     return made
+
+
+def prune(older_than: timedelta, limit: int = 1000) -> int:
+    """Delete runs that ended longer ago, or whose transaction was rolled back; how
+    many."""
+    kept = store()
+    old = kept.old_runs(older_than, limit)
+    for run_id in old:
+        kept.delete_run(run_id)
+    return len(old)
 
 
 def _sweep_run(kept: Store, run: Run) -> bool:

@@ -60,9 +60,12 @@ class DatabaseFailures(IterationRows):
             return due, None
         return due, max(0.0, (later.due_at - later.now).total_seconds())
 
-    def count_failures(self, run_id: str) -> int:
+    def count_failures(self, run_id: str, *, given_up: bool = False) -> int:
+        rows = self._failures.filter(run_id=run_id)
+        if given_up:
+            rows = rows.exclude(state=FailureState.WAITING)
         with self.reachable(f"Counting the failed rows of {run_id}"):
-            return self._failures.filter(run_id=run_id).count()
+            return rows.count()
 
     def reopen_failures(self, run_id: str) -> int:
         with self.reachable(f"Reopening the failed rows of {run_id}"):

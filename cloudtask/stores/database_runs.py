@@ -183,6 +183,13 @@ class DatabaseRuns(IterationRows):
             found = rows.order_by("touched_at")[:limit]
             return [run_of(row, self._chunks) for row in found]
 
+    def old_runs(self, older_than: timedelta, limit: int) -> list[str]:
+        over = Q(state__in=ENDED) | Q(state=RunState.WAITING, due_at=None)
+        rows = self._runs.filter(over, touched_at__lt=now() - older_than)
+        with self.reachable("Listing old iterations"):
+            ids = rows.order_by("touched_at").values_list("pk", flat=True)
+            return list(ids[:limit])
+
     def bump_run(self, run: Run) -> Run | None:
         rows = self._runs.filter(pk=run.id)
         with self.reachable(f"Renumbering iteration {run.id}"):

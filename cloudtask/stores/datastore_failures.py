@@ -64,9 +64,11 @@ class DatastoreFailures(Access):
         following = found[len(due)].due_at or now
         return due, max(0.0, (following - now).total_seconds())
 
-    def count_failures(self, run_id: str) -> int:
-        what = f"Counting the failed rows of {run_id}"
-        return self.count(what, FAILURE, names_beginning(FAILURE, f"{run_id}:"))
+    def count_failures(self, run_id: str, *, given_up: bool = False) -> int:
+        what, prefix = f"Counting the failed rows of {run_id}", f"{run_id}:"
+        if given_up:
+            return self.count(what, FAILURE, beginning("given_up", prefix))
+        return self.count(what, FAILURE, names_beginning(FAILURE, prefix))
 
     def reopen_failures(self, run_id: str) -> int:
         """Some rows of one shard at a time, each time with their shard: what was

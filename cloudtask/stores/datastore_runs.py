@@ -39,6 +39,7 @@ from cloudtask.stores.datastore_entities import (
     run_path,
     run_row,
     shard_row,
+    sortable,
 )
 from cloudtask.stores.datastore_leases import is_live
 from cloudtask.stores.runs import (
@@ -274,6 +275,18 @@ class DatastoreRuns(Access):
             return run.due_at is not None and run.due_at < long_ago
         is_walked = run.state is RunState.RUNNING and run.is_planned
         return not (is_walked and self.has_undone(what, run.id))
+
+    def old_runs(self, older_than: timedelta, limit: int) -> list[str]:
+        what, long_ago = "Listing old iterations", self.now() - older_than
+        old: list[str] = []
+        for state in (*sorted(ENDED), RunState.WAITING):
+            begin, _ = beginning("place", place(state))
+            made_before = ("place", "<", place(state) + sortable(long_ago))
+            for row in self.query(what, RUN, [begin, made_before], limit=limit):
+                is_over = state in ENDED or row.values.get("due_at") is None
+                if is_over and row.values["touched_at"] < long_ago:
+                    old.append(row.path[-1])
+        return old[:limit]
 
     def delete_run(self, run_id: str) -> None:
         """The run goes last: a call that was interrupted can be repeated."""

@@ -317,8 +317,8 @@ class RunStore(Protocol):
         one is, None when none waits beyond them."""
         ...
 
-    def count_failures(self, run_id: str) -> int:
-        """All of a run, in any state."""
+    def count_failures(self, run_id: str, *, given_up: bool = False) -> int:
+        """All of a run, or only those that wait for no other try."""
         ...
 
     def reopen_failures(self, run_id: str) -> int:
@@ -336,6 +336,11 @@ class RunStore(Protocol):
         WAITING and were due as long ago, PLANNING or FINALIZING, CANCELLED or
         ABORTED without a `finished_at`, or RUNNING and not planned to the end, or
         without an undone shard: their next task is lost."""
+        ...
+
+    def old_runs(self, older_than: timedelta, limit: int) -> list[str]:
+        """The ids of runs that nothing has touched for so long, and that have ended, or
+        are WAITING and never due."""
         ...
 
     def bump_shard(self, shard: Shard) -> Shard | None:

@@ -8,7 +8,7 @@ import pytest
 
 from cloudtask import clock
 from cloudtask.stores import Store
-from cloudtask.stores.runs import FailureState, RunState, ShardState
+from cloudtask.stores.runs import ENDED, FailureState, RunState, ShardState
 from tests.stores.runs_making import (
     AN_HOUR,
     AT_ONCE,
@@ -279,6 +279,43 @@ class SweepingContract:
 
         assert [shard.run for shard in found] == [OTHER, RUN]
         assert first == found[0]
+
+    def test_those_given_up_are_counted_apart(self, store: Store) -> None:
+        start(store)
+        start(store, run_id=OTHER)
+        for run_id, state in (
+            (RUN, FailureState.WAITING),
+            (RUN, FailureState.FAILED),
+            (RUN, FailureState.KILLED),
+            (OTHER, FailureState.WAITING),
+        ):
+            one = failure(state.value, state, run_id=run_id)
+            store.record_failure(one, delay=AT_ONCE)
+
+        assert store.count_failures(RUN) == 3
+        assert store.count_failures(RUN, given_up=True) == 2
+        assert store.count_failures(OTHER, given_up=True) == 0
+
+    # old_runs
+
+    @pytest.mark.parametrize("state", list(RunState))
+    def test_a_run_that_ended_long_ago_is_old(
+        self, store: Store, state: RunState
+    ) -> None:
+        create(store, state=state)
+        with clock.ahead(AN_HOUR):
+            create(store, OTHER, state=state)
+            found = store.old_runs(HALF_AN_HOUR, 9)
+
+        assert found == ([RUN] if state in ENDED else [])
+
+    def test_a_run_that_never_was_due_is_old_after_a_while(self, store: Store) -> None:
+        create(store, delay=None)
+
+        assert store.old_runs(HALF_AN_HOUR, 9) == []
+        with clock.ahead(AN_HOUR):
+            assert store.old_runs(HALF_AN_HOUR, 9) == [RUN]
+            assert store.old_runs(HALF_AN_HOUR, 0) == []
 
     # stale_runs
 

@@ -137,8 +137,9 @@ def test_a_damaged_payload_is_lost_by_name(
     if harm == "missing":
         client.delete(chunk.key)
     else:
-        harmed = chunk["data"][:-1]
-        chunk["data"] = harmed if harm == "cut" else harmed + b"\x00"
+        data = chunk["data"]
+        altered = bytes([data[-1] ^ 1])
+        chunk["data"] = data[:-1] if harm == "cut" else data[:-1] + altered
         client.put(chunk)
 
     with pytest.raises(PayloadLost, match="'my-key' is damaged"):

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from cloudtask import conf, executions, failures, outbox, uniqueness
+from cloudtask import conf, executions, failures, iteration, outbox, uniqueness
 from cloudtask.stores import results, store
 
 
@@ -15,7 +15,8 @@ class Command(BaseCommand):
     help = (
         "Remove failed tasks older than CLOUDTASK['KEEP_FAILED'], payloads that "
         "nothing refers to, records of tasks that can't be delivered again, and "
-        "results of Django's tasks that are as old as failed ones may get."
+        "results of Django's tasks and iterations that ended as long ago as failed "
+        "tasks are kept."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -33,6 +34,7 @@ class Command(BaseCommand):
         if options["failed_older_than"] is not None:
             keep_failed = timedelta(days=options["failed_older_than"])
         failed = failures.prune(keep_failed, limit)
+        runs = iteration.prune(keep_failed, limit)
         # A payload may belong to a message in flight or to a failed task.
         unneeded = settings.max_age + settings.keep_failed
         payloads = store().prune_payloads(unneeded, limit)
@@ -43,5 +45,5 @@ class Command(BaseCommand):
             kept += results.prune(alias, keep_failed, limit)
         self.stdout.write(
             f"removed {failed} failed tasks, {payloads} payloads, {executed} execution "
-            f"records, {unique} unique keys, {kept} results"
+            f"records, {unique} unique keys, {kept} results, {runs} iterations"
         )
