@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from cloudtask.exceptions import PermanentTaskFailure, Retry
+from cloudtask.failures import storable
 from cloudtask.iteration.keys import key_of, text_of
 from cloudtask.iteration.legs import End, Leg, RowRaised
 from cloudtask.message import Backoff, as_timedelta
@@ -29,7 +30,11 @@ def treat(leg: Leg, key: Any, error: Exception) -> End | None:
     policy = leg.work.description.on_error
     if policy in ("pause", "abort"):
         return _stop_run(leg, f"Row {key!r} raised {_named(error)}")
-    gives_up = policy == "skip" or isinstance(error, PermanentTaskFailure)
+    gives_up = (
+        policy == "skip"
+        or isinstance(error, PermanentTaskFailure)
+        or leg.work.row_attempts <= 1
+    )
     with leg.all_or_nothing():
         leg.cursor = key
         if gives_up:
@@ -80,15 +85,14 @@ def _record(
         state=FailureState.FAILED if gives_up else FailureState.WAITING,
         attempts=attempts,
         error=_named(error)[:LONGEST],
-        traceback="".join(traceback.format_exception(error))[-LONGEST:],
+        traceback=storable("".join(traceback.format_exception(error)))[-LONGEST:],
     )
     leg.save(failure=failure, delay=_delay(error, attempts))
 
 
 def _named(error: Exception) -> str:
     """The error as text that any database takes."""
-    text = f"{type(error).__name__}: {error}".replace("\0", "\\0")
-    return text.encode("utf-8", "backslashreplace").decode()
+    return storable(f"{type(error).__name__}: {error}")
 
 
 def _delay(error: Exception, attempts: int) -> timedelta:

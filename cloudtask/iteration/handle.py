@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, TextIO
 
 from cloudtask import clock
-from cloudtask.iteration import control, retrying, running
+from cloudtask.iteration import control, requests, retrying, running
 from cloudtask.stores import store
 from cloudtask.stores.runs import (
     ENDED,
@@ -150,7 +152,12 @@ class Iteration:
     def pause(self) -> None:
         """Let shards stop at their next checkpoint; raises CloudTaskError when the run
         has ended, or finalizes."""
-        control.pause(self.id)
+        self._ask(control.pause)
+
+    def _ask(self, change: Callable[[str], None]) -> None:
+        """Change the run now, or after the transaction of the page that asks."""
+        if not requests.later(self.id, partial(change, self.id)):
+            change(self.id)
         self.refresh()
 
     def resume(self, queryset: Any = None) -> None:
@@ -162,8 +169,7 @@ class Iteration:
     def cancel(self) -> None:
         """Stop for good; `on_failure` runs instead of finalize. Raises CloudTaskError
         when the run has ended, or finalizes."""
-        control.cancel(self.id)
-        self.refresh()
+        self._ask(control.cancel)
 
     def retry_failures(self) -> int:
         """Try the rows again that were given up or skipped; how many.

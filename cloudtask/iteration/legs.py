@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,10 +13,10 @@ from enum import Enum
 from typing import Any
 
 from asgiref.sync import async_to_sync
-from django.db import DatabaseError, OperationalError, transaction
+from django.db import DatabaseError, OperationalError, connections, transaction
 
 from cloudtask import failpoints
-from cloudtask.iteration import stopping
+from cloudtask.iteration import requests, stopping
 from cloudtask.iteration.bounds import Bounds
 from cloudtask.iteration.description import Description
 from cloudtask.iteration.keys import key_of, text_of
@@ -23,7 +24,13 @@ from cloudtask.iteration.sources import Source
 from cloudtask.stores import Store
 from cloudtask.stores.runs import LeaseLost, Run, Shard, Walked
 
+logger = logging.getLogger("cloudtask")
+
 CHECKPOINT = 2.0  # seconds between two writes of the cursor
+CAREFUL_FROM = 2  # deaths at one cursor
+# Seconds of callbacks: what killed two legs at one cursor lies no farther behind it, or
+# they would have written another one.
+CAREFUL_FOR = 2 * CHECKPOINT
 
 
 class End(Enum):
@@ -65,6 +72,8 @@ class Leg:
     """How far the holder of a lease has come with `shard`, and how long it may go on.
 
     `cursor` is the key up to which all rows are settled; the counts are the shard's.
+    They are doubtful when a transaction that writes them may have been committed, and
+    may not. `careful` is the time of callbacks since what killed legs was looked for.
     """
 
     def __init__(self, work: Work, shard: Shard) -> None:
@@ -74,7 +83,8 @@ class Leg:
         self.cursor: Any = key_of(shard.low if shard.cursor is None else shard.cursor)
         self.done, self.failed, self.skipped = shard.done, shard.failed, shard.skipped
         self.is_walked = shard.is_walked
-        self.slowest = 0.0
+        self.is_doubtful = False
+        self.slowest = self.careful = 0.0
         self.started = self.saved = work.clock()
 
     @property
@@ -97,6 +107,11 @@ class Leg:
     def settled(self) -> int:
         """Rows of the shard that need nothing more."""
         return self.done + self.failed + self.skipped
+
+    @property
+    def is_careful(self) -> bool:
+        """Whether the next row may be what has killed the process before."""
+        return self.shard.deaths >= CAREFUL_FROM and self.careful < CAREFUL_FOR
 
     # Time
 
@@ -152,8 +167,9 @@ class Leg:
         before = self.cursor, self.done, self.failed, self.skipped
         try:
             yield
-        except BaseException:
+        except BaseException as error:
             self.cursor, self.done, self.failed, self.skipped = before
+            self.is_doubtful = self.is_doubtful or not _is_rolled_back(error)
             raise
 
     @contextmanager
@@ -161,12 +177,25 @@ class Leg:
         """The same, and what the block writes to the database goes back, too.
 
         An error at the commit is the callback's: a constraint that is only checked
-        there, or a transaction that it has broken. RowRaised, then.
+        there, or a transaction that it has broken. RowRaised, then. One of a hook that
+        the callback has put on the commit changes nothing any more.
         """
         alias = self.work.description.database
+        commits: list[int] = []
         try:
-            with self.all_or_nothing(), transaction.atomic(using=alias):
-                yield
+            with requests.waiting(self.shard.run), self.all_or_nothing():
+                try:
+                    with transaction.atomic(using=alias):
+                        _note_commit(alias, commits)
+                        yield
+                except Exception:
+                    if not commits:
+                        raise
+                    logger.exception(
+                        "A hook on the commit of rows of iteration %s raised; the rows "
+                        "are done, later hooks are lost.",
+                        self.shard.run,
+                    )
         except OperationalError:
             raise  # the server is away, or chose us as the victim of a deadlock
         except DatabaseError as error:
@@ -184,6 +213,21 @@ class Leg:
             finish(self.work.function(given))
         except Exception as error:
             raise RowRaised(error) from error
+
+
+def _is_rolled_back(error: BaseException) -> bool:
+    """Whether an error tells that nothing was committed."""
+    if isinstance(error, DatabaseError):
+        return not isinstance(error, OperationalError)
+    return isinstance(error, RowRaised | Stopped | LeaseLost)
+
+
+def _note_commit(alias: str, commits: list[int]) -> None:
+    """Let `commits` tell when the transaction that has just begun is committed, before
+    any other hook runs."""
+    # Inside of another one, such as a test case's, this one does not commit.
+    if len(connections[alias].savepoint_ids) == 0:
+        transaction.on_commit(lambda: commits.append(1), using=alias)
 
 
 def finish(result: Any) -> None:

@@ -18,8 +18,7 @@ from cloudtask.iteration.sources import Page
 
 PAGE_TIME = 1.0  # seconds of work that a page should be
 PAGE_MIN, PAGE_FIRST, PAGE_MAX = 50, 200, 2000  # rows
-WHOLE_FIRST = 10  # rows of a first page that is one transaction
-CAREFUL_FROM = 2  # deaths at one cursor
+WHOLE_FIRST = 1  # of a first page that is one transaction: it may be slow
 
 Loop = Callable[[Leg, Page], "End | None"]
 CallOne = Callable[[Leg, Any, Any], None]
@@ -55,8 +54,8 @@ def walk(leg: Leg) -> End:
     if leg.is_walked:
         return End.WALKED
     description = leg.work.description
-    loop = loop_for(leg)
-    size = PageSize(whole=loop is whole_pages, batch=description.batch_size)
+    is_whole = description.atomic == "page"
+    size = PageSize(whole=is_whole, batch=description.batch_size)
     while True:
         if end := leg.must_end():
             return end
@@ -64,7 +63,7 @@ def walk(leg: Leg) -> End:
         asked = size.rows
         page = leg.work.source.page(leg.bounds, asked)
         before = leg.work.clock()
-        if page.values and (end := loop(leg, page)):
+        if page.values and (end := loop_for(leg)(leg, page)):
             return end
         if len(page.values) < asked:
             leg.is_walked = True
@@ -73,9 +72,9 @@ def walk(leg: Leg) -> End:
 
 
 def loop_for(leg: Leg) -> Loop:
-    """How the run wants its rows called."""
+    """How the run wants its rows called, and how they have to be."""
     description = leg.work.description
-    if leg.shard.deaths >= CAREFUL_FROM:
+    if leg.is_careful:
         return carefully
     if description.atomic == "row":
         return row_by_row
@@ -131,7 +130,7 @@ def in_lists(leg: Leg, page: Page) -> End | None:
         try:
             leg.call_with(group)
         except RowRaised:
-            if end := _one_by_one(leg, Page(group, keys), _call):
+            if end := _one_by_one(leg, _anew(leg, keys), _call):
                 return end
         else:
             leg.passed(keys[-1], len(group))
@@ -151,6 +150,7 @@ def _groups(leg: Leg, values: Sequence[Any]) -> list[tuple[int, list[Any]]]:
 def whole_pages(leg: Leg, page: Page) -> End | None:
     """The writes of all rows, and the cursor behind them, in one transaction; row by
     row when one of them raises."""
+    before = leg.work.clock()
     try:
         with leg.transaction():
             if leg.work.description.batch_size:
@@ -162,8 +162,18 @@ def whole_pages(leg: Leg, page: Page) -> End | None:
             leg.passed(page.keys[-1], len(page.keys))
             leg.save()
     except RowRaised:
-        return row_by_row(leg, page)
+        return row_by_row(leg, _anew(leg, page.keys))
+    took = leg.work.clock() - before
+    leg.slowest = max(leg.slowest, took / len(page.keys))
     return None
+
+
+def _anew(leg: Leg, keys: Sequence[Any]) -> Page:
+    """The page once more, as the database has it: callbacks have changed its values,
+    and what they wrote was rolled back, or was not."""
+    values = leg.work.source.values_of(keys)
+    there = [key for key in keys if key in values]
+    return Page([values[key] for key in there], there)
 
 
 def row_by_row(leg: Leg, page: Page) -> End | None:
@@ -171,8 +181,14 @@ def row_by_row(leg: Leg, page: Page) -> End | None:
 
 
 def carefully(leg: Leg, page: Page) -> End | None:
-    """The key is written before each call: if the process dies, it is known why."""
-    return _one_by_one(leg, page, _call_suspected)
+    """The key is written before each call: if the process dies, it is known why.
+
+    A suspect at the cursor has been passed; naming it lets the deaths stay counted.
+    """
+    if end := _one_by_one(leg, page, _call_suspected):
+        return end
+    leg.save(suspect=text_of(leg.cursor) if leg.is_careful else None)
+    return None
 
 
 def _one_by_one(leg: Leg, page: Page, call: CallOne) -> End | None:
@@ -194,18 +210,19 @@ def _call(leg: Leg, key: Any, value: Any) -> None:
     leg.passed(key)
 
 
-def _call_atomically(leg: Leg, key: Any, value: Any) -> None:
+def _call_atomically(leg: Leg, key: Any, value: Any, **changes: Any) -> None:
     with leg.transaction():
         leg.call(value)
         leg.passed(key)
-        leg.save()
+        leg.save(**changes)
 
 
 def _call_suspected(leg: Leg, key: Any, value: Any) -> None:
-    leg.save(suspect=text_of(key))
+    suspect = text_of(key)
+    leg.save(suspect=suspect)
+    before = leg.work.clock()
     if leg.work.description.atomic:
-        _call_atomically(leg, key, value)
-        return
-    leg.call(value)
-    leg.passed(key)
-    leg.save()
+        _call_atomically(leg, key, value, suspect=suspect)
+    else:
+        _call(leg, key, value)
+    leg.careful += leg.work.clock() - before

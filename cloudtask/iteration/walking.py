@@ -5,10 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import timedelta
 from typing import Any
 
-from cloudtask import conf, failpoints, registry
+from cloudtask import clock, conf, failpoints, registry
 from cloudtask.exceptions import CloudTaskError, SingularTaskFailure, TaskNotFound
 from cloudtask.iteration import failing, loops, stopping
 from cloudtask.iteration.description import Description, called
@@ -18,7 +17,7 @@ from cloudtask.iteration.finalizing import (
     send_finalize,
     send_stopped,
 )
-from cloudtask.iteration.legs import End, Leg, Stopped, Work
+from cloudtask.iteration.legs import CAREFUL_FROM, End, Leg, Stopped, Work
 from cloudtask.iteration.messages import message_of, options_of, send, step
 from cloudtask.iteration.running import inside, readable, say
 from cloudtask.iteration.sources import Source
@@ -28,7 +27,6 @@ from cloudtask.stores import Store, store
 from cloudtask.stores.runs import LeaseLost, Run, RunState, Shard, ShardState, Walked
 
 monotonic: Callable[[], float] = time.monotonic  # tests put a virtual one here
-OVER = timedelta(seconds=-1)  # a lease that is given back
 
 
 def walk(run_id: str, index: int, seq: int) -> None:
@@ -37,11 +35,21 @@ def walk(run_id: str, index: int, seq: int) -> None:
     run = kept.load_run(run_id)
     if run is None:
         return
-    definition = _known(kept, run)
+    shard = kept.load_shard(run_id, index)
+    if run.state is not RunState.RUNNING or shard is None or shard.seq != seq:
+        _repair(kept, run_id, index, seq)
+        return
+    definition = _known(kept, run, shard)
     if stopping.asked():
         raise SingularTaskFailure("This process is about to end; another one walks.")
     failpoints.reached("shard.before_lease")
-    shard = kept.acquire(run_id, index, seq, lease=conf.settings().lease)
+    shard = kept.acquire(
+        run_id,
+        index,
+        seq,
+        lease=conf.settings().lease,
+        budget=budget(options_of(run)),
+    )
     if shard is None:
         _repair(kept, run_id, index, seq)
         return
@@ -55,13 +63,13 @@ def walk(run_id: str, index: int, seq: int) -> None:
         ) from error
 
 
-def _known(kept: Store, run: Run) -> Definition:
+def _known(kept: Store, run: Run, shard: Shard) -> Definition:
     """The run's task; the run waits, and says so, while this version has none."""
     try:
         return registry.find(run.task)
     except TaskNotFound as error:
-        if run.state is RunState.RUNNING:
-            say(kept, run, f"It waits: {error}")
+        kept.touch_shard(shard)  # its task has come, and comes again
+        say(kept, run, f"It waits: {error}")
         raise
 
 
@@ -82,8 +90,8 @@ def _leased(kept: Store, definition: Definition, shard: Shard) -> None:
     except LeaseLost:
         raise
     except Exception as error:
-        walked = leg.walked if leg is not None else _untouched(shard)
-        _give_back(kept, run, shard, walked, error)
+        is_known = leg is not None and not leg.is_doubtful
+        _give_back(kept, run, shard, leg.walked if leg and is_known else None, error)
         raise
 
 
@@ -99,14 +107,17 @@ def _untouched(shard: Shard) -> Walked:
 
 
 def _give_back(
-    kept: Store, run: Run | None, shard: Shard, walked: Walked, error: Exception
+    kept: Store,
+    run: Run | None,
+    shard: Shard,
+    walked: Walked | None,
+    error: Exception,
 ) -> None:
     """End the lease of a leg that failed. Under the same number: the delivery comes
     again, after a wait that grows."""
     # What failed may well be the store: then the lease ends by itself.
     with suppress(Exception):
-        if not kept.checkpoint(shard, walked, lease=OVER):
-            kept.release(shard, walked)
+        kept.give_back(shard, walked)
         if run is not None and not isinstance(error, CloudTaskError):
             text = f"{type(error).__name__}: {error}"
             say(kept, run, f"Shard {shard.index} waits: {text}")
@@ -161,8 +172,7 @@ def _walk_leg(leg: Leg) -> None:
 def _walked(leg: Leg) -> tuple[End, float | None]:
     """Walk to the end of the rows, then try again those that failed and are due."""
     try:
-        is_poisoned = leg.shard.deaths > 0 and leg.shard.suspect is not None
-        end = failing.quarantine(leg) if is_poisoned else None
+        end = failing.quarantine(leg) if _is_poisoned(leg.shard) else None
         end = end or loops.walk(leg)
         if end is not End.WALKED:
             return end, None
@@ -170,6 +180,12 @@ def _walked(leg: Leg) -> tuple[End, float | None]:
         return early_end or End.WALKED, seconds
     except Stopped:
         return End.STOPPED, None
+
+
+def _is_poisoned(shard: Shard) -> bool:
+    """Whether a row has killed its process while it was under suspicion."""
+    has_killed = shard.suspect is not None and shard.suspect != shard.cursor
+    return has_killed and shard.deaths > CAREFUL_FROM
 
 
 def _complete(leg: Leg) -> None:
@@ -189,7 +205,8 @@ def _hand_over(leg: Leg, delay: float = 0.0) -> None:
     """Let a successor go on where this leg stopped; half of what is left may become a
     shard of its own. `delay` is in seconds."""
     shard, run = leg.shard, leg.work.run
-    split = None if leg.is_walked else half_of(leg)
+    # A process that is about to end has no time to look for the middle.
+    split = None if leg.is_walked or stopping.asked() else half_of(leg)
     failpoints.reached("shard.before_release")
     made = leg.work.store.release(shard, leg.walked, split=split)
     failpoints.reached("shard.after_release")
@@ -259,9 +276,11 @@ def send_shards(run: Run, shards: list[Shard]) -> None:
 
 
 def send_watch(run: Run, shard: Shard) -> None:
-    """Enqueue the task of a shard once more, under a name of its own, for when the
-    lease that it is under is over: its holder may be dead, and its task used up."""
+    """Enqueue the task of a shard once more, under a name of its own, for when nobody
+    can be walking any more: its holder may be dead, and its task used up."""
     wait = conf.settings().lease.total_seconds()
+    if shard.deadline_at is not None:
+        wait = max(wait, shard.deadline_at.timestamp() - clock.now())
     message = message_of(
         WALK, run, shard.index, shard.seq, delay=wait, renamed=run.generation
     )

@@ -10,6 +10,11 @@ class Migration(migrations.Migration):
 
     operations = [
         migrations.AddField(
+            model_name="iterationshard",
+            name="deadline_at",
+            field=models.DateTimeField(null=True),
+        ),
+        migrations.AddField(
             model_name="iterationrun",
             name="due_at",
             field=models.DateTimeField(null=True),

@@ -50,15 +50,14 @@ class DatabaseFailures(IterationRows):
             run_id=run_id, shard=shard, state=FailureState.WAITING
         ).order_by("due_at")
         with self.reachable(f"Loading the rows of {run_id} that wait"):
-            # One more than wanted: whether more of them are due than that.
-            found = rows.filter(due_at__lte=now())[: limit + 1]
-            due = [failure_of(row) for row in found]
-            if len(due) > limit:
-                return due[:limit], 0.0
-            later = rows.filter(due_at__gt=now()).annotate(now=now()).first()
-        if later is None:
+            # One query, one moment: in a second one a row could have become due that
+            # was not yet in the first. One more than wanted tells when to come again.
+            found = list(rows.annotate(now=now())[: limit + 1])
+        due = [failure_of(row) for row in found if row.due_at <= row.now][:limit]
+        if len(found) == len(due):
             return due, None
-        return due, max(0.0, (later.due_at - later.now).total_seconds())
+        following = found[len(due)]
+        return due, max(0.0, (following.due_at - following.now).total_seconds())
 
     def count_failures(self, run_id: str, *, given_up: bool = False) -> int:
         rows = self._failures.filter(run_id=run_id)

@@ -39,12 +39,14 @@ def _record(kind: type[Any], row: Model) -> Any:
 
 
 def _aware(value: Any, row: Model) -> Any:
-    """Moments of a project with USE_TZ=False as all others: what the database calls now
-    is the project's time in PostgreSQL, and UTC elsewhere."""
-    if not isinstance(value, datetime) or not timezone.is_naive(value):
+    """A moment of the database as what it is: PostgreSQL's knows its zone, or is the
+    project's time with USE_TZ=False; elsewhere it is UTC, whatever zone the settings
+    say of the database."""
+    if not isinstance(value, datetime):
         return value
-    is_local = connections[row._state.db or "default"].vendor == "postgresql"
-    return timezone.make_aware(value, None if is_local else UTC)
+    if connections[row._state.db or "default"].vendor != "postgresql":
+        return value.replace(tzinfo=UTC)
+    return timezone.make_aware(value) if timezone.is_naive(value) else value
 
 
 def column_of(kind: type[Any], name: str) -> str:

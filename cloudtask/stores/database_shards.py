@@ -39,7 +39,13 @@ class DatabaseShards(DatabaseFailures):
         return shard_of(row) if row else None
 
     def acquire(
-        self, run_id: str, index: int, seq: int, *, lease: timedelta
+        self,
+        run_id: str,
+        index: int,
+        seq: int,
+        *,
+        lease: timedelta,
+        budget: timedelta = timedelta(0),
     ) -> Shard | None:
         rows = self._shards.filter(run_id=run_id, index=index)
         free = rows.filter(no_live_lease(), self._running(run_id), seq=seq).exclude(
@@ -53,6 +59,7 @@ class DatabaseShards(DatabaseFailures):
                 state=ShardState.RUNNING,
                 fence=F("fence") + 1,
                 lease_until=now() + lease,
+                deadline_at=now() + budget,
                 touched_at=now(),
             )
             return shard_of(rows.get()) if taken else None
@@ -76,9 +83,12 @@ class DatabaseShards(DatabaseFailures):
         delay: timedelta = timedelta(0),
         resolved: str | None = None,
     ) -> bool:
-        moved = {} if walked.cursor == shard.cursor else {"deaths": 0}
+        is_alive = walked.cursor != shard.cursor and suspect is None
+        moved = {"deaths": 0} if is_alive else {}
+        mine = self._mine(shard)
+        if resolved is None:
+            mine = mine.filter(self._running(shard.run))
         with self.reachable(f"Checkpoint of shard {shard.index} of {shard.run}"):
-            mine = self._mine(shard).filter(self._running(shard.run))
             written = mine.update(
                 **_progress(walked),
                 **moved,
@@ -103,11 +113,9 @@ class DatabaseShards(DatabaseFailures):
             if not self._mine(shard).update(
                 **_progress(walked),
                 **cut,
+                **_RESTING,
                 state=ShardState.WAITING,
                 seq=F("seq") + 1,
-                deaths=0,
-                suspect=None,
-                lease_until=None,
                 touched_at=now(),
             ):
                 raise LeaseLost(f"{shard.run}[{shard.index}]")
@@ -127,13 +135,31 @@ class DatabaseShards(DatabaseFailures):
             return bool(
                 self._mine(shard).update(
                     **_progress(walked),
+                    **_RESTING,
                     state=ShardState.DONE,
-                    deaths=0,
-                    suspect=None,
-                    lease_until=None,
                     touched_at=now(),
                 )
             )
+
+    def give_back(self, shard: Shard, walked: Walked | None) -> bool:
+        with self.reachable(f"Giving back shard {shard.index} of {shard.run}"):
+            return bool(
+                self._mine(shard).update(
+                    **_progress(walked) if walked else {},
+                    **_RESTING,
+                    state=ShardState.WAITING,
+                    touched_at=now(),
+                )
+            )
+
+    def is_at_work(self, run_id: str) -> bool:
+        with self.reachable(f"Looking who walks iteration {run_id}"):
+            return self._shards.filter(_walked(), run_id=run_id).exists()
+
+    def touch_shard(self, shard: Shard) -> None:
+        rows = self._shards.filter(run_id=shard.run, index=shard.index)
+        with self.reachable(f"Touching shard {shard.index} of {shard.run}"):
+            rows.update(touched_at=now())
 
     def stale_shards(self, *, older_than: timedelta, limit: int) -> list[Shard]:
         # A row that waits for its next try keeps its shard's task waiting, too.
@@ -144,7 +170,7 @@ class DatabaseShards(DatabaseFailures):
             due_at__gt=now(),
         )
         rows = self._shards.filter(
-            no_live_lease(),
+            ~_walked(),
             Q(is_walked=False) | ~Exists(resting),
             run__state=RunState.RUNNING,
             touched_at__lt=now() - older_than,
@@ -155,11 +181,20 @@ class DatabaseShards(DatabaseFailures):
     def bump_shard(self, shard: Shard) -> Shard | None:
         rows = self._shards.filter(run_id=shard.run, index=shard.index)
         with self.reachable(f"Renumbering shard {shard.index} of {shard.run}"):
-            free = rows.filter(no_live_lease(), seq=shard.seq)
+            free = rows.filter(~_walked(), seq=shard.seq)
             bumped = free.exclude(state=ShardState.DONE).update(
                 seq=F("seq") + 1, touched_at=now()
             )
             return shard_of(rows.get()) if bumped else None
+
+
+_RESTING = {"deaths": 0, "suspect": None, "lease_until": None, "deadline_at": None}
+
+
+def _walked() -> Q:
+    """Shards that somebody may be walking."""
+    alive = ~no_live_lease() | Q(deadline_at__gt=now())
+    return Q(alive, state=ShardState.RUNNING)
 
 
 def _progress(walked: Walked) -> dict[str, Any]:

@@ -62,7 +62,13 @@ class DatastoreShards(Access):
         return shard_of(row) if row else None
 
     def acquire(
-        self, run_id: str, index: int, seq: int, *, lease: timedelta
+        self,
+        run_id: str,
+        index: int,
+        seq: int,
+        *,
+        lease: timedelta,
+        budget: timedelta = timedelta(0),
     ) -> Shard | None:
         now = self.now()
 
@@ -75,6 +81,7 @@ class DatastoreShards(Access):
                 state=ShardState.RUNNING,
                 fence=shard.fence + 1,
                 lease_until=now + lease,
+                deadline_at=now + budget,
                 deaths=shard.deaths + 1 if was_cut_off else 0,
             )
 
@@ -101,19 +108,18 @@ class DatastoreShards(Access):
         def renewed(found: Shard) -> Shard | None:
             if not _is_held(found, shard):
                 return None
-            has_moved = walked.cursor != found.cursor
+            is_alive = walked.cursor != found.cursor and suspect is None
             return replace(
                 _further(found, walked),
                 suspect=suspect,
                 lease_until=now + lease,
-                deaths=0 if has_moved else found.deaths,
+                deaths=0 if is_alive else found.deaths,
             )
 
         def work(attempt: Attempt) -> bool:
-            if (
-                _put_while_running(attempt, shard.run, shard.index, renewed, now)
-                is None
-            ):
+            # What is resolved has been done, whatever the run's state is now.
+            change = _put_while_running if resolved is None else _put_anyway
+            if change(attempt, shard.run, shard.index, renewed, now) is None:
                 return False
             attempt.put(*recorded)
             attempt.delete(*forgotten)
@@ -156,11 +162,41 @@ class DatastoreShards(Access):
 
         return self.transact(f"Completing shard {shard.index} of {shard.run}", work)
 
+    def give_back(self, shard: Shard, walked: Walked | None) -> bool:
+        now = self.now()
+
+        def given(found: Shard) -> Shard | None:
+            if not _is_held(found, shard):
+                return None
+            there = _further(found, walked) if walked else found
+            return replace(_without_lease(there), state=ShardState.WAITING)
+
+        def work(attempt: Attempt) -> bool:
+            row = attempt.get(shard_path(shard.run, shard.index))
+            return _put(attempt, row, given, now) is not None
+
+        return self.transact(f"Giving back shard {shard.index} of {shard.run}", work)
+
+    def is_at_work(self, run_id: str) -> bool:
+        now = self.now()
+        return any(_may_be_walked(shard, now) for shard in self.load_shards(run_id))
+
+    def touch_shard(self, shard: Shard) -> None:
+        now = self.now()
+
+        def work(attempt: Attempt) -> None:
+            row = attempt.get(shard_path(shard.run, shard.index))
+            _put(attempt, row, lambda found: found, now)
+
+        self.transact(f"Touching shard {shard.index} of {shard.run}", work)
+
     def bump_shard(self, shard: Shard) -> Shard | None:
         now = self.now()
 
         def bumped(found: Shard) -> Shard | None:
             if found.seq != shard.seq or not _is_free(found, now):
+                return None
+            if _may_be_walked(found, now):
                 return None
             return replace(found, seq=found.seq + 1)
 
@@ -182,7 +218,7 @@ class DatastoreShards(Access):
                 row
                 for row in self.query(what, SHARD, undone)
                 if row.values["touched_at"] < now - older_than
-                and _is_free(shard_of(row), now)
+                and not _may_be_walked(shard_of(row), now)
                 and not self._rests(what, shard_of(row), now)
             ]
         lost.sort(key=lambda row: row.values["touched_at"])
@@ -209,6 +245,12 @@ def _put_while_running(
     return _put(attempt, row, change, now)
 
 
+def _put_anyway(
+    attempt: Attempt, run_id: str, index: int, change: Change, now: datetime
+) -> Shard | None:
+    return _put(attempt, attempt.get(shard_path(run_id, index)), change, now)
+
+
 def _put(
     attempt: Attempt, row: Row | None, change: Change, now: datetime
 ) -> Shard | None:
@@ -233,6 +275,12 @@ def _is_free(shard: Shard, now: datetime) -> bool:
     return shard.state is not ShardState.DONE and not is_live(shard.lease_until, now)
 
 
+def _may_be_walked(shard: Shard, now: datetime) -> bool:
+    is_in_time = shard.deadline_at is not None and shard.deadline_at > now
+    is_alive = is_in_time or is_live(shard.lease_until, now)
+    return is_alive and shard.state is ShardState.RUNNING
+
+
 def _is_held(found: Shard, by: Shard) -> bool:
     return found.fence == by.fence and found.state is ShardState.RUNNING
 
@@ -249,7 +297,7 @@ def _further(shard: Shard, walked: Walked) -> Shard:
 
 
 def _without_lease(shard: Shard) -> Shard:
-    return replace(shard, lease_until=None, deaths=0, suspect=None)
+    return replace(shard, lease_until=None, deadline_at=None, deaths=0, suspect=None)
 
 
 def _cut(shard: Shard, split: Shard) -> Shard:

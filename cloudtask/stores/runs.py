@@ -120,9 +120,10 @@ class Run:
 class Shard:
     """A piece of a run: the keys above `low`, up to and with `high`; None is open.
 
-    `seq` numbers the tasks that walk it, `fence` whoever holds its lease. `deaths`
-    counts the leases that ended without a word since `cursor` last moved; `suspect` is
-    the key whose callback was about to be called.
+    `seq` numbers the tasks that walk it, `fence` whoever holds its lease, and whom
+    Cloud Tasks gives up at `deadline_at`. `deaths` counts the leases that ended without
+    a word since `cursor` last moved with no `suspect`, the key whose callback was about
+    to be called.
     """
 
     run: str
@@ -135,6 +136,7 @@ class Shard:
     fence: int = 0
     state: ShardState = ShardState.WAITING
     lease_until: datetime | None = None
+    deadline_at: datetime | None = None
     deaths: int = 0
     suspect: str | None = None
     is_walked: bool = False
@@ -227,9 +229,16 @@ class RunStore(Protocol):
     def load_shard(self, run_id: str, index: int) -> Shard | None: ...
 
     def acquire(
-        self, run_id: str, index: int, seq: int, *, lease: timedelta
+        self,
+        run_id: str,
+        index: int,
+        seq: int,
+        *,
+        lease: timedelta,
+        budget: timedelta = timedelta(0),
     ) -> Shard | None:
-        """Take the lease of a shard, and return it as it is then.
+        """Take the lease of a shard, and return it as it is then; Cloud Tasks gives the
+        delivery up after `budget`.
 
         None unless the run is RUNNING, `seq` is the shard's, the shard is not done and
         nobody holds a live lease. `fence` grows by one; `deaths` by one when the lease
@@ -248,12 +257,20 @@ class RunStore(Protocol):
         delay: timedelta = timedelta(0),
         resolved: str | None = None,
     ) -> bool:
-        """Write progress and renew the lease; `deaths` becomes 0 if the cursor moved.
+        """Write progress and renew the lease; `deaths` becomes 0 if the cursor moved
+        and there is no `suspect`.
 
         In the same transaction `failure` is recorded, due `delay` from now, and the
         failure of the key `resolved` is forgotten. False, and nothing is written, when
-        `shard.fence` is not the shard's any more or the run is not RUNNING.
+        `shard.fence` is not the shard's any more, or the run is not RUNNING; what is
+        `resolved` has been done, and is written in any state.
         """
+        ...
+
+    def give_back(self, shard: Shard, walked: Walked | None) -> bool:
+        """End the lease under the same `seq`: the delivery comes again, and nobody has
+        died. Progress stays as it is stored if `walked` is None. False when the fence
+        is not ours; works in any state of the run."""
         ...
 
     def release(
@@ -326,8 +343,17 @@ class RunStore(Protocol):
         `seq` grown; lower their `failed` and `skipped` by them. How many rows."""
         ...
 
+    def is_at_work(self, run_id: str) -> bool:
+        """Whether somebody may be walking a shard of the run: its lease lives, or a row
+        takes longer than the lease, and Cloud Tasks has not yet given it up."""
+        ...
+
+    def touch_shard(self, shard: Shard) -> None:
+        """Note that the task of the shard is not lost."""
+        ...
+
     def stale_shards(self, *, older_than: timedelta, limit: int) -> list[Shard]:
-        """Undone shards of RUNNING runs that no live lease holds, that nothing has
+        """Undone shards of RUNNING runs that nobody can be walking, that nothing has
         touched for so long and that wait for no row: their task is lost."""
         ...
 
@@ -344,12 +370,12 @@ class RunStore(Protocol):
         ...
 
     def bump_shard(self, shard: Shard) -> Shard | None:
-        """Let `seq` grow by one if it is still `shard.seq` and no lease lives; the
-        shard as it is then, or None."""
+        """Let `seq` grow by one if it is still `shard.seq` and nobody can be walking;
+        the shard as it is then, or None."""
         ...
 
     def bump_run(self, run: Run) -> Run | None:
-        """The same for the `generation` of a run."""
+        """The same for the `generation` of a run of which no lease lives."""
         ...
 
 

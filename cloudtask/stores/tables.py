@@ -78,6 +78,7 @@ class IterationShard(models.Model):
         max_length=12, choices=_choices(ShardState), default=ShardState.WAITING
     )
     lease_until = models.DateTimeField(null=True)
+    deadline_at = models.DateTimeField(null=True)
     deaths = models.PositiveIntegerField(default=0)
     suspect = models.TextField(null=True)
     is_walked = models.BooleanField(default=False)
