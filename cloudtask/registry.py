@@ -13,7 +13,7 @@ from django.apps import apps
 
 from cloudtask import codec, conf
 from cloudtask.exceptions import ConfigurationError, TaskNotFound
-from cloudtask.message import Options
+from cloudtask.message import Options, nearest
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +50,23 @@ class Definition:
         try:
             self.signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"{self.path}{self.signature}: {error}.") from None
+            raise refused_call(self.path, self.signature, kwargs, error) from None
+
+
+def refused_call(
+    name: str, signature: inspect.Signature, kwargs: dict[str, Any], error: TypeError
+) -> TypeError:
+    """What to raise where `signature` does not take a call: with `name`, and, for a
+    keyword that it lacks, the nearest that it has."""
+    parameters = signature.parameters.values()
+    unknown = [key for key in kwargs if key not in signature.parameters]
+    if not unknown or any(p.kind is p.VAR_KEYWORD for p in parameters):
+        return TypeError(f"{name}{signature}: {error}.")
+    known = [p.name for p in parameters if p.kind in _BY_NAME]
+    return TypeError(
+        f"{name}{signature}: got an unexpected keyword argument {unknown[0]!r}; "
+        f"{nearest(unknown[0], known)}"
+    )
 
 
 def _positions(signature: inspect.Signature) -> range:
@@ -67,6 +83,10 @@ def _positions(signature: inspect.Signature) -> range:
 _BY_POSITION = (
     inspect.Parameter.POSITIONAL_ONLY,
     inspect.Parameter.POSITIONAL_OR_KEYWORD,
+)
+_BY_NAME = (
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    inspect.Parameter.KEYWORD_ONLY,
 )
 _REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 

@@ -24,7 +24,13 @@ from cloudtask import (
     uniqueness,
 )
 from cloudtask.context import TaskContext, entered
-from cloudtask.exceptions import PayloadLost, PermanentTaskFailure, TaskNotFound
+from cloudtask.exceptions import (
+    CloudTaskError,
+    EnqueueError,
+    PayloadLost,
+    PermanentTaskFailure,
+    TaskNotFound,
+)
 from cloudtask.message import Delivery, Enqueued, Message, Options
 from cloudtask.registry import Definition, Row, find
 from cloudtask.settling import Attempt, Outcome, Result, backoff_of, finish
@@ -79,11 +85,29 @@ def enqueue_many(
     calls: Sequence[tuple[tuple[Any, ...], dict[str, Any]]],
 ) -> list[Enqueued]:
     """As `enqueue` for many calls of a task; nothing is sent unless all can travel."""
-    messages = [make_message(definition, options, *call) for call in calls]
+    messages = _make_messages(definition, options, calls)
     if options.unique:
         return _enqueue_unique(messages, options)
     leave(messages, options)
     return [message.receipt for message in messages]
+
+
+def _make_messages(
+    definition: Definition,
+    options: Options,
+    calls: Sequence[tuple[tuple[Any, ...], dict[str, Any]]],
+) -> list[Message]:
+    """The messages of `calls`; an error says which of them it is about."""
+    messages: list[Message] = []
+    try:
+        for call in calls:
+            messages.append(make_message(definition, options, *call))
+    except (TypeError, EnqueueError) as error:
+        ours = isinstance(error, CloudTaskError)
+        kind: type[Exception] = type(error) if ours else TypeError
+        place = f"calls[{len(messages)}] of {definition.path}"
+        raise kind(f"{place}: {error}") from error
+    return messages
 
 
 def make_message(

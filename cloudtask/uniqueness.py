@@ -34,7 +34,10 @@ def key_of(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> str | None:
-    """The key of a call, or None when the task is not `unique`."""
+    """The key of a call, or None when the task is not `unique`.
+
+    Raises UnsupportedValue, with task and place, for a key that can't travel.
+    """
     if options.unique is False:
         return None
     if callable(options.unique):
@@ -43,7 +46,8 @@ def key_of(
         bound = definition.signature.bind(*args, **kwargs)
         bound.apply_defaults()
         value = list(bound.arguments.items())
-    data = definition.path.encode() + b"\n" + codec.dumps(value)
+    key = codec.dumps(value, root=f"The unique key of {definition.path}")
+    data = definition.path.encode() + b"\n" + key
     return hashlib.sha256(data).hexdigest()
 
 

@@ -22,7 +22,7 @@ from django.apps import apps
 from django.test import override_settings
 
 from cloudtask import Task, call, codec, deferrable, registry, task
-from cloudtask.exceptions import ConfigurationError, TaskNotFound
+from cloudtask.exceptions import ConfigurationError, EnqueueError, TaskNotFound
 from cloudtask.testing import queued, run_queued
 from tests.support import recording
 from tests.support.site import Site
@@ -151,6 +151,32 @@ def test_defer_many_sends_nothing_when_a_call_is_wrong() -> None:
     with pytest.raises(TypeError):
         tasks.note.defer_many([call(1), call(object())])
     assert queued() == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        (call(), "missing a required argument: 'name'"),
+        (call(object()), r"args\[0\]: object can't travel"),
+        (call("x" * 200_000), "was refused: its arguments take"),
+    ],
+)
+def test_defer_many_names_the_task_and_the_place_of_a_call_that_is_wrong(
+    wrong: Any, text: str
+) -> None:
+    small = tasks.add_author.using(small=True)
+    with pytest.raises(
+        (TypeError, EnqueueError),
+        match=rf"^calls\[2\] of {tasks.add_author.path}: .*{text}",
+    ):
+        small.defer_many([call("a"), call("b"), wrong])
+
+
+def test_a_misspelt_keyword_is_told_the_nearest() -> None:
+    with pytest.raises(
+        TypeError, match=rf"{tasks.add_author.path}.* 'nmae'; did you mean 'name'\?$"
+    ):
+        tasks.add_author.defer(nmae="a")
 
 
 def test_a_bound_task_takes_many_calls_and_options() -> None:

@@ -8,7 +8,7 @@ import pytest
 from django.db import connections, transaction
 
 from cloudtask import call, failpoints, outbox, uniqueness
-from cloudtask.exceptions import EnqueueError, EnqueueUnavailable
+from cloudtask.exceptions import EnqueueError, EnqueueUnavailable, UnsupportedValue
 from cloudtask.failpoints import Crashed
 from cloudtask.models import OutboxMessage, UniqueKey
 from tests.durability import tasks
@@ -34,6 +34,15 @@ def test_a_function_makes_the_key(world):
 
     assert tasks.single_by_name.defer("a", note="y") == first
     assert tasks.single_by_name.defer("b") != first
+
+
+def test_a_key_that_cant_travel_is_refused_by_task_and_place():
+    task = tasks.single.using(unique=lambda name: {"lock": threading.Lock()})
+    with pytest.raises(
+        UnsupportedValue,
+        match=rf"^The unique key of {tasks.single.path}\['lock'\]: .*lock can't",
+    ):
+        task.defer("a")
 
 
 def test_the_key_is_free_once_the_call_starts(world):
