@@ -1,7 +1,7 @@
 """What Cloud Tasks, and this library, accept; checked before anything is sent.
 
 The figures are those of https://cloud.google.com/tasks/docs/quotas and of the comments
-in google/cloud/tasks/v2/task.proto.
+in google/cloud/tasks/v2/task.proto and target.proto.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from cloudtask.exceptions import (
     QueueNotFound,
 )
 from cloudtask.message import Message, nearest
-from cloudtask.targets import target
+from cloudtask.targets import HttpTarget, target
 from cloudtask.transports import check_settings
 
 SMALL = 100 * 1024  # bytes of payload with `small`, djangae's limit
@@ -129,6 +129,13 @@ def _check_headers(headers: Mapping[str, str], what: str) -> None:
                 raise EnqueueError(
                     f"{what} was refused: its header {name!r} must be a line of str."
                 )
+    names = {name.casefold() for name in headers}
+    # App Engine gets it: the headers of both requests in target.proto.
+    if "user-agent" in names and isinstance(target(), HttpTarget):
+        raise EnqueueError(
+            f"{what} was refused: Cloud Tasks replaces the header 'User-Agent' by its "
+            "own. Use another name."
+        )
     size = sum(len(name) + len(value) for name, value in headers.items())
     if size > LARGEST_HEADERS:
         raise EnqueueError(

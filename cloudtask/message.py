@@ -116,7 +116,7 @@ class Options:
         """These options with `given` over them.
 
         Raises TypeError for an unknown name, or for a value of a wrong type, and
-        ValueError for a value out of range.
+        ValueError for a value out of range or a header that is not the caller's to set.
         """
         for name in given:
             if name not in OPTION_NAMES:
@@ -127,7 +127,10 @@ class Options:
             given = {"eta": None, **given}
         elif "eta" in given and "countdown" not in given:
             given = {"countdown": None, **given}
-        return replace(self, **given)
+        after = replace(self, **given)
+        if "headers" in given:  # not of what travels: who sent it was let through
+            _refuse_taken(after.headers or {})
+        return after
 
 
 OPTION_NAMES = tuple(
@@ -182,6 +185,34 @@ def _check_values(options: Options) -> None:
         raise TypeError(f"backoff must be a Backoff or a function, not {backoff!r}.")
     if not (isinstance(options.unique, bool) or callable(options.unique)):
         raise TypeError(f"unique must be a bool or a function, not {options.unique!r}.")
+
+
+_TAKEN = {
+    "authorization": "the target's token takes its place",
+    "connection": "it is about the connection of Cloud Tasks",
+    "content-length": "Cloud Tasks computes it",
+    "content-type": "it tells what the body is, which this library makes",
+    "host": "Cloud Tasks takes it from the URL",
+    "transfer-encoding": "it is about the connection of Cloud Tasks",
+}
+_RESERVED = ("x-appengine-", "x-cloudtasks-", "x-google-")
+
+
+def _refuse_taken(headers: Mapping[str, str]) -> None:
+    """Raise ValueError for a header that would not arrive as it was given.
+
+    Which Cloud Tasks ignores or replaces: HttpRequest.headers, .oidc_token and
+    AppEngineHttpRequest.headers in google/cloud/tasks/v2/target.proto; X-CloudTasks-*:
+    https://cloud.google.com/tasks/docs/creating-http-target-tasks. User-Agent, which
+    App Engine's get, is a matter of the target: see `limits`.
+    """
+    for name in headers:
+        folded = str(name).strip().casefold()
+        reason = _TAKEN.get(folded)
+        if folded.startswith(_RESERVED):
+            reason = "such headers are set by Google alone"
+        if reason is not None:
+            raise ValueError(f"headers can't have {name!r}: {reason}.")
 
 
 _DEFAULTS = {f.name: f.default for f in fields(Options)}

@@ -19,6 +19,7 @@ from cloudtask.exceptions import (
     QueueNotFound,
     UnsupportedValue,
 )
+from cloudtask.message import options_from_wire
 from tests.support import recording
 from tests.testapp.tasks import note, small_note
 
@@ -297,6 +298,53 @@ def test_a_url_that_cannot_be_called_is_refused(url: str) -> None:
 )
 def test_headers_that_cannot_be_sent_are_refused(headers: dict[Any, Any]) -> None:
     assert named(refusal(headers=headers))
+
+
+TAKEN = [
+    "Authorization",
+    "authorization",
+    "Host",
+    "Content-Length",
+    "Content-Type",
+    "Transfer-Encoding",
+    "Connection",
+    "X-CloudTasks-QueueName",
+    "X-AppEngine-TaskRetryCount",
+    "x-appengine-anything",
+    "X-Google-Mine",
+    " Host",
+]
+
+
+@pytest.mark.parametrize("name", TAKEN)
+def test_headers_that_would_not_arrive_are_refused_when_they_are_given(
+    name: str,
+) -> None:
+    headers = {"X-Fine": "1", name: "x"}
+    for give in (task, note.using):
+        with pytest.raises(ValueError, match=f"headers can't have '{name}': .+\\.$"):
+            give(headers=headers)
+
+
+@pytest.mark.parametrize("name", ["X-Cloud-Trace-Context", "X-Host", "Accept"])
+def test_other_headers_are_taken(name: str) -> None:
+    note.using(headers={name: "x"}).defer()
+    assert recording.sent[0].options.headers == {name: "x"}
+
+
+def test_what_was_sent_with_such_a_header_is_still_read() -> None:
+    options = options_from_wire({"headers": {"Host": "x"}}, "default")
+    assert options.headers == {"Host": "x"}
+
+
+def test_a_user_agent_is_refused_where_the_service_replaces_it() -> None:
+    agent = {"user-agent": "mine"}
+    note.using(headers=agent).defer()
+    recording.sent.clear()
+    with override_settings(CLOUDTASK={"TRANSPORT": TRANSPORT, "TARGET": HTTP}):
+        text = refusal(headers=agent)
+    assert named(text)
+    assert "User-Agent" in text
 
 
 # Settings.
