@@ -145,6 +145,18 @@ def _object(obj: Any) -> Form:
     return ["made", form_of(maker), list(args), *contents]
 
 
+def name_of(form: Form) -> str:
+    """What people call the callable: an import path, that of its class if need be."""
+    if isinstance(form, str):
+        return form.replace(":", ".")
+    tag, first, *parts = form
+    if tag == "method":
+        return f"{name_of(first)}.{parts[0]}"
+    if tag == "value":
+        return f"{type(first).__module__}.{type(first).__qualname__}"
+    return name_of(first)
+
+
 def resolve(form: Form) -> Any:
     """The callable that `form` stands for, in this process.
 
@@ -210,16 +222,23 @@ _MAKERS: dict[str, Callable[..., Any]] = {
 
 def check_call(obj: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Raise TypeError if it is sure that `obj` does not take these arguments."""
-    try:
-        is_function = type(obj) is FunctionType
-        signature = _kept_signature(obj) if is_function else _signature(obj)
-    except (TypeError, ValueError):
-        return  # a builtin that does not tell
+    signature = signature_of(obj)
+    if signature is None:
+        return
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
         name = getattr(obj, "__qualname__", repr(obj))
         raise TypeError(f"{name}{signature}: {error}.") from None
+
+
+def signature_of(obj: Any) -> inspect.Signature | None:
+    """What `obj` takes; None for a builtin that does not tell."""
+    try:
+        is_function = type(obj) is FunctionType
+        return _kept_signature(obj) if is_function else _signature(obj)
+    except (TypeError, ValueError):
+        return None
 
 
 def _signature(obj: Any) -> inspect.Signature:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType, TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from cloudtask import runtime
-from cloudtask.decorators import Deferrable
 from cloudtask.message import Message
 from cloudtask.testruns import calls, commits
 from cloudtask.testruns.callers import opens_block
 from cloudtask.testruns.calls import QueuedTask
 from cloudtask.testruns.expectations import Expectation, expected
+from cloudtask.testruns.named import named
 from cloudtask.transports import memory
+
+if TYPE_CHECKING:
+    from cloudtask.testruns.named import Nameable
 
 Check = Callable[[Sequence[QueuedTask], str], list[QueuedTask]]
 
@@ -79,16 +82,19 @@ def _looked(check: Check, caller: FrameType) -> Enqueues:
 
 
 def assert_enqueued(
-    task: Deferrable[Any, Any], /, *args: Any, count: int | None = None, **kwargs: Any
+    task: Nameable, /, *args: Any, count: int | None = None, **kwargs: Any
 ) -> Enqueues:
     """Assert that a call of `task` is queued, and return those that match.
 
+    `task` may be one of `django.tasks` as well, or what `cloudtask.deferred` was given.
     Arguments that are left out may be anything, as may `unittest.mock.ANY`; options
     given by `.using()` must agree, an eta within five seconds. `count` asks for exactly
     so many; without it one or more will do.
 
     In a `with` statement, it asserts when the block ends, on what was enqueued inside
     it, whether it has run by then or not; `as found` is the list of matches.
+
+    Raises TypeError for arguments that `task` does not take.
     """
     wanted = expected(task, args, kwargs)
 
@@ -98,9 +104,7 @@ def assert_enqueued(
     return _looked(check, sys._getframe(1))
 
 
-def assert_not_enqueued(
-    task: Deferrable[Any, Any], /, *args: Any, **kwargs: Any
-) -> Enqueues:
+def assert_not_enqueued(task: Nameable, /, *args: Any, **kwargs: Any) -> Enqueues:
     """Assert that no call of `task` with these arguments and options is queued, or, in
     a `with` statement, that none is enqueued inside the block."""
     wanted = expected(task, args, kwargs)
@@ -134,17 +138,19 @@ def _times(count: int) -> str:
 
 
 def queued(
-    task: Deferrable[Any, Any] | None = None, *, queue: str | None = None
+    task: Nameable | None = None, *, queue: str | None = None
 ) -> list[QueuedTask]:
     """The calls that wait, in the order in which they would run.
 
     Those whose transaction is still open come last. Only calls of `task`, with its
     options and its subject if it has any, and only those on `queue`, when given.
     """
-    path = None if task is None else task._parts()[0].path
+    path = None if task is None else named(task).path
 
     def wanted(message: Message) -> bool:
-        return path in (None, message.task) and queue in (None, message.queue)
+        return queue in (None, message.queue) and (
+            path is None or calls.task_of(message) == path
+        )
 
     found = calls.readable(calls.snapshot(wanted))
     if task is None:

@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from cloudtask import codec, registry
-from cloudtask.exceptions import TaskNotFound
+from cloudtask import callables, codec, deferred, registry
+from cloudtask.exceptions import PayloadError, TaskNotFound
 from cloudtask.message import Message, Options
+from cloudtask.registry import Definition
 from cloudtask.stores import AlreadyDone, payloads
 from cloudtask.testruns import commits
 from cloudtask.transports import memory
+
+DEFERRED = deferred.run.path  # the task of all calls of `cloudtask.deferred.defer`
 
 
 @dataclass(frozen=True, slots=True)
 class QueuedTask:
     """A call that waits in the queue, or for the commit of a transaction.
 
+    `task` is the import path of a task, or of what `cloudtask.deferred` was given.
     `subject` is what a method is to be called on: a class, an instance, or the `Row`
-    from which the instance will be loaded.
+    from which the instance will be loaded. `lead` is what the library itself has put
+    before the arguments: the callable that was deferred, as it travels, or the fields
+    of a task of `django.tasks`.
     """
 
     id: str
@@ -34,6 +41,7 @@ class QueuedTask:
     options: Options
     subject: Any = None
     awaits_commit: bool = False
+    lead: Any = field(default=None, repr=False)
 
     def __str__(self) -> str:
         given = [repr(value) for value in self.args]
@@ -71,13 +79,17 @@ def readable(found: Iterable[tuple[Message, bool]]) -> list[QueuedTask]:
 def call_of(message: Message, *, awaits_commit: bool = False) -> QueuedTask:
     """The call that `message` carries, decoded anew; raises AlreadyDone."""
     args, kwargs = codec.loads_call(payloads.payload_of(message))
-    subject = None
-    if args and _has_subject(message.task):
-        subject, *rest = args
-        args = tuple(rest)
+    task, subject, lead = message.task, None, None
+    if args and task == DEFERRED:
+        lead, args = args[0], args[1:]
+        task = callables.name_of(lead)
+    elif args and _is_of_django(task):
+        lead, args = args[0], args[1:]
+    elif args and _has_subject(task):
+        subject, args = args[0], args[1:]
     return QueuedTask(
         id=message.id,
-        task=message.task,
+        task=task,
         args=args,
         kwargs=kwargs,
         queue=message.queue,
@@ -87,11 +99,36 @@ def call_of(message: Message, *, awaits_commit: bool = False) -> QueuedTask:
         options=message.options,
         subject=subject,
         awaits_commit=awaits_commit,
+        lead=lead,
     )
 
 
-def _has_subject(task: str) -> bool:
+def task_of(message: Message) -> str:
+    """What `QueuedTask.task` is, whether or not the payload is still there."""
+    if message.task != DEFERRED:
+        return message.task
     try:
-        return registry.find(task).has_subject
-    except TaskNotFound:
+        return call_of(message).task
+    except (AlreadyDone, PayloadError):
+        return message.task
+
+
+def _has_subject(task: str) -> bool:
+    definition = _definition(task)
+    return definition is not None and definition.has_subject
+
+
+def _is_of_django(task: str) -> bool:
+    definition = _definition(task)
+    # Not imported for that: a library of django.tasks need not be installed.
+    running = sys.modules.get("cloudtask.backends.running")
+    if definition is None or running is None:
         return False
+    return isinstance(definition.function, running.Runner)
+
+
+def _definition(task: str) -> Definition | None:
+    try:
+        return registry.find(task)
+    except TaskNotFound:
+        return None

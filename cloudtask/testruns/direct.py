@@ -7,6 +7,7 @@ from collections.abc import Callable
 from cloudtask import envelope, runtime, settling
 from cloudtask.exceptions import CloudTaskError
 from cloudtask.settling import Outcome
+from cloudtask.testruns import calls
 from cloudtask.testruns.report import Ran
 from cloudtask.transports.memory import Waiting
 
@@ -23,7 +24,7 @@ def deliver(
         attempt = runtime.run(message, entry.delivery)
         commit()
         ran = Ran(
-            message.task,
+            calls.task_of(message),
             message.id,
             attempt.context.attempt,
             now,
@@ -45,4 +46,5 @@ def unanswered(entry: Waiting, now: float, error: BaseException | None) -> Ran:
     """An attempt that never reached the function, or whose process died."""
     message = entry.message
     attempt = message.attempts + entry.delivery.retries + 1
-    return Ran(message.task, message.id, attempt, now, Outcome.FAILED, None, error)
+    task = calls.task_of(message)
+    return Ran(task, message.id, attempt, now, Outcome.FAILED, None, error)

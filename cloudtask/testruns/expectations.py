@@ -7,15 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from inspect import BoundArguments, Parameter
-from typing import Any
-from unittest.mock import ANY
+from typing import TYPE_CHECKING, Any
 
 from cloudtask import codec
-from cloudtask.decorators import Deferrable, TaskWithOptions
 from cloudtask.exceptions import PayloadError
-from cloudtask.message import OPTION_NAMES, Options
-from cloudtask.registry import Definition, Row
+from cloudtask.registry import Row
 from cloudtask.testruns.calls import QueuedTask
+from cloudtask.testruns.named import Named, named
+
+if TYPE_CHECKING:
+    from cloudtask.testruns.named import Nameable
 
 
 class _Nothing:
@@ -32,32 +33,43 @@ LISTED = 20  # calls that a failure shows
 class Expectation:
     """A call as far as a test describes it: what is left out may be anything.
 
-    `chosen` are the names of the options that matter.
+    An option matters if it was chosen for the task that the test has named.
     """
 
-    definition: Definition
-    options: Options
-    chosen: tuple[str, ...]
-    subject: tuple[Any, ...]
+    task: Named
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
     def is_met_by(self, call: QueuedTask) -> bool:
-        return call.task == self.definition.path and not self.differences(call)
+        return call.task == self.task.path and not self.differences(call)
 
     def differences(self, call: QueuedTask) -> list[str]:
         """What keeps a call of the same task from being the expected one."""
-        return [*self._other_arguments(call), *self._other_options(call)]
+        return [
+            *self._other_subject(call),
+            *self._other_arguments(call),
+            *self._other_options(call),
+        ]
+
+    def _other_subject(self, call: QueuedTask) -> list[str]:
+        other = [
+            f"subject={call.subject!r} instead of {subject!r}"
+            for subject in self.task.subject
+            if not same(subject, call.subject)
+        ]
+        other += [
+            f"{name}={call.lead[name]!r} instead of {value!r}"
+            for name, value in self.task.fields.items()
+            if call.lead[name] != value
+        ]
+        if self.task.form is not None and not same(self.task.form, call.lead):
+            other.append(f"{call.lead!r} instead of {self.task.form!r}")
+        return other
 
     def _other_arguments(self, call: QueuedTask) -> list[str]:
-        signature = self.definition.signature
-        has_subject = self.definition.has_subject
-        subject = (self.subject or (ANY,)) if has_subject else ()
-        # Bound here too, so that an argument that the task lacks is a TypeError.
-        wanted = signature.bind_partial(*subject, *self.args, **self.kwargs)
-        found = signature.bind(
-            *((call.subject,) if has_subject else ()), *call.args, **call.kwargs
-        )
+        signature = self.task.signature
+        wanted = signature.bind_partial(*self.args, **self.kwargs)
+        found = signature.bind(*call.args, **call.kwargs)
         found.apply_defaults()
         there = _flat(found)
         return [
@@ -72,22 +84,23 @@ class Expectation:
             for name, value in self._chosen_options()
             if name not in ("countdown", "eta") and getattr(call.options, name) != value
         ]
-        eta = self.options.eta
-        if self.options.countdown is not None:
-            eta = call.enqueued_at + self.options.countdown
+        eta, countdown = self.task.options.eta, self.task.options.countdown
+        if countdown is not None:
+            eta = call.enqueued_at + countdown
         if eta is None or (call.eta and abs(call.eta - eta) <= ETA_TOLERANCE):
             return other
         return [*other, f"eta {call.eta} instead of {eta}"]
 
     def _chosen_options(self) -> list[tuple[str, Any]]:
-        return [(name, getattr(self.options, name)) for name in self.chosen]
+        return [(name, getattr(self.task.options, name)) for name in self.task.chosen]
 
     def __str__(self) -> str:
         given = [repr(value) for value in self.args]
         given += [f"{name}={value!r}" for name, value in self.kwargs.items()]
-        chosen = [f"{name}={value!r}" for name, value in self._chosen_options()]
+        options = (*self.task.fields.items(), *self._chosen_options())
+        chosen = [f"{name}={value!r}" for name, value in options]
         using = f".using({', '.join(chosen)})" if chosen else ""
-        return f"{self.definition.path}{using}({', '.join(given)})"
+        return f"{self.task.path}{using}({', '.join(given)})"
 
     def listing(self, calls: Sequence[QueuedTask], where: str) -> str:
         """What is there instead, the nearest first."""
@@ -100,13 +113,13 @@ class Expectation:
         return f"What {where}:\n" + "\n".join(lines)
 
     def _distance(self, call: QueuedTask) -> tuple[int, float]:
-        path = self.definition.path
+        path = self.task.path
         if call.task == path:
             return 0, len(self.differences(call))
         return 1, -difflib.SequenceMatcher(None, path, call.task).ratio()
 
     def _line(self, call: QueuedTask) -> str:
-        if call.task != self.definition.path:
+        if call.task != self.task.path:
             return str(call)
         differences = self.differences(call)
         return f"{call}: {', '.join(differences)}" if differences else str(call)
@@ -127,13 +140,28 @@ def _flat(bound: BoundArguments) -> dict[str, Any]:
 
 
 def expected(
-    task: Deferrable[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    task: Nameable, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Expectation:
-    """The expectation that `task`, with its options and subject, and arguments say."""
-    definition, options, subject = task._parts()
-    given = task.given if isinstance(task, TaskWithOptions) else ()
-    chosen = tuple(name for name in OPTION_NAMES if name in given)
-    return Expectation(definition, options, chosen, subject, args, kwargs)
+    """The expectation that `task`, with its options and subject, and arguments say.
+
+    Raises TypeError for arguments that no call of it can have.
+    """
+    found = named(task)
+    found.check(args, kwargs)
+    if found.is_json:
+        args = tuple(_as_json(value) for value in args)
+        kwargs = {name: _as_json(value) for name, value in kwargs.items()}
+    return Expectation(found, args, kwargs)
+
+
+def _as_json(value: Any) -> Any:
+    """What a task of `django.tasks` gets of `value`: lists for tuples, and the like."""
+    from cloudtask.backends.library import normalize_json
+
+    try:
+        return normalize_json(value)
+    except (TypeError, ValueError):
+        return value  # ANY, or what is no argument of any call
 
 
 def same(wanted: Any, found: Any) -> bool:

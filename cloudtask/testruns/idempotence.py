@@ -5,24 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db import connections, transaction
 
 from cloudtask import failpoints
-from cloudtask.decorators import Deferrable
 from cloudtask.testruns.faults import CrashPoint, Faults, crash_at
 from cloudtask.testruns.misfortune import NotIdempotent
+from cloudtask.testruns.named import named
 from cloudtask.testruns.numbering import renumbered
 from cloudtask.testruns.queue_runs import run_queued
 from cloudtask.testruns.rows import Contents, contents, usable_aliases
 from cloudtask.testruns.virtual import VirtualClock, frozen
 from cloudtask.transports import memory
 
+if TYPE_CHECKING:
+    from cloudtask.testruns.named import Nameable
+
 TWICE = Faults(duplicate=True)
 
 
-def assert_idempotent(task: Deferrable[Any, Any], /, *args: Any, **kwargs: Any) -> None:
+def assert_idempotent(task: Nameable, /, *args: Any, **kwargs: Any) -> None:
     """Assert that a second delivery of the call, and what it enqueues, changes nothing.
 
     Runs it once; twice; and once more for each failpoint that it passes, with a crash
@@ -34,7 +37,8 @@ def assert_idempotent(task: Deferrable[Any, Any], /, *args: Any, **kwargs: Any) 
     """
     if not usable_aliases():
         connections["default"].ensure_connection()
-    trial = _Trial(lambda: task.defer(*args, **kwargs), task._parts()[0].path)
+    found = named(task)
+    trial = _Trial(lambda: found.defer(*args, **kwargs), found.path)
     with frozen(VirtualClock()):
         passed = trial.once()
         trial.compare(TWICE)

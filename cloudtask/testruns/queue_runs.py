@@ -4,24 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypedDict, Unpack, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, get_args
 
 from asgiref.sync import sync_to_async
 
-from cloudtask.decorators import Deferrable
 from cloudtask.message import Message
+from cloudtask.testruns import calls
 from cloudtask.testruns.faults import CrashPoint, Faults
 from cloudtask.testruns.http import Http
 from cloudtask.testruns.loops import out_of_loop
 from cloudtask.testruns.misfortune import Misfortune
+from cloudtask.testruns.named import named
 from cloudtask.testruns.report import Report
 from cloudtask.testruns.run import Errors, Run, Wanted
+
+if TYPE_CHECKING:
+    from cloudtask.testruns.named import Nameable
 
 Via = Literal["direct", "http"]
 
 
 def run_queued(
-    *tasks: Deferrable[Any, Any],
+    *tasks: Nameable,
     queue: str | None = None,
     until: timedelta | float | datetime | None = None,
     limit: int = 1000,
@@ -80,9 +84,7 @@ class RunOptions(TypedDict, total=False):
     freeze: bool
 
 
-async def arun_queued(
-    *tasks: Deferrable[Any, Any], **options: Unpack[RunOptions]
-) -> Report:
+async def arun_queued(*tasks: Nameable, **options: Unpack[RunOptions]) -> Report:
     """As `run_queued`, for an asynchronous test: on the thread, and so the database
     connections, that `sync_to_async` and the asynchronous ORM use there."""
     report: Report = await sync_to_async(run_queued)(*tasks, **options)
@@ -95,12 +97,14 @@ def _check(value: str, known: Any, name: str) -> None:
         raise ValueError(f"{name} must be {choices}, not {value!r}.")
 
 
-def _wanted(tasks: Sequence[Deferrable[Any, Any]], queue: str | None) -> Wanted | None:
+def _wanted(tasks: Sequence[Nameable], queue: str | None) -> Wanted | None:
     if not tasks and queue is None:
         return None
-    paths = {task._parts()[0].path for task in tasks}
+    paths = {named(task).path for task in tasks}
 
     def wanted(message: Message) -> bool:
-        return (not paths or message.task in paths) and queue in (None, message.queue)
+        return queue in (None, message.queue) and (
+            not paths or calls.task_of(message) in paths
+        )
 
     return wanted

@@ -7,13 +7,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from cloudtask.decorators import Deferrable
 from cloudtask.settling import Outcome
 from cloudtask.testruns import calls
 from cloudtask.testruns.calls import QueuedTask, Snapshot
 from cloudtask.testruns.iterations import IterationRan
+from cloudtask.testruns.named import named
+
+if TYPE_CHECKING:
+    from cloudtask.testruns.named import Nameable
 
 LISTED = 10  # lines of a kind in a report
 
@@ -56,8 +59,8 @@ class Calls(Mapping[str, int]):
     def __init__(self, paths: Iterable[str]) -> None:
         self._counts = Counter(paths)
 
-    def __getitem__(self, task: str | Deferrable[Any, Any]) -> int:
-        path = task if isinstance(task, str) else task._parts()[0].path
+    def __getitem__(self, task: str | Nameable) -> int:
+        path = task if isinstance(task, str) else named(task).path
         return self._counts[path]
 
     def __iter__(self) -> Iterator[str]:

@@ -88,7 +88,8 @@ def test_builtins_and_their_methods_can_be_deferred(obj, args, expected):
 def test_an_import_path_travels_and_no_code():
     defer(things.note, 1)
     (call,) = queued()
-    assert call.args == ("tests.compat.things:note", 1)
+    assert (call.task, call.args) == ("tests.compat.things.note", (1,))
+    assert call.lead == "tests.compat.things:note"
 
 
 def test_a_method_of_a_model_instance_is_called_on_its_snapshot(db):

@@ -1,0 +1,141 @@
+"""What a test may name: a task, one of `django.tasks`, a function that is deferred."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from inspect import Parameter, Signature
+from typing import TYPE_CHECKING, Any
+
+from django.utils.module_loading import import_string
+
+from cloudtask import callables, deferred
+from cloudtask.callables import Form
+from cloudtask.decorators import Deferrable, TaskWithOptions
+from cloudtask.message import OPTION_NAMES, Options
+from cloudtask.registry import refused_call
+
+if TYPE_CHECKING:
+    from cloudtask.backend import CloudTasksBackend
+    from cloudtask.backends.library import Task
+
+    Nameable = Deferrable[Any, Any] | Task[..., Any] | Callable[..., Any]
+
+ANY_ARGUMENTS = Signature(
+    [
+        Parameter("args", Parameter.VAR_POSITIONAL),
+        Parameter("kwargs", Parameter.VAR_KEYWORD),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """What a test has named, and what it says of its calls by that.
+
+    `path` is the import path that `QueuedTask.task` has. `signature` is that of the
+    arguments which a caller gives. `subject` is empty, or the one that a method is
+    bound to. `form` is a deferred callable as it travels. `fields` are those of a task
+    of `django.tasks` that were chosen by `using()`, `chosen` the options that were.
+    """
+
+    path: str
+    signature: Signature
+    defer: Callable[..., Any]
+    options: Options = field(default_factory=Options)
+    chosen: tuple[str, ...] = ()
+    subject: tuple[Any, ...] = ()
+    form: Form | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    is_json: bool = False
+
+    def check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Raise TypeError for arguments that no call can have."""
+        try:
+            self.signature.bind_partial(*args, **kwargs)
+        except TypeError as error:
+            raise refused_call(self.path, self.signature, kwargs, error) from None
+
+
+def named(task: Nameable) -> Named:
+    """What `task` names; raises TypeError for what can't be enqueued here."""
+    if isinstance(task, Deferrable):
+        return _task(task)
+    library = sys.modules.get("cloudtask.backends.library")  # None without such tasks
+    if library is not None and isinstance(task, library.Task):
+        return _task_of_django(task)
+    if not callable(task):
+        raise TypeError(
+            f"Name a task, a task of django.tasks or a function, not {task!r}."
+        )
+    form = callables.form_of(task)
+    return Named(
+        path=callables.name_of(form),
+        signature=callables.signature_of(task) or ANY_ARGUMENTS,
+        defer=partial(deferred.defer, task),
+        form=form,
+    )
+
+
+def _task(task: Deferrable[Any, Any]) -> Named:
+    definition, options, subject = task._parts()
+    given = task.given if isinstance(task, TaskWithOptions) else ()
+    signature = definition.signature
+    return Named(
+        path=definition.path,
+        signature=_without_first(signature) if definition.has_subject else signature,
+        defer=task.defer,
+        options=options,
+        chosen=tuple(name for name in OPTION_NAMES if name in given),
+        subject=subject,
+    )
+
+
+def _task_of_django(task: Task[..., Any]) -> Named:
+    """By what its `using()` has changed: how it was declared is looked up."""
+    from cloudtask.backend import CloudTasksBackend
+    from cloudtask.backends.results import fields_of
+    from cloudtask.backends.running import definition_of
+
+    backend = task.get_backend()
+    if not isinstance(backend, CloudTasksBackend):
+        raise TypeError(
+            f"{task.module_path} is run by {type(backend).__name__}, as TASKS"
+            f"[{task.backend!r}] says: its calls are never in this queue."
+        )
+    declared = import_string(task.module_path)
+    before = fields_of(declared if isinstance(declared, type(task)) else task)
+    changed = {k: v for k, v in fields_of(task).items() if v != before[k]}
+    return Named(
+        path=task.module_path,
+        signature=_without_first(definition_of(task).signature),
+        defer=task.enqueue,
+        options=backend.options_of(task),
+        chosen=_changed_options(backend, task, declared),
+        fields={k: changed[k] for k in ("backend", "priority") if k in changed},
+        is_json=True,
+    )
+
+
+def _changed_options(
+    backend: CloudTasksBackend, task: Task[..., Any], declared: Any
+) -> tuple[str, ...]:
+    if not isinstance(declared, type(task)):
+        return ()
+    before, after = backend.options_of(declared), backend.options_of(task)
+    return tuple(
+        name
+        for name in OPTION_NAMES
+        # The key of a unique task is made by another function each time.
+        if name != "unique" and getattr(before, name) != getattr(after, name)
+    )
+
+
+def _without_first(signature: Signature) -> Signature:
+    """Without the argument that the library gives, unless `*args` takes that."""
+    first, *rest = signature.parameters.values()
+    if first.kind is Parameter.VAR_POSITIONAL:
+        return signature
+    return signature.replace(parameters=rest)
