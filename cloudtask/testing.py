@@ -20,7 +20,8 @@ from cloudtask.testruns.iterations import IterationRan
 from cloudtask.testruns.misfortune import NotIdempotent
 from cloudtask.testruns.mixin import CloudTaskTestMixin, TasksLeft
 from cloudtask.testruns.queue_runs import arun_queued, run_queued
-from cloudtask.testruns.report import Ran, Report
+from cloudtask.testruns.ran import Ran
+from cloudtask.testruns.report import Report
 
 __all__ = [
     "CloudTaskTestMixin",

@@ -8,7 +8,7 @@ from cloudtask import envelope, runtime, settling
 from cloudtask.exceptions import CloudTaskError
 from cloudtask.settling import Outcome
 from cloudtask.testruns import calls
-from cloudtask.testruns.report import Ran
+from cloudtask.testruns.ran import Ran
 from cloudtask.transports.memory import Waiting
 
 

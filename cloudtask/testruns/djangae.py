@@ -17,7 +17,7 @@ from cloudtask.testruns import policy
 from cloudtask.testruns.commits import Commits
 from cloudtask.testruns.endless import EndlessTasks
 from cloudtask.testruns.queue_runs import run_queued
-from cloudtask.testruns.report import Ran
+from cloudtask.testruns.ran import Ran
 from cloudtask.transports import memory
 from cloudtask.transports.memory import Waiting
 
@@ -122,8 +122,8 @@ class TestCaseMixin(Base):
         while waiting := {e.message.id: e for e in self._queued(queue_name)}:
             report = run_queued(queue=queue_name, errors="collect", recursive=False)
             for ran in report.failed:
-                if isinstance(ran.error, PermanentTaskFailure):
-                    continue
+                if isinstance(ran.error, PermanentTaskFailure) or ran.row is not None:
+                    continue  # which nobody would try again
                 failures[ran.id] += 1
                 if failures[ran.id] >= self.max_task_retry_count:
                     raise _failed(waiting[ran.id], ran) from ran.error

@@ -15,7 +15,7 @@ from cloudtask.settling import Outcome
 from cloudtask.targets import AppEngineDispatch, HttpDispatch, target
 from cloudtask.testruns import trust
 from cloudtask.testruns.direct import unanswered
-from cloudtask.testruns.report import Ran
+from cloudtask.testruns.ran import Ran
 from cloudtask.transports.memory import Waiting
 
 USER_AGENT = "Google-Cloud-Tasks"

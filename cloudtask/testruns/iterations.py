@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cloudtask import codec
+from cloudtask.iteration.failing import LONGEST
 from cloudtask.iteration.handle import Iteration, IterationReport
 from cloudtask.message import Message
+from cloudtask.settling import Outcome
+from cloudtask.stores.runs import STOPPED, FailureState, RowFailure
+from cloudtask.testruns.ran import Ran
 
 STEPS = "cloudtask.iteration."
+MANY = 100_000  # rows that failed, of which a report tells
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +23,8 @@ class IterationRan:
     """An iteration, as it was when its last step ended.
 
     `deliveries` counts its steps; `report` is from before its rows were deleted.
+    `error` tells why it waits, is paused or has failed. `failures` are the rows that
+    were given up, or skipped because they raised, with error and traceback.
     """
 
     id: str
@@ -23,13 +32,16 @@ class IterationRan:
     state: str
     deliveries: int
     report: IterationReport
+    error: str = ""
+    failures: tuple[RowFailure, ...] = ()
 
     def __str__(self) -> str:
         report = self.report
+        error = f": {self.error}" if self.error else ""
         return (
             f"of {self.task}: {report.done} done, {report.failed} failed, "
             f"{report.skipped} skipped, {len(report.shards)} shards, "
-            f"{self.deliveries} deliveries, {self.state}"
+            f"{self.deliveries} deliveries, {self.state}{error}"
         )
 
 
@@ -40,22 +52,49 @@ class Iterations:
         self._handles: dict[str, Iteration] = {}
         self._reports: dict[str, IterationReport] = {}
         self._deliveries: dict[str, int] = {}
+        self._failures: dict[str, list[RowFailure]] = {}
+        self._rows: dict[tuple[str, str], Ran] = {}
+        self._errors: dict[str, str] = {}
+        self._raised: dict[str, Exception] = {}  # by traceback, as the store has it
 
     def before(self, message: Message) -> None:
         """Note that a step is about to be delivered."""
         run_id = self._look(message)
         self._deliveries[run_id] = self._deliveries.get(run_id, 0) + 1
 
-    def after(self, message: Message) -> None:
-        """Note what a step has come to."""
-        self._look(message)
+    def after(self, message: Message, now: float, errors: Sequence[Exception]) -> None:
+        """Note what a step has come to, in which rows have raised `errors`."""
+        run_id = self._look(message)
+        self._raised.update({_traceback(error): error for error in errors})
+        for failure in self._failures.get(run_id, ()):
+            if (run_id, failure.key) in self._rows:
+                continue
+            self._rows[run_id, failure.key] = Ran(
+                str(self._handles[run_id].task),
+                run_id,
+                failure.attempts,
+                now,
+                Outcome.EXHAUSTED,
+                # Of a row that killed its process there is but the text.
+                error=self._raised.get(failure.traceback)
+                or RuntimeError(failure.error),
+                row=failure.key,
+            )
 
     def _look(self, message: Message) -> str:
         (run_id, *_), _ = codec.loads_call(message.payload)
         handle = self._handles.setdefault(run_id, Iteration(run_id))
-        report = handle.report()
-        if report.shards or run_id not in self._reports:
+        report, before = handle.report(), self._reports.get(run_id)
+        if handle.error or handle.state not in STOPPED:  # the end of a run forgets it
+            self._errors[run_id] = handle.error
+        if report.shards or before is None:
             self._reports[run_id] = report
+            if _settled(report) != _settled(before):
+                self._failures[run_id] = [
+                    failure
+                    for failure in handle.failures(MANY)
+                    if failure.state is not FailureState.WAITING
+                ]
         return str(run_id)
 
     def all(self) -> list[IterationRan]:
@@ -67,6 +106,27 @@ class Iterations:
                 str(handle.state),
                 self._deliveries.get(run_id, 0),
                 self._reports[run_id],
+                self._errors.get(run_id, ""),
+                tuple(self._failures.get(run_id, ())),
             )
             for run_id, handle in self._handles.items()
         ]
+
+    def failed_rows(self) -> list[Ran]:
+        """The rows that were given up; not those that on_error="skip" passes over."""
+        return [
+            self._rows[run_id, failure.key]
+            for run_id, failures in self._failures.items()
+            for failure in failures
+            if self._reports[run_id].failed and (run_id, failure.key) in self._rows
+        ]
+
+
+def _traceback(error: Exception) -> str:
+    """As the failure of a row has it."""
+    return "".join(traceback.format_exception(error))[-LONGEST:]
+
+
+def _settled(report: IterationReport | None) -> tuple[int, int]:
+    """The rows that are not to be tried again, by what became of them."""
+    return (0, 0) if report is None else (report.failed, report.skipped)

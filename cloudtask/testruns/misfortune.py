@@ -13,7 +13,8 @@ from cloudtask.failpoints import Crashed
 from cloudtask.message import Message
 from cloudtask.testruns import policy
 from cloudtask.testruns.faults import CrashPoint, Faults
-from cloudtask.testruns.report import Ran, Report
+from cloudtask.testruns.ran import Ran
+from cloudtask.testruns.report import Report
 from cloudtask.testruns.rivals import rival_inside
 from cloudtask.testruns.rows import contents, usable_aliases
 from cloudtask.transports import memory

@@ -9,7 +9,7 @@ from cloudtask.context import KILLED_ATTEMPTS
 from cloudtask.exceptions import PermanentTaskFailure
 from cloudtask.message import Backoff, Delivery, Message
 from cloudtask.targets import AppEngineTarget, target
-from cloudtask.testruns.report import Ran
+from cloudtask.testruns.ran import Ran
 
 
 def delay(message: Message, retry: int) -> float:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,43 +12,12 @@ from cloudtask.testruns import calls
 from cloudtask.testruns.calls import QueuedTask, Snapshot
 from cloudtask.testruns.iterations import IterationRan
 from cloudtask.testruns.named import named
+from cloudtask.testruns.ran import Ran
 
 if TYPE_CHECKING:
     from cloudtask.testruns.named import Nameable
 
 LISTED = 10  # lines of a kind in a report
-
-
-@dataclass(slots=True)
-class Ran:
-    """One attempt that `run_queued` made. `time` is virtual, in unix seconds.
-
-    `fault` names the bad luck that made, or met, this delivery. The `value` of the
-    function is not known with via="http".
-    """
-
-    task: str
-    id: str
-    attempt: int
-    time: float
-    outcome: Outcome
-    value: Any = None
-    error: BaseException | None = None
-    is_retried: bool = False
-    fault: str | None = None
-
-    @property
-    def at(self) -> datetime:
-        """The virtual time of the attempt."""
-        return datetime.fromtimestamp(self.time, UTC)
-
-    def __str__(self) -> str:
-        error = f": {self.error!r}" if self.error is not None else ""
-        fault = f" [{self.fault}]" if self.fault else ""
-        return (
-            f"{self.at:%Y-%m-%d %H:%M:%S} {self.task} ({self.id}) attempt "
-            f"{self.attempt} {self.outcome.value}{error}{fault}"
-        )
 
 
 class Calls(Mapping[str, int]):
@@ -76,8 +43,9 @@ class Calls(Mapping[str, int]):
 class Report:
     """What `run_queued` did, attempt by attempt, and what still waits.
 
-    `iterations` tells of each `.iterate()` that had steps delivered. `faults` is what
-    the run was told to do badly, `struck` what of it happened.
+    `iterations` tells of each `.iterate()` that had steps delivered, `rows` of each row
+    that was given up. `faults` is what the run was told to do badly, `struck` what of
+    it happened.
     """
 
     def __init__(self, faults: object = None) -> None:
@@ -86,6 +54,7 @@ class Report:
         self.struck: list[str] = []
         self.left: Snapshot = []
         self.iterations: list[IterationRan] = []
+        self.rows: list[Ran] = []
 
     @property
     def ran(self) -> list[Ran]:
@@ -94,13 +63,14 @@ class Report:
 
     @property
     def failed(self) -> list[Ran]:
-        """The attempts that failed and were the last of their call."""
+        """The attempts that failed and were the last of their call, then `rows`."""
         failures = (Outcome.FAILED, Outcome.EXHAUSTED)
-        return [
+        attempts = [
             one
             for one in self.attempts
             if one.outcome in failures and not one.is_retried
         ]
+        return attempts + self.rows
 
     @property
     def retried(self) -> list[Ran]:

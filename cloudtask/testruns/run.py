@@ -18,7 +18,8 @@ from cloudtask.testruns.endless import endless
 from cloudtask.testruns.http import Http
 from cloudtask.testruns.iterations import STEPS, Iterations
 from cloudtask.testruns.misfortune import InjectedFailure, Misfortune
-from cloudtask.testruns.report import Ran, Report
+from cloudtask.testruns.ran import Ran
+from cloudtask.testruns.report import Report
 from cloudtask.testruns.virtual import VirtualClock, frozen
 from cloudtask.transports import memory
 from cloudtask.transports.memory import Waiting
@@ -55,7 +56,9 @@ class Run:
         self.enqueued = 0
         self.skipped: list[Waiting] = []
         self.iterations = Iterations()
-        self.row_error: Exception | None = None  # of the delivery under way
+        # Of the delivery under way: what rows raised, and what is to be raised of it.
+        self.row_errors: list[Exception] = []
+        self.row_error: Exception | None = None
 
     def to_the_end(self, *, freeze: bool = False) -> Report:
         """Deliver what is due until nothing is left, and report."""
@@ -74,6 +77,7 @@ class Run:
                     self._drain()
         self.report.left = calls.snapshot()
         self.report.iterations = self.iterations.all()
+        self.report.rows = self.iterations.failed_rows()
         return self.report
 
     def at_once(self, ids: Collection[str]) -> None:
@@ -130,7 +134,7 @@ class Run:
     def _deliver(self, entry: Waiting) -> None:
         self.clock.move_to(entry.due)
         self.queue.running = entry
-        self.row_error = None
+        self.row_errors, self.row_error = [], None
         if self.misfortune is None:
             ran = self._attempt(entry)
             self._flush()
@@ -145,6 +149,7 @@ class Run:
     def _note_row(self, error: Exception, on_error: str) -> None:
         """A row raised. The leg goes on as its policy says; where nobody chose one, the
         first such error is the test's, once the delivery is over."""
+        self.row_errors.append(error)
         if self.errors != "raise" or on_error != "retry" or isinstance(error, Retry):
             return
         by_fault = self.misfortune is not None and (
@@ -159,7 +164,7 @@ class Run:
         self.iterations.before(entry.message)
         ran = self._delivered(entry)
         if self.row_error is None:  # else it may have broken the test's transaction
-            self.iterations.after(entry.message)
+            self.iterations.after(entry.message, self.clock.time, self.row_errors)
         return ran
 
     def _delivered(self, entry: Waiting) -> Ran:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import traceback
+
 import pytest
 from django.db import IntegrityError
 from django.test import TestCase
 
 from cloudtask import Retry, task
 from cloudtask.deferred import defer_iteration_with_finalize
+from cloudtask.failpoints import Crashed
 from cloudtask.testing import Faults, crash_at, run_queued
-from cloudtask.testruns.djangae import TaskFailedError, TestCaseMixin
+from cloudtask.testruns.djangae import (
+    TaskFailedBehaviour,
+    TaskFailedError,
+    TestCaseMixin,
+)
 from tests.testapp.models import Author
 from tests.testapp.tasks import calls, visit, visited
 
@@ -88,6 +95,25 @@ def ask_for_more(author):
 
 
 @task(max_attempts=3)
+def stumble(author):
+    tried.append(author.pk)
+    if tried.count(author.pk) < 2:
+        raise Rotten("once")
+
+
+@task(max_attempts=1)
+def mend(author):
+    tried.append(author.pk)
+    if len(tried) <= 20:
+        raise Rotten("all of them")
+
+
+@task(max_attempts=3)
+def kill(author):
+    raise Crashed
+
+
+@task(max_attempts=3)
 def meet_an_outage(author):
     visit.defer(author.pk)
 
@@ -146,6 +172,64 @@ def test_other_runs_count_the_rows_that_were_given_up(authors, errors):
     assert len(tried) == 40
 
 
+@pytest.mark.parametrize("via", ["direct", "http"])
+@pytest.mark.parametrize("errors", ["retry", "collect"])
+def test_the_report_lists_the_rows_that_were_given_up(authors, errors, via):
+    run = spoil.iterate(Author.objects.all(), shards=3)
+    report = run_queued(errors=errors, via=via)
+    rows = report.failed
+    assert {one.row for one in rows} == {str(author.pk) for author in authors}
+    assert {(one.task, one.id, one.attempt) for one in rows} == {
+        (spoil.path, run.id, 2)
+    }
+    assert [str(one.error) for one in rows] == [f"row {one.row}" for one in rows]
+    assert {traceback.extract_tb(one.error.__traceback__)[-1].name for one in rows} == {
+        "spoil"
+    }
+    assert (report.rows, len(report.iterations[0].failures)) == (rows, 20)
+    assert f"failed: {rows[0]}" in repr(report)
+    assert f"({run.id}) row {rows[0].row} attempt 2 exhausted: Rotten" in str(rows[0])
+    assert report.calls[spoil] == 0
+
+
+def test_a_row_that_passes_in_the_end_has_not_failed(authors):
+    stumble.iterate(Author.objects.all())
+    assert run_queued(errors="collect").failed == []
+    assert len(tried) == 40
+
+
+def test_a_row_that_is_opened_again_and_passes_has_not_failed(authors):
+    run = mend.iterate(Author.objects.all(), keep=True)
+    failed = run_queued(errors="collect").failed
+    assert [type(one.error) for one in failed] == [Rotten] * 20
+    assert run.retry_failures() == 20
+    assert run_queued(errors="collect").failed == []
+
+
+def test_a_failed_row_that_killed_its_process_has_its_text(authors):
+    kill.iterate(Author.objects.filter(pk=authors[0].pk))
+    (row,) = run_queued(errors="retry").failed
+    assert (row.row, "died" in str(row.error)) == (str(authors[0].pk), True)
+
+
+def test_rows_that_are_skipped_are_told_by_the_iteration(authors):
+    spoil.iterate(Author.objects.all(), on_error="skip")
+    report = run_queued()
+    (one,) = report.iterations
+    assert (report.failed, one.report.skipped, len(one.failures)) == ([], 20, 20)
+    assert "Rotten" in one.failures[0].traceback
+
+
+@pytest.mark.parametrize("on_error", ["pause", "abort"])
+def test_why_an_iteration_was_stopped_is_told(authors, on_error):
+    spoil.iterate(Author.objects.all(), on_error=on_error)
+    report = run_queued()
+    assert report.iterations[0].error == (
+        f"Row {authors[0].pk} raised Rotten: row {authors[0].pk}"
+    )
+    assert report.iterations[0].error in repr(report)
+
+
 def test_rows_that_meet_a_fault_do_not_come_out(authors):
     meet_an_outage.iterate(Author.objects.all())
     report = run_queued(faults=Faults(enqueue_errors=0.3, seed=1))
@@ -183,3 +267,9 @@ class TestDjangae(TestCaseMixin, TestCase):
         with pytest.raises(TaskFailedError) as caught:
             self.process_task_queues()
         assert isinstance(caught.value.original_exception, Rotten)
+
+    def test_a_row_that_was_given_up_is_not_tried_again(self):
+        Author.objects.create(name="Ada")
+        spoil.iterate(Author.objects.all(), finalize=visited)
+        self.process_task_queues(failure_behaviour=TaskFailedBehaviour.RETRY_TASK)
+        assert calls[-1][0] == "finalize"
