@@ -24,8 +24,9 @@ class eager(ContextDecorator):
     """Inside the block, or the decorated function, `defer()` runs the call at once.
 
     The call takes the whole wire format first; one that awaits a commit or an eta runs
-    at once too, and what it raises comes out of `defer()`. Decorates `def` and
-    `async def`.
+    at once too, and what it raises comes out of `defer()`. So does an iteration: all of
+    its steps run, and what a row raises comes out of `iterate()`, as it does out of
+    `run_queued()`. Decorates `def` and `async def`.
     """
 
     def __enter__(self) -> Self:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Literal
 
@@ -80,8 +80,9 @@ class Run:
         self.report.rows = self.iterations.failed_rows()
         return self.report
 
-    def at_once(self, ids: Collection[str]) -> None:
-        """Deliver these calls, whatever their eta, and nothing else."""
+    def at_once(self, ids: set[str]) -> None:
+        """Deliver these calls, whatever their eta, with the steps of the iterations
+        that they start, and nothing else."""
         with ExitStack() as stack:
             self.clock.start()
             stack.callback(self.clock.release)
@@ -89,7 +90,20 @@ class Run:
             stack.enter_context(self._deliveries())
             while entries := self.queue.take(ids):
                 for entry in entries:
-                    self._deliver(entry)
+                    try:
+                        self._deliver(entry)
+                    finally:
+                        ids |= self._steps_after(entry)
+
+    def _steps_after(self, entry: Waiting) -> set[str]:
+        """The steps that a step has enqueued; no watcher is told of them."""
+        if not entry.message.task.startswith(STEPS):
+            return set()
+        return {
+            other.message.id
+            for other in self.queue
+            if other.parent is entry and other.message.task.startswith(STEPS)
+        }
 
     @contextmanager
     def _deliveries(self) -> Iterator[None]:

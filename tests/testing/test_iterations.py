@@ -11,7 +11,7 @@ from django.test import TestCase
 from cloudtask import Retry, task
 from cloudtask.deferred import defer_iteration_with_finalize
 from cloudtask.failpoints import Crashed
-from cloudtask.testing import Faults, crash_at, run_queued
+from cloudtask.testing import Faults, crash_at, eager, queued, run_queued
 from cloudtask.testruns.djangae import (
     TaskFailedBehaviour,
     TaskFailedError,
@@ -228,6 +228,47 @@ def test_why_an_iteration_was_stopped_is_told(authors, on_error):
         f"Row {authors[0].pk} raised Rotten: row {authors[0].pk}"
     )
     assert report.iterations[0].error in repr(report)
+
+
+# At once
+
+
+@pytest.mark.parametrize("transactional", [None, False])
+def test_eager_runs_all_of_an_iteration(authors, transactional):
+    with eager():
+        visit.iterate(
+            Author.objects.all(),
+            finalize=visited,
+            shards=4,
+            transactional=transactional,
+        )
+    assert visits() == sorted(author.pk for author in authors)
+    assert [call[0] for call in calls].count("finalize") == 1
+    assert queued() == []
+
+
+@pytest.mark.parametrize("options", [{}, {"shards": 4}, {"transactional": False}])
+def test_what_a_row_raises_comes_out_of_an_eager_iterate(authors, options):
+    with eager(), pytest.raises(Rotten, match=f"row {authors[0].pk}$") as caught:
+        spoil.iterate(Author.objects.all(), **options)
+    assert caught.traceback[-1].name == "spoil"
+    assert queued() == []
+
+
+def test_eager_leaves_rows_alone_that_the_caller_has_a_policy_for(authors):
+    with eager():
+        run = spoil.iterate(Author.objects.all(), on_error="skip")
+        tried.clear()
+        ask_for_more.iterate(Author.objects.all())
+    assert (run.progress().skipped, len(tried)) == (20, 40)
+
+
+def test_eager_leaves_the_steps_of_other_iterations_queued(authors):
+    visit.iterate(Author.objects.all(), shards=2)
+    run_queued(recursive=False)
+    with eager():
+        ask_for_more.iterate(Author.objects.all())
+    assert (len(queued()), calls) == (2, [])
 
 
 def test_rows_that_meet_a_fault_do_not_come_out(authors):
