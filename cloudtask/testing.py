@@ -21,7 +21,7 @@ from cloudtask.testruns.misfortune import NotIdempotent
 from cloudtask.testruns.mixin import CloudTaskTestMixin, TasksLeft
 from cloudtask.testruns.queue_runs import arun_queued, run_queued
 from cloudtask.testruns.ran import Ran
-from cloudtask.testruns.report import Report
+from cloudtask.testruns.report import Parked, Report
 
 __all__ = [
     "CloudTaskTestMixin",
@@ -30,6 +30,7 @@ __all__ = [
     "Faults",
     "IterationRan",
     "NotIdempotent",
+    "Parked",
     "QueuedTask",
     "Ran",
     "Report",

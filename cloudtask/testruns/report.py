@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from cloudtask.exceptions import EnqueueError
 from cloudtask.settling import Outcome
 from cloudtask.testruns import calls
 from cloudtask.testruns.calls import QueuedTask, Snapshot
@@ -40,12 +42,24 @@ class Calls(Mapping[str, int]):
         return repr(dict(self._counts))
 
 
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """A call whose commit came, and which the queue then refused with `error`."""
+
+    call: QueuedTask
+    error: EnqueueError
+
+    def __str__(self) -> str:
+        return f"{self.call}: {self.error}"
+
+
 class Report:
     """What `run_queued` did, attempt by attempt, and what still waits.
 
     `iterations` tells of each `.iterate()` that had steps delivered, `rows` of each row
-    that was given up. `faults` is what the run was told to do badly, `struck` what of
-    it happened.
+    that was given up, `parked` of calls that came too late for their name: they never
+    run, and production parks their rows in the outbox. `faults` is what the run was
+    told to do badly, `struck` what of it happened.
     """
 
     def __init__(self, faults: object = None) -> None:
@@ -55,6 +69,7 @@ class Report:
         self.left: Snapshot = []
         self.iterations: list[IterationRan] = []
         self.rows: list[Ran] = []
+        self.parked: list[Parked] = []
 
     @property
     def ran(self) -> list[Ran]:
@@ -105,6 +120,7 @@ class Report:
             yield f"  {task}: {count}"
         yield from _short("failed", self.failed)
         yield from _short("retried", self.retried)
+        yield from _short("parked", self.parked)
         yield from _short("remaining", self.remaining)
         yield from _short("iteration", self.iterations)
         if self.faults is not None:

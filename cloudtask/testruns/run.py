@@ -19,7 +19,7 @@ from cloudtask.testruns.http import Http
 from cloudtask.testruns.iterations import STEPS, Iterations
 from cloudtask.testruns.misfortune import InjectedFailure, Misfortune
 from cloudtask.testruns.ran import Ran
-from cloudtask.testruns.report import Report
+from cloudtask.testruns.report import Parked, Report
 from cloudtask.testruns.virtual import VirtualClock, frozen
 from cloudtask.transports import memory
 from cloudtask.transports.memory import Waiting
@@ -70,11 +70,13 @@ class Run:
             if self.misfortune is not None:
                 stack.enter_context(self.misfortune.upon(self.report))
             self._flush()
+            self._tell_refused()
             self.newest = self.queue.pushed
             with self._deliveries():
                 self._drain()
                 while self.queue.is_disturbed and sweeping.sweep(self.queue):
                     self._drain()
+        self._tell_refused()
         self.report.left = calls.snapshot()
         self.report.iterations = self.iterations.all()
         self.report.rows = self.iterations.failed_rows()
@@ -87,6 +89,7 @@ class Run:
             self.clock.start()
             stack.callback(self.clock.release)
             stack.callback(self.queue.take, ids)  # what failed does not stay
+            self._tell_refused()
             stack.enter_context(self._deliveries())
             while entries := self.queue.take(ids):
                 for entry in entries:
@@ -159,6 +162,7 @@ class Run:
                 self._settle(delivered, ran)
         if self.row_error is not None:
             raise self.row_error
+        self._tell_refused()
 
     def _note_row(self, error: Exception, on_error: str) -> None:
         """A row raised. The leg goes on as its policy says; where nobody chose one, the
@@ -203,6 +207,15 @@ class Run:
             except InjectedFailure:
                 # A small call has no outbox row: it may be lost, and was.
                 continue
+
+    def _tell_refused(self) -> None:
+        """Note the calls whose commit came, but whose name was taken. Where nothing was
+        to go wrong, the first of them is a failure like any other."""
+        refused = self.queue.take_refused()
+        for message, error in refused:
+            self.report.parked.append(Parked(calls.call_of(message), error))
+        if refused and self.errors == "raise" and self.misfortune is None:
+            raise refused[0][1]
 
     def _settle(self, entry: Waiting, ran: Ran) -> None:
         """Note `ran`, and see to what the service would do next."""

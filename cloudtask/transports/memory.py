@@ -19,6 +19,7 @@ from cloudtask.exceptions import DuplicateTask, EnqueueError
 from cloudtask.message import Delivery, Message
 
 Stage = Literal["before", "after"]
+Refusal = tuple[Message, DuplicateTask]
 
 
 class Waiting:
@@ -70,20 +71,23 @@ class MemoryQueue:
     `running` is the delivery under way. `trouble`, if set, is called before and after
     a message is taken, and may raise what a sender is to see. `is_disturbed` tells that
     a process "died" or the service failed, so that an outbox may have something left.
-    `misfortunes` describes the runs with faults that the test has made.
+    `misfortunes` describes the runs with faults that the test has made. `refused` has,
+    by key, the calls of an outbox whose name was taken, with the error that nobody was
+    there to be told: production parks their rows. None for what the test was told of.
     """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         # Tuples compare in C: (due, order, tie-breaker, waiting).
         self.heap: list[tuple[float, int, int, Waiting]] = []
-        self.names: set[tuple[str, str]] = set()
+        self.names: dict[tuple[str, str], str] = {}  # with the key of who has it
         self.pushed = 0
         self.ties = 0
         self.running: Waiting | None = None
         self.trouble: Callable[[Message, Stage], None] | None = None
         self.is_disturbed = False
         self.misfortunes: list[str] = []
+        self.refused: dict[str, Refusal | None] = {}
         self.eagerness = 0  # eager calls that run inside one another
 
     def push(self, message: Message, body: bytes) -> bool:
@@ -93,7 +97,7 @@ class MemoryQueue:
         with self.lock:
             if key in self.names:
                 return False
-            self.names.add(key)
+            self.names[key] = message.key
             self.pushed = order = self.pushed + 1
             waiting = Waiting(due, order, message, body, None, self.running)
             heapq.heappush(self.heap, (due, order, 0, waiting))
@@ -126,11 +130,29 @@ class MemoryQueue:
         """Whether `message` is here, or was."""
         return (message.queue, message.name) in self.names
 
+    def is_again(self, message: Message) -> bool:
+        """Whether it was a relay's, or a commit's, earlier try that has the name: the
+        transport of production asks the service, for messages with a row alone."""
+        holder = self.names.get((message.queue, message.name))
+        return message.outboxed and holder == message.key
+
+    def refuse(self, message: Message, error: DuplicateTask) -> None:
+        """Keep the refusal of a message that has a row, however often it is tried."""
+        if message.outboxed:
+            self.refused.setdefault(message.key, (message, error))
+
+    def take_refused(self) -> list[Refusal]:
+        """The refusals that the test was not told of yet; now it is."""
+        new = [refusal for refusal in self.refused.values() if refusal is not None]
+        self.refused = dict.fromkeys(self.refused)
+        return new
+
     def clear(self) -> None:
         with self.lock:
             self.heap.clear()
             self.names.clear()
             self.misfortunes.clear()
+            self.refused.clear()
             self.trouble = None
             self.is_disturbed = False
 
@@ -229,12 +251,15 @@ class MemoryTransport:
         waiting = queue()
         if waiting.trouble is not None:
             waiting.trouble(message, "before")
-        if not waiting.push(message, body) and message.named:
-            raise DuplicateTask(
+        is_taken = not waiting.push(message, body)
+        if is_taken and message.named and not waiting.is_again(message):
+            error = DuplicateTask(
                 f"Task {message.task} ({message.id}) was refused: a task named "
                 f"{message.name!r} is in queue {message.queue!r}, or ran a short "
                 "while ago."
             )
+            waiting.refuse(message, error)
+            raise error
         if waiting.trouble is not None:
             waiting.trouble(message, "after")
 

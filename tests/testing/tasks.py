@@ -175,6 +175,13 @@ def tell(name: str) -> None:
 
 
 @task
+def defer_by_name(*names: str) -> None:
+    with transaction.atomic():
+        for name in names:
+            see.using(name=name).defer(name)
+
+
+@task
 def in_the_other(name: str) -> None:
     Author.objects.using("other").create(name=name)
 

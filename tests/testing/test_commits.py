@@ -8,7 +8,9 @@ import pytest
 from django.db import connections, transaction
 from django.test import TestCase, TransactionTestCase
 
-from cloudtask.testing import queued, run_queued
+from cloudtask import outbox
+from cloudtask.exceptions import DuplicateTask
+from cloudtask.testing import crash_at, eager, queued, run_queued
 from cloudtask.testruns.mixin import TaskQueue
 from tests.testapp.models import Author
 from tests.testing import tasks
@@ -164,6 +166,93 @@ def test_the_queue_can_be_cleared_of_what_awaits_a_commit():
     assert (len(queue), [call.args for call in queue]) == (2, [(2,), (1,)])
     queue.clear()
     assert (len(queue), queued(), len(run_queued())) == (0, [], 0)
+
+
+# Names that are taken
+
+
+def defer_twice():
+    tasks.see.using(name="once").defer("first")
+    tasks.see.using(name="once").defer("second")
+
+
+@pytest.mark.django_db
+def test_the_second_call_of_a_name_comes_out_as_the_failure_it_is():
+    defer_twice()
+    with pytest.raises(DuplicateTask, match=r"see \(.*named 'once'"):
+        run_queued()
+    assert len(run_queued()) == 1
+    assert marks() == ["first"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_so_it_does_after_a_real_commit():
+    with transaction.atomic():
+        defer_twice()
+    with pytest.raises(DuplicateTask):
+        run_queued()
+    run_queued()
+    assert marks() == ["first"]
+
+
+@pytest.mark.django_db
+def test_so_it_does_when_a_task_has_enqueued_both():
+    tasks.defer_by_name.defer("once", "once")
+    with pytest.raises(DuplicateTask):
+        run_queued()
+    run_queued()
+    assert marks() == ["once"]
+
+
+@pytest.mark.parametrize("errors", ["retry", "collect"])
+@pytest.mark.django_db
+def test_other_runs_report_it_as_parked(errors):
+    defer_twice()
+    report = run_queued(errors=errors)
+    (parked,) = report.parked
+    assert (parked.call.task, parked.call.args) == (tasks.see.path, ("second",))
+    assert isinstance(parked.error, DuplicateTask)
+    assert f"parked: {tasks.see.path}('second')" in repr(report)
+    assert (marks(), run_queued().parked) == (["first"], [])
+
+
+@pytest.mark.django_db
+def test_under_faults_it_is_told_once_and_is_what_the_relay_parks():
+    defer_twice()
+    report = run_queued(faults=crash_at("outbox.committed"))
+    # The relay comes with what the crash has left when the other one is there.
+    assert [one.call.args for one in report.parked] == [("first",)]
+    assert marks() == ["second"]
+    assert [row.error.split(":")[0] for row in outbox.parked("default")] == [
+        "DuplicateTask"
+    ]
+
+
+@pytest.mark.django_db
+def test_in_an_eager_block_it_comes_out_of_defer():
+    with eager():
+        tasks.see.using(name="once").defer("first")
+        with pytest.raises(DuplicateTask):
+            tasks.see.using(name="once").defer("second")
+    assert (marks(), queued()) == (["first"], [])
+
+
+@pytest.mark.django_db
+def test_what_was_refused_in_a_rolled_back_block_is_not_told():
+    tasks.see.using(name="once").defer("first")
+    with rolled_back():
+        tasks.see.using(name="once").defer("second")
+    assert run_queued(errors="collect").parked == []
+
+
+@pytest.mark.django_db
+def test_a_call_that_a_relay_sends_again_has_its_own_name():
+    tasks.see.using(name="once").defer("first")
+    report = run_queued(
+        faults=crash_at("outbox.sent"), until=0, errors="collect", recursive=False
+    )
+    assert (report.parked, outbox.parked("default")) == ([], [])
+    assert marks() == ["first"]
 
 
 class InAPlainTestCase(TestCase):

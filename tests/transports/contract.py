@@ -69,6 +69,16 @@ class TransportContract:
         assert "'mine'" in text
         assert "'default'" in text
 
+    def test_a_named_message_with_a_row_that_was_sent_before_counts_as_sent(
+        self, transport: Transport, names: Names
+    ) -> None:
+        sent = message(name="mine", named=True, outboxed=True)
+        transport.send(sent)
+        transport.send(sent)
+        with pytest.raises(DuplicateTask):
+            transport.send(replace(sent, id="another"))
+        assert names("default") == ["mine"]
+
     def test_a_name_belongs_to_one_queue(
         self, transport: Transport, names: Names
     ) -> None:
