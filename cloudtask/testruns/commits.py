@@ -41,6 +41,12 @@ def _savepoint_of_test(connection: Any) -> set[str]:
     return set()
 
 
+def is_committed(entry: AfterCommit) -> bool:
+    """Whether the commit would have come: all that is still open is the test's own."""
+    blocks: list[Any] = connections[entry.alias].atomic_blocks
+    return bool(blocks) and all(block._from_testcase for block in blocks)
+
+
 def waiting() -> list[Message]:
     """The messages of `entries`, in order."""
     return [message for entry in entries() for message in entry.messages]

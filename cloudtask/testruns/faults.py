@@ -9,14 +9,23 @@ from typing import Self
 
 from cloudtask import failpoints
 from cloudtask.failpoints import Crashed
+from cloudtask.outbox import AfterCommit
+from cloudtask.testruns import commits
 from cloudtask.transports import memory
+
+OF_OUTBOX = frozenset({"outbox.added", "outbox.committed", "outbox.sent"})
+# What a commit passes on its way.
+OF_COMMITS = frozenset(
+    {"outbox.committed", "outbox.sent", "enqueue.before_send", "enqueue.after_send"}
+)
 
 
 class CrashPoint:
     """The process dies the first time, or `times`, that `point` is reached.
 
-    As a block, the block is the process: it ends where it dies. One that survives has
-    not reached the point, and fails the test.
+    As a block, the block is the process: it ends where it dies. In a test whose own
+    transaction never commits, what the block has enqueued commits at its end. One that
+    survives has not reached the point, and fails the test.
     """
 
     def __init__(self, point: str, times: int) -> None:
@@ -27,6 +36,7 @@ class CrashPoint:
         self.times = times
         self.struck = 0
         self._armed = ExitStack()
+        self._before: list[AfterCommit] = []
 
     def arm(self) -> ExitStack:
         """Crash there until the stack is closed; counted anew."""
@@ -42,6 +52,7 @@ class CrashPoint:
             raise Crashed(f"crashed at {self.point}")
 
     def __enter__(self) -> Self:
+        self._before = list(commits.entries())
         self._armed = self.arm()
         return self
 
@@ -51,10 +62,40 @@ class CrashPoint:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
-        self._armed.close()
+        with self._armed:
+            if error is None and not self.struck and self.point in OF_COMMITS:
+                self._commit()
         if error is None and not self.struck:
-            raise AssertionError(f"Nothing reached the failpoint {self.point!r}.")
+            raise self.unreached()
         return isinstance(error, Crashed)
+
+    def _commit(self) -> None:
+        """Do what the commits of the block would have done, until the process dies: it
+        will not do the rest some time later."""
+        made = self._made()
+        try:
+            for entry in made:
+                if commits.is_committed(entry):
+                    entry()
+        except Crashed:
+            for entry in made:
+                entry.messages = ()
+
+    def _made(self) -> list[AfterCommit]:
+        """The on-commit entries of the block that are still to be done."""
+        return [entry for entry in commits.entries() if entry not in self._before]
+
+    def unreached(self) -> AssertionError:
+        """What to raise where something should have died, and did not."""
+        text = f"Nothing reached the failpoint {self.point!r}."
+        if self.point in OF_COMMITS and self._made():
+            text += " Calls still wait for the end of an atomic() block that is open."
+        elif self.point in OF_OUTBOX:
+            text += (
+                " Calls pass the outbox only if they wait for a commit and are not "
+                "small; those that were sent before are through."
+            )
+        return AssertionError(text)
 
     def __repr__(self) -> str:
         times = f", times={self.times}" if self.times != 1 else ""

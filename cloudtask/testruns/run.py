@@ -202,8 +202,9 @@ class Run:
         while True:
             try:
                 return self.commits.flush()
-            except Crashed:
+            except Crashed as crashed:
                 self.queue.is_disturbed = True
+                self.report.struck.append(f"{crashed} in a commit")
             except InjectedFailure:
                 # A small call has no outbox row: it may be lost, and was.
                 continue

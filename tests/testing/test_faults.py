@@ -136,11 +136,64 @@ def test_in_a_plain_test_case_the_relay_sends_what_a_crash_left():
     tasks.see.defer(2)
     report = run_queued(faults=crash_at("outbox.committed"))
     assert report.calls[tasks.see] == 2
+    assert report.struck == ["crashed at outbox.committed in a commit"]
+    assert "struck: crashed at outbox.committed" in repr(report)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("point", ["outbox.committed", "outbox.sent"])
+def test_in_a_plain_test_case_a_block_commits_at_its_end(point):
+    tasks.see.defer("before")
+    with crash_at(point):
+        with transaction.atomic():
+            tasks.see.defer("in a transaction")
+        tasks.see.defer("after it")
+    assert [call.args for call in queued() if call.awaits_commit] == [("before",)]
+    report = run_queued()
+    assert report.calls[tasks.see] == 3
+    assert outbox.rows_of("default").count() == 0
+
+
+@pytest.mark.django_db
+def test_a_small_call_is_lost_with_the_process_that_was_to_send_it():
+    with crash_at("enqueue.before_send"):
+        tasks.tick.defer()
+    assert len(run_queued()) == 0
+
+
+@pytest.mark.django_db
+def test_a_block_inside_of_a_transaction_does_not_commit():
+    with (
+        transaction.atomic(),
+        pytest.raises(AssertionError, match=r"an atomic\(\) block that is open"),
+        crash_at("outbox.committed"),
+    ):
+        tasks.see.defer(1)
+    assert run_queued().calls[tasks.see] == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_with_real_transactions_a_block_inside_of_one_does_not_commit():
+    with transaction.atomic():
+        with (
+            pytest.raises(AssertionError, match="is open"),
+            crash_at("outbox.committed"),
+        ):
+            tasks.see.defer(1)
+        assert queued()[0].awaits_commit
+    assert run_queued().calls[tasks.see] == 1
+
+
+@pytest.mark.django_db
+def test_a_block_for_another_point_commits_nothing():
+    with pytest.raises(AssertionError), crash_at("execute.received"):
+        tasks.see.defer(1)
+    assert queued()[0].awaits_commit
 
 
 def test_a_block_that_survives_its_crash_point_fails():
     with (
-        pytest.raises(AssertionError, match="Nothing reached"),
+        pytest.raises(AssertionError, match=r"Nothing reached .* wait for a commit"),
         crash_at("outbox.committed"),
     ):
         tasks.see.defer(1)
