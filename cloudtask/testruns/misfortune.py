@@ -58,6 +58,7 @@ class Misfortune:
                 queue.trouble = self._trouble
             try:
                 yield
+                self._check_reached()
             except Exception as error:
                 error.add_note(f"cloudtask: {self.account()}")
                 raise
@@ -66,6 +67,12 @@ class Misfortune:
                 # What failed was no outage that commits should be spared from now on.
                 outbox.outage.until = 0.0
                 queue.misfortunes.append(self.account())
+
+    def _check_reached(self) -> None:
+        """A run that was to die somewhere, and never came there, has shown nothing."""
+        crash = self.faults.crash
+        if self.raises and isinstance(crash, CrashPoint) and not crash.struck:
+            raise crash.unreached()
 
     def account(self) -> str:
         """The faults, the seed, and what struck, in one line."""

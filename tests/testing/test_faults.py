@@ -199,6 +199,20 @@ def test_a_block_that_survives_its_crash_point_fails():
         tasks.see.defer(1)
 
 
+def test_a_run_that_survives_its_crash_point_fails():
+    tasks.see.defer(1)
+    with pytest.raises(AssertionError, match=r"Nothing reached .* wait for a commit"):
+        run_queued(faults=crash_at("outbox.committed"))
+    assert len(seen) == 1
+
+
+@pytest.mark.parametrize("errors", ["retry", "collect"])
+def test_other_runs_only_report_what_struck(errors):
+    tasks.see.defer(1)
+    report = run_queued(errors=errors, faults=crash_at("outbox.committed"))
+    assert (report.struck, len(report.ran)) == ([], 1)
+
+
 def test_a_crash_point_must_exist():
     with pytest.raises(ValueError, match=r"execute\.after_call"):
         crash_at("execute.sometime")
