@@ -23,7 +23,7 @@ from asgiref.sync import sync_to_async
 from cloudtask import codec, iteration, registry, runtime
 from cloudtask.exceptions import ConfigurationError
 from cloudtask.iteration import Iteration
-from cloudtask.keywords import IterateOptions, MapOptions, UsingOptions
+from cloudtask.keywords import IterateOptions, MapOptions, UsingOptions, check_known
 from cloudtask.message import Enqueued, Options
 from cloudtask.registry import Definition, Row
 
@@ -117,11 +117,13 @@ class Deferrable(Generic[P, R]):
         Raises UnsupportedValue, with the reason, for a queryset that can't be walked.
         """
         definition, options, _ = self._parts()
+        check_known(definition.path, "iterate", policy, IterateOptions)
         return iteration.iterate(definition, options, queryset, **policy)
 
     def map(self, items: Iterable[Any], **policy: Unpack[MapOptions]) -> Iteration:
         """As `iterate`, over any items that can travel."""
         definition, options, _ = self._parts()
+        check_known(definition.path, "map", policy, MapOptions)
         return iteration.map_items(definition, options, items, **policy)
 
 

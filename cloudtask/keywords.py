@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
 from cloudtask.iteration.description import Atomic, OnError
-from cloudtask.message import Backoff, BackoffFunction
+from cloudtask.message import Backoff, BackoffFunction, nearest
 
 
 class TaskOptions(TypedDict, total=False):
@@ -62,3 +62,13 @@ class IterateOptions(MapOptions, total=False):
 
     include_new: bool
     margin: timedelta | float
+
+
+def check_known(path: str, verb: str, given: Mapping[str, Any], kind: Any) -> None:
+    """Raise TypeError, with the nearest known one, for a keyword that `kind` lacks."""
+    known = kind.__required_keys__ | kind.__optional_keys__
+    for name in given:
+        if name not in known:
+            raise TypeError(
+                f"{path}.{verb}() takes no {name!r}; {nearest(name, known)}"
+            )

@@ -111,6 +111,8 @@ def map_items(
     transactional: bool | None = None,
 ) -> Iteration:
     """See `Task.map`."""
+    if not isinstance(items, Iterable):
+        raise TypeError(f"map() takes an iterable of items, not {items!r}.")
     description = Description(
         items=codec.dumps(
             [*items], wipe_related_caches=options.wipe_related_caches, root="items"
@@ -138,8 +140,9 @@ def get(run_id: str) -> Iteration:
 
 
 def list(*states: RunState, limit: int = 100) -> Sequence[Iteration]:
-    """The latest runs, newest first; only those in `states` when given."""
-    runs = store().list_runs(states=states, limit=limit)
+    """The latest runs, newest first; only those in `states` when given. Raises
+    ValueError for what is no state."""
+    runs = store().list_runs(states=[*map(RunState, states)], limit=limit)
     return [Iteration(run.id, run) for run in runs]
 
 
@@ -147,13 +150,20 @@ def _encoded(function: Any, what: str) -> bytes | None:
     if function is None:
         return None
     if not callable(function):
-        raise TypeError(f"{what} must be a task or a function, not {function!r}.")
+        raise TypeError(
+            f"{what} must be a task or a function, not {function!r}; its options are "
+            "those of its @task, its queue is that of the iteration."
+        )
     return codec.dumps(function, root=what)
 
 
 def _arguments(
     options: Options, args: Sequence[Any], kwargs: dict[str, Any] | None
 ) -> bytes:
+    if isinstance(args, str) or not isinstance(args, Sequence):
+        raise TypeError(f"args must be a list or a tuple, not {args!r}.")
+    if not isinstance(kwargs, dict | None):
+        raise TypeError(f"kwargs must be a dict, not {kwargs!r}.")
     return codec.dumps_call(
         tuple(args), kwargs or {}, wipe_related_caches=options.wipe_related_caches
     )

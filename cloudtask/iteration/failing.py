@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from cloudtask.exceptions import PermanentTaskFailure, Retry
+from django.db import Error
+
+from cloudtask.exceptions import CloudTaskError, PermanentTaskFailure, Retry
 from cloudtask.failures import storable
 from cloudtask.iteration.keys import key_of, text_of
 from cloudtask.iteration.legs import End, Leg, RowRaised
 from cloudtask.message import Backoff, as_timedelta
 from cloudtask.stores.runs import FailureState, RowFailure, RunState
+
+logger = logging.getLogger("cloudtask")
 
 ROW_ATTEMPTS = 25  # of a row with on_error="retry", when the task does not say
 ROW_BACKOFF = Backoff(min=timedelta(seconds=1), max=timedelta(hours=1), doublings=12)
@@ -28,19 +33,22 @@ watchers: list[Callable[[Exception, str], None]] = []
 def treat(leg: Leg, key: Any, error: Exception) -> End | None:
     """What follows when the row just above the cursor has raised `error`."""
     policy = leg.work.description.on_error
-    if policy in ("pause", "abort"):
-        return _stop_run(leg, f"Row {key!r} raised {_named(error)}")
-    gives_up = (
-        policy == "skip"
-        or isinstance(error, PermanentTaskFailure)
-        or leg.work.row_attempts <= 1
-    )
+    if policy in ("pause", "abort") and not isinstance(error, Retry):
+        return _stop_run(leg, key, error)
+    gives_up = _gives_up(leg, error, attempts=1)
     with leg.all_or_nothing():
         leg.cursor = key
         if gives_up:
             _count_given_up(leg)
         _record(leg, key, error, attempts=1, gives_up=gives_up)
-    return _check_limit(leg)
+    # A row that asks for another try has not failed.
+    return None if isinstance(error, Retry) else _check_limit(leg)
+
+
+def _gives_up(leg: Leg, error: Exception, *, attempts: int) -> bool:
+    if attempts >= leg.work.row_attempts or isinstance(error, PermanentTaskFailure):
+        return True
+    return leg.work.description.on_error == "skip" and not isinstance(error, Retry)
 
 
 def quarantine(leg: Leg) -> End | None:
@@ -49,7 +57,7 @@ def quarantine(leg: Leg) -> End | None:
     suspect = leg.shard.suspect
     key = key_of(suspect)
     if leg.work.description.on_error in ("pause", "abort"):
-        return _stop_run(leg, f"Row {key!r}: {text}")
+        return _stop(leg, f"Row {key!r}: {text}")
     with leg.all_or_nothing():
         leg.cursor = key
         _count_given_up(leg)
@@ -101,8 +109,19 @@ def _delay(error: Exception, attempts: int) -> timedelta:
     return ROW_BACKOFF.delay(attempts)
 
 
-def _stop_run(leg: Leg, why: str) -> End:
+def _stop_run(leg: Leg, key: Any, error: Exception) -> End:
     """By on_error "pause" or "abort"; the row stays above the cursor."""
+    why = f"Row {key!r} raised {_named(error)}"
+    logger.error("%s, which stops iteration %s.", why, leg.shard.run, exc_info=error)
+    if leg.work.description.on_error == "abort":
+        # Nobody will call it again: it is told among the failures.
+        with leg.all_or_nothing():
+            _count_given_up(leg)
+            _record(leg, key, error, attempts=1, gives_up=True)
+    return _stop(leg, why)
+
+
+def _stop(leg: Leg, why: str) -> End:
     leg.save()
     is_abort = leg.work.description.on_error == "abort"
     leg.work.store.change_run(
@@ -148,10 +167,29 @@ def retry_rows(leg: Leg) -> tuple[End | None, float | None]:
         )
         if not due:
             return None, seconds
-        values = leg.work.source.values_of([key_of(one.key) for one in due])
+        values = _values_of(leg, [key_of(one.key) for one in due])
         for failure in due:
             if end := leg.must_end() or _retry(leg, failure, values):
                 return end, seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """In the place of a row that can't be read."""
+
+    error: Exception
+
+
+def _values_of(leg: Leg, keys: list[Any]) -> dict[Any, Any]:
+    """The rows that are there, each alone if they can't be read together."""
+    try:
+        return leg.work.source.values_of(keys)
+    except (Error, CloudTaskError):
+        raise
+    except Exception as error:  # noqa: BLE001  a row's own code, such as from_db_value
+        if len(keys) == 1:
+            return {keys[0]: Unread(error)}
+    return {k: v for key in keys for k, v in _values_of(leg, [key]).items()}
 
 
 def _retry(leg: Leg, failure: RowFailure, values: dict[Any, Any]) -> End | None:
@@ -169,6 +207,8 @@ def _retry(leg: Leg, failure: RowFailure, values: dict[Any, Any]) -> End | None:
     leg.save(failure=tried, delay=ROW_BACKOFF.delay(tried.attempts))
     try:
         with _perhaps_atomic(leg):
+            if isinstance(values[key], Unread):
+                raise RowRaised(values[key].error)
             leg.call(values[key])
             leg.done += 1
             leg.save(resolved=failure.key)
@@ -195,12 +235,9 @@ def _killed_last(leg: Leg, failure: RowFailure) -> End | None:
 def _failed_again(
     leg: Leg, key: Any, tried: RowFailure, error: Exception
 ) -> End | None:
-    gives_up = (
-        isinstance(error, PermanentTaskFailure)
-        or tried.attempts >= leg.work.row_attempts
-    )
+    gives_up = _gives_up(leg, error, attempts=tried.attempts)
     with leg.all_or_nothing():
         if gives_up:
             _count_given_up(leg)
         _record(leg, key, error, attempts=tried.attempts, gives_up=gives_up)
-    return _check_limit(leg)
+    return None if isinstance(error, Retry) else _check_limit(leg)

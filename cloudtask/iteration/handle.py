@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TextIO
@@ -124,7 +124,7 @@ class Iteration:
         """How far the run is now; after its rows are gone, how far it last was seen."""
         self.refresh()
         if self._gone or self._run is None:
-            return self._last or Progress(0, 0, 0, 0, 1.0, 0.0, timedelta(0))
+            return _completed(self._last or Progress(0, 0, 0, 0, 1.0, 0.0, None))
         self._last = _progress(self._run, store().load_shards(self.id))
         return self._last
 
@@ -222,6 +222,12 @@ def _progress(run: Run, shards: list[Shard]) -> Progress:
     rate = _rate(run, settled)
     remaining = timedelta(seconds=round((total - settled) / rate)) if rate else None
     return Progress(done, failed, skipped, total, fraction, rate, remaining)
+
+
+def _completed(last: Progress) -> Progress:
+    """Of a run whose rows are gone, for it has come to its end without failures."""
+    done = max(last.done, last.total - last.failed - last.skipped)
+    return replace(last, done=done, fraction=1.0, remaining=timedelta(0))
 
 
 def _size(shard: Shard) -> int:

@@ -183,7 +183,7 @@ class Leg:
         alias = self.work.description.database
         commits: list[int] = []
         try:
-            with requests.waiting(self.shard.run), self.all_or_nothing():
+            with self._obeying(), self.all_or_nothing():
                 try:
                     with transaction.atomic(using=alias):
                         _note_commit(alias, commits)
@@ -200,6 +200,14 @@ class Leg:
             raise  # the server is away, or chose us as the victim of a deadlock
         except DatabaseError as error:
             raise RowRaised(error) from error
+
+    @contextmanager
+    def _obeying(self) -> Iterator[None]:
+        """What the callback asks of the run is done after the block, and noticed."""
+        with requests.waiting(self.shard.run) as asked:
+            yield
+        if asked:
+            self.saved -= CHECKPOINT  # look again at once
 
     # The callback
 

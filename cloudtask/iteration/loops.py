@@ -7,10 +7,14 @@ error.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
+from django.db import Error
+
 from cloudtask import failpoints
+from cloudtask.exceptions import CloudTaskError, PermanentTaskFailure, Retry
 from cloudtask.iteration.failing import treat
 from cloudtask.iteration.keys import text_of
 from cloudtask.iteration.legs import End, Leg, RowRaised, finish
@@ -19,6 +23,8 @@ from cloudtask.iteration.sources import Page
 PAGE_TIME = 1.0  # seconds of work that a page should be
 PAGE_MIN, PAGE_FIRST, PAGE_MAX = 50, 200, 2000  # rows
 WHOLE_FIRST = 1  # of a first page that is one transaction: it may be slow
+
+NOTHING: Mapping[Any, Exception] = MappingProxyType({})
 
 Loop = Callable[[Leg, Page], "End | None"]
 CallOne = Callable[[Leg, Any, Any], None]
@@ -32,20 +38,34 @@ class PageSize:
 
     def __init__(self, *, whole: bool, batch: int | None) -> None:
         self.batch = batch
+        self.small: int | None = None
         self.least = 1 if whole else PAGE_MIN
         self.size = WHOLE_FIRST if whole else PAGE_FIRST
 
     @property
     def rows(self) -> int:
-        """Whole lists, where the callback takes lists."""
+        """Whole lists, where the callback takes lists; fewer near a row that can't be
+        read."""
+        if self.small is not None:
+            return self.small
         if self.batch is None:
             return self.size
         return max(self.batch, self.size - self.size % self.batch)
 
     def adapt(self, rows: int, took: float) -> None:
         """Learn from a page of so many rows and seconds."""
+        if self.small is not None:
+            self.small = self.small * 2 if self.small * 2 < self.size else None
+            return
         fitting = int(rows * PAGE_TIME / max(took, 1e-6))
         self.size = max(self.least, min(PAGE_MAX, self.size * 2, fitting))
+
+    def halve(self) -> bool:
+        """Ask for fewer rows, since one of them can't be read; whether it can be."""
+        if self.rows == 1:
+            return False
+        self.small = self.rows // 2
+        return True
 
 
 def walk(leg: Leg) -> End:
@@ -61,14 +81,31 @@ def walk(leg: Leg) -> End:
             return end
         failpoints.reached("shard.before_page")
         asked = size.rows
-        page = leg.work.source.page(leg.bounds, asked)
+        try:
+            page = leg.work.source.page(leg.bounds, asked)
+        except Exception as error:  # noqa: BLE001  a row that can't be read is its own
+            if end := _unread(leg, size, error):
+                return end
+            continue
         before = leg.work.clock()
         if page.values and (end := loop_for(leg)(leg, page)):
             return end
-        if len(page.values) < asked:
+        # Above an open end rows may have come while the page was worked on.
+        if not page.values or (len(page.values) < asked and leg.high is not None):
             leg.is_walked = True
             return End.WALKED
         size.adapt(len(page.values), leg.work.clock() - before)
+
+
+def _unread(leg: Leg, size: PageSize, error: Exception) -> End | None:
+    """A page could not be read. By halves the row is found that its own code, such as
+    `from_db_value`, can't make an instance of; raises for whatever else it was."""
+    if isinstance(error, Error | CloudTaskError):
+        raise error
+    if size.halve():
+        return None
+    key = leg.work.source.key_after(leg.bounds, 1)
+    return treat(leg, key, error) if key is not None else None
 
 
 def loop_for(leg: Leg) -> Loop:
@@ -151,21 +188,33 @@ def whole_pages(leg: Leg, page: Page) -> End | None:
     """The writes of all rows, and the cursor behind them, in one transaction; row by
     row when one of them raises."""
     before = leg.work.clock()
+    told: dict[Any, Exception] = {}
     try:
         with leg.transaction():
             if leg.work.description.batch_size:
                 for _, group in _groups(leg, page.values):
                     leg.call_with(group)
             else:
-                for value in page.values:
-                    leg.call_with(value)
+                _call_all(leg, page, told)
             leg.passed(page.keys[-1], len(page.keys))
             leg.save()
     except RowRaised:
-        return row_by_row(leg, _anew(leg, page.keys))
+        return _one_by_one(leg, _anew(leg, page.keys), _call_atomically, told)
     took = leg.work.clock() - before
     leg.slowest = max(leg.slowest, took / len(page.keys))
     return None
+
+
+def _call_all(leg: Leg, page: Page, told: dict[Any, Exception]) -> None:
+    """Call the function with each row; `told` is what one has said that it needs. Other
+    errors may be the page's as well, and the row is called once more by itself."""
+    for key, value in zip(page.keys, page.values, strict=True):
+        try:
+            leg.call_with(value)
+        except RowRaised as raised:
+            if isinstance(raised.error, Retry | PermanentTaskFailure):
+                told[key] = raised.error
+            raise
 
 
 def _anew(leg: Leg, keys: Sequence[Any]) -> Page:
@@ -191,10 +240,14 @@ def carefully(leg: Leg, page: Page) -> End | None:
     return None
 
 
-def _one_by_one(leg: Leg, page: Page, call: CallOne) -> End | None:
+def _one_by_one(
+    leg: Leg, page: Page, call: CallOne, told: Mapping[Any, Exception] = NOTHING
+) -> End | None:
     for key, value in zip(page.keys, page.values, strict=True):
         before = leg.work.clock()
         try:
+            if key in told:
+                raise RowRaised(told[key])
             call(leg, key, value)
         except RowRaised as raised:
             if end := treat(leg, key, raised.error):

@@ -26,7 +26,15 @@ STEP_BACKOFF = Backoff(timedelta(seconds=1), timedelta(minutes=1), 6)
 LONGEST_DELAY = HORIZON - 3600  # seconds; a step that comes early waits once more
 
 # The options of a task that its runs' steps travel with, and those that rows have.
-_CARRIED = ("timeout", "service", "version", "instance", "headers", "max_attempts")
+_CARRIED = (
+    "timeout",
+    "url",
+    "service",
+    "version",
+    "instance",
+    "headers",
+    "max_attempts",
+)
 
 
 def step(function: Callable[..., Any]) -> Definition:

@@ -9,21 +9,25 @@ it, a delivery that comes again, or a stale run for the sweeper.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 
 from cloudtask import failpoints
+from cloudtask.exceptions import UnsupportedValue
 from cloudtask.iteration import stopping
 from cloudtask.iteration.description import Description
 from cloudtask.iteration.finalizing import finalize_if_done
 from cloudtask.iteration.keys import text_of
 from cloudtask.iteration.messages import message_of, send, step
 from cloudtask.iteration.planner import IsOver, Piece, rest_of
-from cloudtask.iteration.running import readable
+from cloudtask.iteration.running import readable, say
 from cloudtask.iteration.sources import Source
 from cloudtask.iteration.walking import send_shards
 from cloudtask.stores import Store, store
 from cloudtask.stores.runs import ENDED, Run, RunState, Shard, ShardState
+
+logger = logging.getLogger("cloudtask")
 
 PART_TIME = 20.0  # seconds after which shards start, whether all are known or not
 
@@ -40,12 +44,32 @@ def plan(run_id: str, generation: int, part: int = 0) -> None:
     if run is None or run.state in ENDED or run.state is RunState.PAUSED:
         return
     if not run.is_planned:
-        kept.change_run(run_id, to=RunState.PLANNING, only_from=[RunState.WAITING])
+        if kept.change_run(run_id, to=RunState.PLANNING, only_from=[RunState.WAITING]):
+            run = kept.load_run(run_id) or run
         work = readable(kept, run)
         if work is None:
             return
-        _add_part(kept, run, *work)
+        try:
+            _add_part(kept, run, *work)
+        except UnsupportedValue as error:
+            _fail(kept, run, error)
+            return
+        except Exception as error:
+            say(kept, run, f"The plan waits: {type(error).__name__}: {error}")
+            raise
     _start(kept, run_id)
+
+
+def _fail(kept: Store, run: Run, error: UnsupportedValue) -> None:
+    """No version of this task can plan the run: its keys don't travel."""
+    logger.error("Iteration %s of %s can't be planned: %s", run.id, run.task, error)
+    kept.change_run(
+        run.id,
+        to=RunState.FAILED,
+        only_from=[RunState.PLANNING, RunState.RUNNING],
+        error=f"A primary key can't be kept as text: {error} Register its type with "
+        "cloudtask.codec.register(), and resume().",
+    )
 
 
 def _add_part(kept: Store, run: Run, description: Description, source: Source) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from cloudtask.exceptions import UnsupportedValue
@@ -29,7 +30,9 @@ def walkable(given: Any) -> QuerySet[Any]:
     reason = _reason_against(given)
     if reason:
         raise _refusal(reason)
-    return _each_row_once(given.order_by())
+    unordered = given.order_by()
+    unordered.query.standard_ordering = True  # reverse() would turn our own order, too
+    return _each_row_once(unordered)
 
 
 def _refusal(reason: str) -> UnsupportedValue:
@@ -51,6 +54,8 @@ def _reason_against(queryset: QuerySet[Any]) -> str | None:
             "is distinct over joins: use filter(pk__in=...) with the joined queryset "
             "inside"
         )
+    if query.extra_tables:
+        return "has extra(tables=...), which may repeat rows: use a subquery instead"
     if query.select_for_update:
         return "locks rows, which would last no longer than a page"
     if queryset.model._meta.abstract or queryset.model._meta.pk is None:
@@ -58,30 +63,66 @@ def _reason_against(queryset: QuerySet[Any]) -> str | None:
     return None
 
 
-def _joins(queryset: QuerySet[Any]) -> list[Any]:
-    """The joins of the query to other tables, but those to parents of the model."""
-    parents = {parent._meta.db_table for parent in queryset.model._meta.all_parents}
-    return [
-        join
-        for alias, join in queryset.query.alias_map.items()
-        if queryset.query.alias_refcount.get(alias)
-        and getattr(join, "join_field", None) is not None
-        and join.table_name not in parents
-    ]
+def _joins(queryset: QuerySet[Any]) -> dict[str, Any]:
+    """The joins of the query to other tables, by alias, but those to parents of the
+    model."""
+    query = queryset.query
+    used: dict[str, Any] = {
+        alias: join
+        for alias, join in query.alias_map.items()
+        if query.alias_refcount.get(alias)
+    }
+    return {
+        alias: join
+        for alias, join in used.items()
+        if getattr(join, "join_field", None) and not _is_to_parent(join.join_field)
+    }
 
 
-def _is_multi_valued(join: Any) -> bool:
-    """Whether one row of the model may meet several rows across `join`."""
+def _is_to_parent(field: Any) -> bool:
+    return bool(getattr(getattr(field, "remote_field", None), "parent_link", False))
+
+
+def _repeating(queryset: QuerySet[Any]) -> set[str]:
+    """The aliases of joins across which one row of the model may meet several, and of
+    those behind them."""
+    found: set[str] = set()
+    for alias, join in _joins(queryset).items():
+        if join.parent_alias in found or _is_multi_valued(join.join_field):
+            found.add(alias)
+    return found
+
+
+def _is_multi_valued(field: Any) -> bool:
     from django.db.models import ForeignObjectRel
 
-    field = join.join_field
     return isinstance(field, ForeignObjectRel) and not field.one_to_one
+
+
+def _is_grouped_by_row(queryset: QuerySet[Any], repeating: set[str]) -> bool:
+    """Whether aggregates make one row of all that a join repeats: not if one of the
+    annotations beside them differs between those."""
+    query = queryset.query
+    if query.group_by is None:
+        return False
+    beside = [one for one in query.annotations.values() if not one.contains_aggregate]
+    columns = (part for one in beside for part in _parts(one))
+    return not any(getattr(part, "alias", None) in repeating for part in columns)
+
+
+def _parts(expression: Any) -> Iterator[Any]:
+    """An expression and all below it; of a subquery only the subquery."""
+    yield expression
+    for below in getattr(expression, "get_source_expressions", list)():
+        if below is not None:
+            yield from _parts(below)
 
 
 def _each_row_once(queryset: QuerySet[Any]) -> QuerySet[Any]:
     """Joins that repeat rows are moved into a subquery of keys."""
     query = queryset.query
-    if query.group_by is not None or not any(map(_is_multi_valued, _joins(queryset))):
+    repeating = _repeating(queryset)
+    if not repeating or _is_grouped_by_row(queryset, repeating):
         return queryset
     if query.annotations or query.extra:
         raise _refusal(

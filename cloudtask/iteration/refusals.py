@@ -51,7 +51,12 @@ def check(
 def _check_last(
     what: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
-    signature = inspect.signature(function)
+    try:
+        signature = inspect.signature(function)
+    except ValueError:
+        raise TypeError(
+            f"{what} must be a task or a function of a module, not {function!r}."
+        ) from None
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
@@ -89,6 +94,8 @@ def _check_values(description: Description) -> None:
         raise ValueError(
             f"max_failures must be a number of rows or a share, not {limit!r}."
         )
+    if description.margin < 0:
+        raise ValueError(f"margin must not be negative, not {description.margin!r} s.")
     if description.atomic == "row" and description.batch_size is not None:
         raise ValueError(
             'atomic="row" is a transaction for each row, batch_size a call for many: '

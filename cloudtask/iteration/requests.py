@@ -32,12 +32,12 @@ def later(run_id: str, request: Request) -> bool:
 
 
 @contextmanager
-def waiting(run_id: str) -> Iterator[None]:
+def waiting(run_id: str) -> Iterator[list[Request]]:
     """Do after the block what is asked of the run inside it, however that ends."""
     requests: list[Request] = []
     token = _noted.set((run_id, requests))
     try:
-        yield
+        yield requests
     finally:
         _noted.reset(token)
         for request in requests:

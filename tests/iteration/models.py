@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import uuid
+from typing import ClassVar
 
 from django.contrib.contenttypes.fields import GenericForeignKey, GenericRelation
 from django.contrib.contenttypes.models import ContentType
 from django.db import models
+
+from tests.testapp.models import SpotField
 
 # An order of strings that Python's is not: "a" < "B" < "c".
 LINGUISTIC = {
@@ -57,6 +60,30 @@ class Seat(models.Model):
 
     def __str__(self) -> str:
         return f"{self.row}-{self.number}"
+
+
+class Brittle(Thing):
+    """Things of which some can't be read."""
+
+    broken: ClassVar[set[int]] = set()
+
+    class Meta:
+        proxy = True
+
+    @classmethod
+    def from_db(cls, db, field_names, values):
+        if values[0] in cls.broken:
+            raise ValueError(f"{values[0]} is broken")
+        return super().from_db(db, field_names, values)
+
+
+class Mark(models.Model):
+    """Its keys are of a type that no codec knows."""
+
+    at = SpotField(max_length=20, primary_key=True)
+
+    def __str__(self) -> str:
+        return str(self.at)
 
 
 class Effect(models.Model):

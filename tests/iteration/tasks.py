@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,8 @@ class Trace:
     calls: list[Any] = field(default_factory=list)
     pace: float = 0.0  # seconds a row
     raises: dict[Any, list[BaseException]] = field(default_factory=dict)
+    # What the callback `act` does with a row, by key.
+    acts: dict[Any, Callable[[Any], object]] = field(default_factory=dict)
 
     def visit(self, key: Any) -> None:
         self.calls.append(key)
@@ -40,6 +43,33 @@ trace = Trace()
 @task(timeout=TIMEOUT)
 def visit(row, *args, **kwargs):
     trace.visit(row.pk)
+
+
+@task(timeout=TIMEOUT)
+def act(row):
+    trace.visit(row.pk)
+    trace.acts.get(row.pk, bool)(row)
+
+
+@task(timeout=1800)
+def act_long(row):
+    trace.visit(row.pk)
+    trace.acts.get(row.pk, bool)(row)
+
+
+@task
+def enlarge(row):
+    row.size += 1
+    row.save(update_fields=["size"])
+    trace.visit(row.pk)
+
+
+@task
+def enlarge_many(rows):
+    for row in rows:
+        row.size += 1
+        trace.visit(row.pk)
+    type(row).objects.bulk_update(rows, ["size"])
 
 
 @task(timeout=TIMEOUT)

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import pytest
 from django.core.management import call_command
+from django.db import ProgrammingError
 
 from cloudtask import PermanentTaskFailure, Retry, clock, failpoints
 from cloudtask.exceptions import CloudTaskError
@@ -19,7 +20,7 @@ from tests.iteration import tasks
 from tests.iteration.matrix import POINTS
 from tests.iteration.models import Thing
 from tests.iteration.tasks import trace
-from tests.iteration.world import Hiccup, fault_at
+from tests.iteration.world import fault_at
 
 pytestmark = pytest.mark.django_db
 
@@ -337,7 +338,7 @@ class TestWhatARunSays:
         with monkeypatch.context() as broken:
 
             def page(*args):
-                raise Hiccup("no such column")
+                raise ProgrammingError("no such column")
 
             broken.setattr(QuerySetSource, "page", page)
             for _ in range(4):

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from django.db import connections, transaction
-from django.db.models import Count, Prefetch
+from django.db import ProgrammingError, connections, transaction
+from django.db.models import Count, F, Prefetch
 
 from cloudtask import clock
 from cloudtask.exceptions import (
@@ -14,15 +14,15 @@ from cloudtask.exceptions import (
     PayloadTooLarge,
     UnsupportedValue,
 )
-from cloudtask.iteration import RunState, sweep
+from cloudtask.iteration import RunState, planner, sweep
 from cloudtask.iteration import list as list_runs
 from cloudtask.stores import store
 from cloudtask.testing import run_queued
 from cloudtask.transports import memory
 from tests.iteration import tasks
-from tests.iteration.models import Thing
+from tests.iteration.models import Mark, Thing
 from tests.iteration.tasks import trace
-from tests.testapp.models import Author, Book, Label, Novel, Thriller
+from tests.testapp.models import Author, Book, Label, Novel, Spot, Thriller
 
 BOTH = pytest.mark.django_db(transaction=True, databases=["default", "other"])
 
@@ -68,6 +68,16 @@ REFUSED = {
     "a list": (lambda: [1, 2], "is list; iterate"),
     "a model": (lambda: Book, "is ModelBase"),
     "an instance": (lambda: Book(), "is Book"),
+    "a table beside": (
+        lambda: Book.objects.extra(
+            tables=["testapp_label"], where=["testapp_label.id > 0"]
+        ),
+        "may repeat rows",
+    ),
+    "repeated and counted": (
+        lambda: Author.objects.annotate(p=F("books__pages"), n=Count("books__labels")),
+        "annotates",
+    ),
     "joined and annotated": (
         lambda: Book.objects.extra(select={"one": "1"}).filter(labels__name="x"),
         "annotates",
@@ -87,6 +97,13 @@ WALKED = {
     "a filter": lambda: Book.objects.filter(pages__gt=1),
     "a manager": lambda: Book.objects,
     "an order": lambda: Book.objects.order_by("-title"),
+    "reversed": lambda: Book.objects.order_by("title").reverse(),
+    "a join back to the table of a parent": lambda: Novel.objects.filter(
+        author__books__title__lt="5"
+    ),
+    "a count beside a column": lambda: Book.objects.annotate(
+        n=Count("labels"), of=F("author__name")
+    ),
     "a join without duplicates": lambda: Book.objects.filter(author__name="a"),
     "a join with duplicates": lambda: Book.objects.filter(labels__name__startswith="l"),
     "distinct": lambda: Book.objects.only("id").distinct(),
@@ -315,6 +332,75 @@ class TestMap:
     def test_what_can_not_travel_is_named(self):
         with pytest.raises(UnsupportedValue, match=r"items\[1\]"):
             tasks.visit_item.map([1, object()])
+
+
+def test_a_reversed_queryset_of_many_rows_is_walked_whole(things):
+    keys = things(1201)
+
+    tasks.visit.iterate(Thing.objects.reverse(), shards=3)
+    run_queued()
+
+    assert sorted(trace.rows) == keys
+
+
+@pytest.mark.django_db
+def test_keys_that_can_not_travel_are_told_by_the_run(world):
+    Mark.objects.create(at=Spot(1, 2))
+    run = tasks.visit.iterate(Mark.objects.all(), transactional=False)
+
+    world.run()
+
+    assert run.refresh().state is RunState.FAILED
+    assert "Spot" in run.error
+    assert "codec.register" in run.error
+
+
+@pytest.mark.django_db
+def test_what_keeps_a_plan_waiting_is_told_by_the_run(world, monkeypatch):
+    run = tasks.visit.iterate(Thing.objects.all(), transactional=False)
+
+    def plan(*args, **options):
+        raise ProgrammingError("no such column")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(planner, "plan", plan)
+        world.step()
+    assert run.refresh().state is RunState.PLANNING
+    assert "no such column" in run.error
+    world.run()
+    assert run.refresh().state is RunState.FINISHED
+
+
+MISTAKES = {
+    "a misspelt keyword": ({"shard": 3}, "did you mean 'shards'"),
+    "args that are none": ({"args": 1}, "args must be a list or a tuple"),
+    "args that are a text": ({"args": "ab"}, "args must be a list or a tuple"),
+    "kwargs that are none": ({"kwargs": [1]}, "kwargs must be a dict"),
+    "a class of C": ({"finalize": dict}, "finalize must be a task or a function"),
+    "options of finalize": (
+        {"finalize": tasks.finalize.using(queue="slow")},
+        "its queue is that of the iteration",
+    ),
+    "a negative margin": ({"margin": -5}, "margin must not be negative"),
+}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_told_at_the_call(name):
+    policy, reason = MISTAKES[name]
+
+    with pytest.raises((TypeError, ValueError), match=reason):
+        tasks.visit.iterate(Thing.objects.all(), **policy)
+    assert list_runs() == []
+
+
+@pytest.mark.django_db
+def test_what_is_no_list_and_no_state_is_told_at_the_call():
+    with pytest.raises(TypeError, match=r"map\(\) takes an iterable"):
+        tasks.visit_item.map(5)
+    with pytest.raises(ValueError, match="bogus"):
+        list_runs("bogus")
 
 
 def test_iteration_is_refused_for_methods():
