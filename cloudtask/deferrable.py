@@ -23,7 +23,8 @@ from asgiref.sync import sync_to_async
 from cloudtask import codec, iteration, registry, runtime
 from cloudtask.exceptions import ConfigurationError
 from cloudtask.iteration import Iteration
-from cloudtask.keywords import IterateOptions, MapOptions, UsingOptions, check_known
+from cloudtask.iteration.policy import IterateOptions, MapOptions
+from cloudtask.keywords import UsingOptions, check_known
 from cloudtask.message import Enqueued, Options
 from cloudtask.registry import Definition, Row
 

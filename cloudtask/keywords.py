@@ -1,15 +1,14 @@
-"""The keywords of `@task`, `.using`, `.iterate` and `.map`, for type checkers.
+"""The keywords of `@task` and `.using`, for type checkers.
 
 The names are those of `message.Options`; a test holds the two together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
-from cloudtask.iteration.description import Atomic, OnError
 from cloudtask.message import Backoff, BackoffFunction, nearest
 
 
@@ -39,29 +38,6 @@ class UsingOptions(TaskOptions, total=False):
     countdown: timedelta | float | None
     eta: datetime | None
     name: str | None
-
-
-class MapOptions(TypedDict, total=False):
-    """What `.map` takes beside the items; see `Deferrable.iterate`."""
-
-    finalize: Any
-    on_failure: Any
-    args: Sequence[Any]
-    kwargs: dict[str, Any] | None
-    shards: int | None
-    batch_size: int | None
-    atomic: Atomic | None
-    on_error: OnError
-    max_failures: float | None
-    keep: bool
-    transactional: bool | None
-
-
-class IterateOptions(MapOptions, total=False):
-    """What `.iterate` takes beside the queryset; see `Deferrable.iterate`."""
-
-    include_new: bool
-    margin: timedelta | float
 
 
 def check_known(path: str, verb: str, given: Mapping[str, Any], kind: Any) -> None:

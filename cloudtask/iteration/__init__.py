@@ -6,15 +6,15 @@ docs/explanation/iteration.md tells how; `stores.runs` has the states.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from typing import Any
+from typing import Any, Unpack
 
 from django.db import connections, transaction
 
 from cloudtask import clock, codec, runtime
-from cloudtask.iteration.description import MARGIN, Atomic, Description, OnError
+from cloudtask.iteration.description import MARGIN, Atomic, Description
 from cloudtask.iteration.handle import (
     Iteration,
     IterationReport,
@@ -23,6 +23,7 @@ from cloudtask.iteration.handle import (
 )
 from cloudtask.iteration.messages import carried, message_of
 from cloudtask.iteration.planning import PLAN
+from cloudtask.iteration.policy import IterateOptions, MapOptions
 from cloudtask.iteration.querysets import walkable
 from cloudtask.iteration.refusals import check
 from cloudtask.iteration.stopping import hand_over_on_sigterm
@@ -55,80 +56,30 @@ def iterate(
     definition: Definition,
     options: Options,
     queryset: Any,
-    *,
-    finalize: Any = None,
-    on_failure: Any = None,
-    args: Sequence[Any] = (),
-    kwargs: dict[str, Any] | None = None,
-    shards: int | None = None,
-    batch_size: int | None = None,
-    atomic: Atomic | None = None,
-    on_error: OnError = "retry",
-    max_failures: float | None = None,
-    margin: timedelta | float = MARGIN,
-    keep: bool = False,
-    include_new: bool = False,
-    transactional: bool | None = None,
+    **policy: Unpack[IterateOptions],
 ) -> Iteration:
     """See `Task.iterate`."""
-    description = Description(
-        queryset=codec.dumps(
-            walkable(queryset),
-            wipe_related_caches=options.wipe_related_caches,
-            root="queryset",
-        ),
-        arguments=_arguments(options, args, kwargs),
-        finalize=_encoded(finalize, "finalize"),
-        on_failure=_encoded(on_failure, "on_failure"),
-        shards=shards,
-        batch_size=batch_size,
-        atomic=atomic or _inherited(options),
-        on_error=on_error,
-        max_failures=max_failures,
-        margin=as_timedelta(margin, "margin").total_seconds(),
-        include_new=include_new,
-        database=options.database,
+    encoded = codec.dumps(
+        walkable(queryset),
+        wipe_related_caches=options.wipe_related_caches,
+        root="queryset",
     )
-    check(definition, options, description, finalize, on_failure)
-    return _start(definition, options, description, keep, transactional)
+    return _begin(definition, options, policy, queryset=encoded)
 
 
 def map_items(
     definition: Definition,
     options: Options,
     items: Iterable[Any],
-    *,
-    finalize: Any = None,
-    on_failure: Any = None,
-    args: Sequence[Any] = (),
-    kwargs: dict[str, Any] | None = None,
-    shards: int | None = None,
-    batch_size: int | None = None,
-    atomic: Atomic | None = None,
-    on_error: OnError = "retry",
-    max_failures: float | None = None,
-    keep: bool = False,
-    transactional: bool | None = None,
+    **policy: Unpack[MapOptions],
 ) -> Iteration:
     """See `Task.map`."""
     if not isinstance(items, Iterable):
         raise TypeError(f"map() takes an iterable of items, not {items!r}.")
-    description = Description(
-        items=codec.dumps(
-            [*items], wipe_related_caches=options.wipe_related_caches, root="items"
-        ),
-        arguments=_arguments(options, args, kwargs),
-        finalize=_encoded(finalize, "finalize"),
-        on_failure=_encoded(on_failure, "on_failure"),
-        shards=shards,
-        batch_size=batch_size,
-        atomic=atomic or _inherited(options),
-        on_error=on_error,
-        max_failures=max_failures,
-        database=options.database,
+    encoded = codec.dumps(
+        [*items], wipe_related_caches=options.wipe_related_caches, root="items"
     )
-    check(definition, options, description, finalize, on_failure)
-    return _start(definition, options, description, keep, transactional)
+    return _begin(definition, options, policy, items=encoded)
 
 
 def get(run_id: str) -> Iteration:
@@ -174,15 +125,36 @@ def _inherited(options: Options) -> Atomic | None:
     return "page" if options.atomic else None
 
 
-def _start(
-    definition: Definition,
-    options: Options,
-    description: Description,
-    keep: bool,
-    transactional: bool | None,
+def _begin(
+    definition: Definition, options: Options, policy: Mapping[str, Any], **what: bytes
 ) -> Iteration:
-    if transactional is not None:
-        options = options.updated({"transactional": transactional})
+    """Start a run over `what`: an encoded queryset, or items."""
+    finalize, on_failure = policy.get("finalize"), policy.get("on_failure")
+    margin = as_timedelta(policy.get("margin", MARGIN), "margin")
+    description = Description(
+        queryset=what.get("queryset"),
+        items=what.get("items"),
+        arguments=_arguments(options, policy.get("args", ()), policy.get("kwargs")),
+        finalize=_encoded(finalize, "finalize"),
+        on_failure=_encoded(on_failure, "on_failure"),
+        shards=policy.get("shards"),
+        batch_size=policy.get("batch_size"),
+        atomic=policy.get("atomic") or _inherited(options),
+        on_error=policy.get("on_error", "retry"),
+        max_failures=policy.get("max_failures"),
+        margin=margin.total_seconds(),
+        include_new=policy.get("include_new", False),
+        database=options.database,
+    )
+    check(definition, options, description, finalize, on_failure)
+    if policy.get("transactional") is not None:
+        options = options.updated({"transactional": policy["transactional"]})
+    return _start(definition, options, description, policy.get("keep", False))
+
+
+def _start(
+    definition: Definition, options: Options, description: Description, keep: bool
+) -> Iteration:
     run = Run(
         id=uuid.uuid4().hex,
         task=definition.path,
