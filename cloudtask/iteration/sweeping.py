@@ -19,7 +19,7 @@ def sweep(limit: int = 100) -> int:
     kept, patience = store(), conf.settings().sweep_after
     made = 0
     for shard in kept.stale_shards(older_than=patience, limit=limit):
-        bumped = kept.bump_shard(shard)
+        bumped = kept.bump_shard(shard, sweeps=shard.sweeps + 1)
         run = kept.load_run(shard.run)
         if bumped is not None and run is not None:
             send(message_of(WALK, run, bumped.index, bumped.seq))

@@ -15,6 +15,11 @@ class Migration(migrations.Migration):
             field=models.DateTimeField(null=True),
         ),
         migrations.AddField(
+            model_name="iterationshard",
+            name="sweeps",
+            field=models.PositiveIntegerField(db_default=0, default=0),
+        ),
+        migrations.AddField(
             model_name="iterationrun",
             name="due_at",
             field=models.DateTimeField(null=True),

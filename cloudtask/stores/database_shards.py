@@ -12,6 +12,7 @@ from cloudtask.clock import database_now as now
 from cloudtask.stores.database_failures import DatabaseFailures
 from cloudtask.stores.database_rows import no_live_lease, shard_of
 from cloudtask.stores.runs import (
+    MOST_DOUBLINGS,
     FailureState,
     LeaseLost,
     RowFailure,
@@ -60,6 +61,7 @@ class DatabaseShards(DatabaseFailures):
                 fence=F("fence") + 1,
                 lease_until=now() + lease,
                 deadline_at=now() + budget,
+                sweeps=0,
                 touched_at=now(),
             )
             return shard_of(rows.get()) if taken else None
@@ -159,7 +161,7 @@ class DatabaseShards(DatabaseFailures):
     def touch_shard(self, shard: Shard) -> None:
         rows = self._shards.filter(run_id=shard.run, index=shard.index)
         with self.reachable(f"Touching shard {shard.index} of {shard.run}"):
-            rows.update(touched_at=now())
+            rows.update(sweeps=0, touched_at=now())
 
     def stale_shards(self, *, older_than: timedelta, limit: int) -> list[Shard]:
         # A row that waits for its next try keeps its shard's task waiting, too.
@@ -172,18 +174,18 @@ class DatabaseShards(DatabaseFailures):
         rows = self._shards.filter(
             ~_walked(),
             Q(is_walked=False) | ~Exists(resting),
+            _untouched(older_than),
             run__state=RunState.RUNNING,
-            touched_at__lt=now() - older_than,
         ).exclude(state=ShardState.DONE)
         with self.reachable("Looking for lost shards"):
             return [shard_of(row) for row in rows.order_by("touched_at")[:limit]]
 
-    def bump_shard(self, shard: Shard) -> Shard | None:
+    def bump_shard(self, shard: Shard, *, sweeps: int = 0) -> Shard | None:
         rows = self._shards.filter(run_id=shard.run, index=shard.index)
         with self.reachable(f"Renumbering shard {shard.index} of {shard.run}"):
             free = rows.filter(~_walked(), seq=shard.seq)
             bumped = free.exclude(state=ShardState.DONE).update(
-                seq=F("seq") + 1, touched_at=now()
+                seq=F("seq") + 1, sweeps=sweeps, touched_at=now()
             )
             return shard_of(rows.get()) if bumped else None
 
@@ -195,6 +197,15 @@ def _walked() -> Q:
     """Shards that somebody may be walking."""
     alive = ~no_live_lease() | Q(deadline_at__gt=now())
     return Q(alive, state=ShardState.RUNNING)
+
+
+def _untouched(older_than: timedelta) -> Q:
+    """Shards that nothing has touched for so long, and longer if they were swept."""
+    found = Q()
+    for sweeps in range(MOST_DOUBLINGS + 1):
+        swept = {"sweeps" if sweeps < MOST_DOUBLINGS else "sweeps__gte": sweeps}
+        found |= Q(touched_at__lt=now() - older_than * 2**sweeps, **swept)
+    return found
 
 
 def _progress(walked: Walked) -> dict[str, Any]:

@@ -134,7 +134,8 @@ def shard_row(shard: Shard, touched_at: datetime) -> Row:
 
 def shard_of(row: Row) -> Shard:
     run_id, _, index = row.path[-1].rpartition(":")
-    values = {name: _plain(row.values[name]) for name in _SHARD_FIELDS}
+    there = [name for name in _SHARD_FIELDS if name in row.values]
+    values = {name: _plain(row.values[name]) for name in there}
     state = ShardState(row.values["state"])
     return Shard(run=run_id, index=int(index), state=state, **values)
 

@@ -34,6 +34,7 @@ from cloudtask.stores.datastore_entities import (
 )
 from cloudtask.stores.datastore_leases import is_live
 from cloudtask.stores.runs import (
+    MOST_DOUBLINGS,
     LeaseLost,
     RowFailure,
     RunState,
@@ -82,6 +83,7 @@ class DatastoreShards(Access):
                 fence=shard.fence + 1,
                 lease_until=now + lease,
                 deadline_at=now + budget,
+                sweeps=0,
                 deaths=shard.deaths + 1 if was_cut_off else 0,
             )
 
@@ -186,11 +188,11 @@ class DatastoreShards(Access):
 
         def work(attempt: Attempt) -> None:
             row = attempt.get(shard_path(shard.run, shard.index))
-            _put(attempt, row, lambda found: found, now)
+            _put(attempt, row, lambda found: replace(found, sweeps=0), now)
 
         self.transact(f"Touching shard {shard.index} of {shard.run}", work)
 
-    def bump_shard(self, shard: Shard) -> Shard | None:
+    def bump_shard(self, shard: Shard, *, sweeps: int = 0) -> Shard | None:
         now = self.now()
 
         def bumped(found: Shard) -> Shard | None:
@@ -198,7 +200,7 @@ class DatastoreShards(Access):
                 return None
             if _may_be_walked(found, now):
                 return None
-            return replace(found, seq=found.seq + 1)
+            return replace(found, seq=found.seq + 1, sweeps=sweeps)
 
         def work(attempt: Attempt) -> Shard | None:
             row = attempt.get(shard_path(shard.run, shard.index))
@@ -217,7 +219,7 @@ class DatastoreShards(Access):
             lost += [
                 row
                 for row in self.query(what, SHARD, undone)
-                if row.values["touched_at"] < now - older_than
+                if row.values["touched_at"] < now - _patience(row, older_than)
                 and not _may_be_walked(shard_of(row), now)
                 and not self._rests(what, shard_of(row), now)
             ]
@@ -273,6 +275,10 @@ def _inserted(attempt: Attempt, split: Shard, now: datetime) -> Shard:
 
 def _is_free(shard: Shard, now: datetime) -> bool:
     return shard.state is not ShardState.DONE and not is_live(shard.lease_until, now)
+
+
+def _patience(row: Row, older_than: timedelta) -> timedelta:
+    return older_than * (1 << min(shard_of(row).sweeps, MOST_DOUBLINGS))
 
 
 def _may_be_walked(shard: Shard, now: datetime) -> bool:

@@ -73,6 +73,7 @@ SHARD_TRANSITIONS: Mapping[ShardState, tuple[ShardState, ...]] = {
     ShardState.RUNNING: (ShardState.RUNNING, ShardState.WAITING, ShardState.DONE),
     ShardState.DONE: (ShardState.WAITING,),  # only by retry_failures()
 }
+MOST_DOUBLINGS = 6  # of the sweeper's patience
 STOPPED = frozenset({RunState.CANCELLED, RunState.ABORTED})
 ENDED = frozenset(
     {RunState.FINISHED, RunState.CANCELLED, RunState.ABORTED, RunState.FAILED}
@@ -123,7 +124,7 @@ class Shard:
     `seq` numbers the tasks that walk it, `fence` whoever holds its lease, and whom
     Cloud Tasks gives up at `deadline_at`. `deaths` counts the leases that ended without
     a word since `cursor` last moved with no `suspect`, the key whose callback was about
-    to be called.
+    to be called. `sweeps` counts the tasks that were made for it since one has come.
     """
 
     run: str
@@ -138,6 +139,7 @@ class Shard:
     lease_until: datetime | None = None
     deadline_at: datetime | None = None
     deaths: int = 0
+    sweeps: int = 0
     suspect: str | None = None
     is_walked: bool = False
     done: int = 0
@@ -354,7 +356,8 @@ class RunStore(Protocol):
 
     def stale_shards(self, *, older_than: timedelta, limit: int) -> list[Shard]:
         """Undone shards of RUNNING runs that nobody can be walking, that nothing has
-        touched for so long and that wait for no row: their task is lost."""
+        touched for so long and that wait for no row: their task is lost. Twice as long
+        for each of their `sweeps`, up to MOST_DOUBLINGS: a queue may be paused."""
         ...
 
     def stale_runs(self, *, older_than: timedelta, limit: int) -> list[Run]:
@@ -369,9 +372,9 @@ class RunStore(Protocol):
         are WAITING and never due."""
         ...
 
-    def bump_shard(self, shard: Shard) -> Shard | None:
+    def bump_shard(self, shard: Shard, *, sweeps: int = 0) -> Shard | None:
         """Let `seq` grow by one if it is still `shard.seq` and nobody can be walking;
-        the shard as it is then, or None."""
+        the shard as it is then, or None. `sweeps` is what it has from then on."""
         ...
 
     def bump_run(self, run: Run) -> Run | None:

@@ -80,6 +80,7 @@ class IterationShard(models.Model):
     lease_until = models.DateTimeField(null=True)
     deadline_at = models.DateTimeField(null=True)
     deaths = models.PositiveIntegerField(default=0)
+    sweeps = models.PositiveIntegerField(default=0, db_default=0)
     suspect = models.TextField(null=True)
     is_walked = models.BooleanField(default=False)
     done = models.PositiveBigIntegerField(default=0)

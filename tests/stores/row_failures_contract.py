@@ -296,6 +296,27 @@ class SweepingContract:
         assert store.count_failures(RUN, given_up=True) == 2
         assert store.count_failures(OTHER, given_up=True) == 0
 
+    # sweeps
+
+    def test_patience_doubles_with_each_sweep(self, store: Store) -> None:
+        start(store)
+        store.bump_shard(load_shard(store), sweeps=2)
+
+        with clock.ahead(1.9 * AN_HOUR):
+            assert store.stale_shards(older_than=HALF_AN_HOUR, limit=9) == []
+        with clock.ahead(2.1 * AN_HOUR):
+            [found] = store.stale_shards(older_than=HALF_AN_HOUR, limit=9)
+        assert found.sweeps == 2
+
+    def test_a_task_that_comes_ends_the_sweeps(self, store: Store) -> None:
+        start(store)
+        store.bump_shard(load_shard(store), sweeps=9)
+        assert take(store, seq=1).sweeps == 0
+        store.bump_shard(load_shard(store), sweeps=9)
+        store.touch_shard(load_shard(store))
+
+        assert load_shard(store).sweeps == 0
+
     # old_runs
 
     @pytest.mark.parametrize("state", list(RunState))
