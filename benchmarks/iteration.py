@@ -19,7 +19,8 @@ from cloudtask.iteration import planner
 from cloudtask.iteration.bounds import Bounds
 from cloudtask.iteration.description import Description
 from cloudtask.iteration.legs import CHECKPOINT, Leg, Work
-from cloudtask.iteration.loops import PAGE_MAX, walk
+from cloudtask.iteration.loops import walk
+from cloudtask.iteration.pages import PAGE_MAX
 from cloudtask.iteration.planner import Plan
 from cloudtask.iteration.sources import Page, QuerySetSource
 from cloudtask.stores.database import DatabaseStore

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cloudtask.iteration.keys import text_of
 from cloudtask.iteration.legs import Leg
-from cloudtask.iteration.loops import PAGE_MAX
+from cloudtask.iteration.pages import PAGE_MAX
 from cloudtask.iteration.planner import MAX_SHARDS
 from cloudtask.stores.runs import Shard, ShardState
 
