@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from django.db.models import QuerySet
 
 
+# Keys in one query. Of several columns SQLite gets a condition each, and allows a
+# thousand of those.
+AT_ONCE, SEVERAL_AT_ONCE = 500, 100
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """Values in the order of their keys, and the keys, as they were before a callback
@@ -61,6 +66,7 @@ class QuerySetSource:
         is_plain = len(meta.pk_fields) == 1
         # A callback that deletes its row, or saves a copy, changes the instance's key.
         self.key = attrgetter(meta.pk.attname if is_plain else "pk")
+        self.at_once = AT_ONCE if is_plain else SEVERAL_AT_ONCE
 
     def plan(
         self,
@@ -84,7 +90,11 @@ class QuerySetSource:
         return found[0] if found else None
 
     def values_of(self, keys: Sequence[Any]) -> dict[Any, Any]:
-        return {self.key(row): row for row in self.queryset.filter(pk__in=keys)}
+        return {
+            self.key(row): row
+            for start in range(0, len(keys), self.at_once)
+            for row in self.queryset.filter(pk__in=keys[start : start + self.at_once])
+        }
 
 
 class ListSource:

@@ -62,6 +62,17 @@ class Seat(models.Model):
         return f"{self.row}-{self.number}"
 
 
+class Booking(models.Model):
+    """Of its key one column is a foreign key."""
+
+    pk = models.CompositePrimaryKey("thing_id", "day")
+    thing = models.ForeignKey(Thing, models.CASCADE)
+    day = models.DateField()
+
+    def __str__(self) -> str:
+        return f"{self.thing_id} on {self.day}"
+
+
 class Brittle(Thing):
     """Things of which some can't be read."""
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import uuid
 from collections import Counter
+from datetime import date
 from itertools import pairwise
 
 import pytest
@@ -22,7 +23,7 @@ from cloudtask.iteration.sources import ListSource, QuerySetSource
 from cloudtask.stores import store
 from cloudtask.testing import run_queued
 from tests.iteration import tasks
-from tests.iteration.models import Seat, Thing, Ticket, Word
+from tests.iteration.models import Booking, Seat, Thing, Ticket, Word
 from tests.iteration.tasks import trace
 from tests.testapp.models import Book, Novel
 
@@ -381,6 +382,44 @@ def test_a_view_is_walked(world):
 
     assert sample.size_of(connection, "a_view") is None
     assert sample.size_of(connection, "iteration_thing") is not None
+
+
+def test_keys_of_several_columns_are_looked_up_in_their_index():
+    Seat.objects.bulk_create(Seat(row=n % 3, number=n) for n in range(6000))
+    page = Bounds((2, 5000), (2, 5500)).of(Seat.objects.all())[:50]
+
+    assert [seat.number for seat in page[:3]] == [5003, 5006, 5009]
+    plan = page.explain()
+    if connection.vendor == "sqlite":
+        assert "((row,number)>(?,?) AND (row,number)<(?,?))" in plan
+    elif connection.vendor == "mysql":
+        assert "range" in plan
+    else:
+        assert "Index Cond: (ROW(" in plan or "Seq Scan" not in plan
+
+
+@pytest.mark.parametrize("on_error", ["retry", "skip"])
+def test_keys_with_a_foreign_key_are_walked(world, on_error):
+    Thing.objects.bulk_create(Thing(id=n) for n in range(1, 301))
+    days = [date(2026, 1, 1), date(2026, 1, 2)]
+    Booking.objects.bulk_create(
+        Booking(thing_id=n, day=day) for n in range(1, 301) for day in days
+    )
+    bad = (150, days[1])
+    trace.raises[bad] = [ValueError("no")] * 3
+    run = tasks.visit.iterate(
+        Booking.objects.all(),
+        shards=4,
+        atomic="page",
+        on_error=on_error,
+        keep=True,
+        transactional=False,
+    )
+
+    world.run()
+
+    assert set(trace.rows) == {(n, day) for n in range(1, 301) for day in days}
+    assert run.report().done == (600 if on_error == "retry" else 599)
 
 
 @pytest.mark.parametrize("kind", KINDS)
