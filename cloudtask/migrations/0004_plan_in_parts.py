@@ -11,6 +11,11 @@ class Migration(migrations.Migration):
     operations = [
         migrations.AddField(
             model_name="iterationrun",
+            name="attempts",
+            field=models.PositiveIntegerField(db_default=0, default=0),
+        ),
+        migrations.AddField(
+            model_name="iterationrun",
             name="due_at",
             field=models.DateTimeField(null=True),
         ),
