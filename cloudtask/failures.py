@@ -40,9 +40,9 @@ def keep(
         queue=message.queue,
         name=message.name,
         envelope=envelope.seal(message),
-        arguments=_storable(described(message, definition)),
-        error=_storable(traceback.format_exception_only(error)[-1].strip()[:LONGEST]),
-        traceback=_storable(text[-LONGEST:]),
+        arguments=storable(described(message, definition)),
+        error=storable(traceback.format_exception_only(error)[-1].strip()[:LONGEST]),
+        traceback=storable(text[-LONGEST:]),
         attempts=context.attempt,
         enqueued_at=context.enqueued_at,
     )
@@ -53,7 +53,7 @@ def keep(
     failpoints.reached("failures.after_save")
 
 
-def _storable(text: str) -> str:
+def storable(text: str) -> str:
     """`text` without what some database refuses: lone surrogates and NUL."""
     clean = text.encode("utf-8", "backslashreplace").decode()
     return clean.replace("\0", "\\x00")

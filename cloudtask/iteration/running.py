@@ -12,6 +12,7 @@ from typing import Any
 
 from cloudtask.context import current, entered
 from cloudtask.exceptions import CloudTaskError, PayloadError
+from cloudtask.failures import storable
 from cloudtask.iteration.description import Description, unsealed
 from cloudtask.iteration.sources import Source
 from cloudtask.stores import Store
@@ -26,12 +27,12 @@ handle_of: Callable[[Run], Any] = str
 
 
 @contextmanager
-def inside(run: Run, *, shard_index: int | None = None) -> Iterator[None]:
-    """Let `current()` tell of the run, and of the shard, inside the block."""
+def inside(run: Run, **told: Any) -> Iterator[None]:
+    """Let `current()` tell of the run inside the block, and what is `told` of it."""
     context = current()
     if context is None:
         raise CloudTaskError(f"A step of iteration {run.id} runs outside of a task.")
-    with entered(replace(context, shard_index=shard_index, iteration=handle_of(run))):
+    with entered(replace(context, iteration=handle_of(run), **told)):
         yield
 
 
@@ -57,8 +58,9 @@ def say(kept: Store, run: Run, error: str) -> None:
 
     It may stay unsaid where another step has the run's lease.
     """
-    if error == run.error:
+    text = storable(error)
+    if text == run.error:
         return
     held = kept.acquire_run(run.id, state=run.state, lease=A_MOMENT)
     if held is not None:
-        kept.settle_run(held, to=None, error=error)
+        kept.settle_run(held, to=None, error=text)
