@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -21,7 +22,7 @@ from cloudtask.failures import storable
 from cloudtask.iteration.description import Description, called, unsealed
 from cloudtask.iteration.legs import finish
 from cloudtask.iteration.messages import message_of, options_of, send, step
-from cloudtask.iteration.running import inside, say
+from cloudtask.iteration.running import A_MOMENT, LOST_KEY, inside, say
 from cloudtask.limits import HORIZON
 from cloudtask.message import Options
 from cloudtask.stores import Store, store
@@ -30,6 +31,8 @@ from cloudtask.targets import target
 
 LAST_MARGIN = timedelta(seconds=30)
 LOOK_AGAIN = 2.0  # seconds until a stopped run's last legs have noticed, probably
+
+logger = logging.getLogger("cloudtask")
 
 
 class GivenUp(PermanentTaskFailure):
@@ -146,7 +149,12 @@ class _Last:
 def _end(kept: Store, found: Run, last: _Last) -> None:
     """Call the last function of a run, and end the run with it."""
     try:
-        last = _read(found, last)
+        description = unsealed(found.description)
+    except PayloadError as error:
+        _end_unread(kept, found, last, error)
+        return
+    try:
+        last = _read(found, last, description)
     except (PayloadError, TaskNotFound) as error:
         say(kept, found, f"{last.what} waits: {error}")
         kept.touch_run(found.id)
@@ -163,11 +171,10 @@ def _end(kept: Store, found: Run, last: _Last) -> None:
         raise
 
 
-def _read(run: Run, last: _Last) -> _Last:
+def _read(run: Run, last: _Last, description: Description) -> _Last:
     """`last` with what is called; raises PayloadError or TaskNotFound."""
     if run.finished_at is not None:
         return last  # it was called before: the run was opened again for failed rows
-    description = unsealed(run.description)
     function = _function(description, last.what)
     args, kwargs = description.call_arguments()
     options = getattr(function, "options", None)
@@ -197,6 +204,14 @@ def _check_calls(kept: Store, found: Run, run: Run, last: _Last) -> None:
     text = f"{last.what}: its process died in call {run.attempts - 1} of {limit}."
     _give_up(kept, run, last, text)
     raise GivenUp(text)
+
+
+def _end_unread(kept: Store, found: Run, last: _Last, error: PayloadError) -> None:
+    """End a run whose description can't be opened: another version can't, either."""
+    run = _acquired(kept, found, last, A_MOMENT)
+    text = f"{last.what} can't be called: {error}"
+    logger.error("Iteration %s: %s", run.id, text)
+    _give_up(kept, run, last, f"{text} {LOST_KEY}")
 
 
 def is_atomic_here(kept: Store, options: Options) -> bool:

@@ -40,7 +40,8 @@ def plan(run_id: str, generation: int, part: int = 0) -> None:
     if run is None or run.state in ENDED or run.state is RunState.PAUSED:
         return
     if not run.is_planned:
-        kept.change_run(run_id, to=RunState.PLANNING, only_from=[RunState.WAITING])
+        if kept.change_run(run_id, to=RunState.PLANNING, only_from=[RunState.WAITING]):
+            run = kept.load_run(run_id) or run
         work = readable(kept, run)
         if work is None:
             return

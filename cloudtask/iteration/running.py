@@ -22,6 +22,12 @@ logger = logging.getLogger("cloudtask")
 
 A_MOMENT = timedelta(seconds=10)  # for writing a line to the run's row
 
+# What helps a run whose description no key of this project opens.
+LOST_KEY = (
+    "Put the key that the run was started with into SECRET_KEY_FALLBACKS and resume "
+    "it, or cancel it and start anew."
+)
+
 # Makes `current().iteration`; set by `handle`, which stands above.
 handle_of: Callable[[Run], Any] = str
 
@@ -40,17 +46,27 @@ def readable(kept: Store, run: Run) -> tuple[Description, Source] | None:
     """What the run walks; a run that can't be read is FAILED, and says why."""
     try:
         description = unsealed(run.description)
+    except PayloadError as error:
+        _fail(kept, run, f"{error} {LOST_KEY}")
+        return None
+    try:
         return description, description.source()
     except PayloadError as error:
-        logger.error("Iteration %s of %s can't be read: %s", run.id, run.task, error)
-        kept.change_run(
-            run.id,
-            to=RunState.FAILED,
-            only_from=[RunState.PLANNING, RunState.RUNNING],
-            error=f"{error} Resume it with a new queryset: "
-            f"cloudtask.iteration.get({run.id!r}).resume(queryset).",
-        )
+        advice = f"cloudtask.iteration.get({run.id!r}).resume(queryset)."
+        _fail(kept, run, f"{error} Resume it with a new queryset: {advice}")
         return None
+
+
+def _fail(kept: Store, run: Run, why: str) -> None:
+    logger.error("Iteration %s of %s can't be read: %s", run.id, run.task, why)
+    kept.change_run(
+        run.id,
+        to=RunState.FAILED,
+        only_from=[RunState.PLANNING, RunState.RUNNING],
+        # Who resumed it since may have given it a queryset that can be read.
+        generation=run.generation,
+        error=storable(why),
+    )
 
 
 def say(kept: Store, run: Run, error: str) -> None:

@@ -1,19 +1,24 @@
-"""finalize and on_failure: their lease, their calls, and what they raise."""
+"""finalize and on_failure: their lease, their calls, and what can't be called."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
+from django.test import override_settings
 
 from cloudtask import PermanentTaskFailure, Retry, clock, registry
+from cloudtask.exceptions import CloudTaskError
 from cloudtask.failpoints import Crashed
 from cloudtask.iteration import RunState, sweep
-from cloudtask.iteration.running import say
+from cloudtask.iteration.description import unsealed
+from cloudtask.iteration.running import readable, say
 from cloudtask.models import FailedTask
 from cloudtask.stores import store
 from cloudtask.testing import run_queued
 from tests.iteration import tasks
+from tests.iteration.models import Thing
 from tests.iteration.starting import at_point, start
 from tests.iteration.tasks import trace
 
@@ -282,3 +287,81 @@ class TestTexts:
         say(store(), store().load_run(run.id), text)
 
         assert run.refresh().error.startswith(f"{text.split()[0]} \\")
+
+
+class TestAKeyThatIsGone:
+    """SECRET_KEY was changed without a fallback: no description can be opened."""
+
+    @pytest.fixture
+    def begun(self, any_store, world):
+        run = start(2)
+        world.step()
+        world.purge()  # those of before are refused, too
+        return run
+
+    @pytest.fixture
+    def rotated(self, begun):
+        with override_settings(SECRET_KEY="another one"):
+            yield begun
+
+    def test_the_run_fails_and_says_what_helps(self, world, rotated):
+        world.run()
+
+        assert rotated.refresh().state is RunState.FAILED
+        assert "SECRET_KEY_FALLBACKS" in rotated.error
+        assert "resume(queryset)" not in rotated.error
+
+    def test_another_queryset_does_not_help(self, world, rotated):
+        world.run()
+
+        with pytest.raises(CloudTaskError, match="SECRET_KEY_FALLBACKS and resume it"):
+            rotated.resume(Thing.objects.all())
+        assert rotated.refresh().state is RunState.FAILED
+
+    def test_it_can_be_cancelled(self, world, rotated):
+        rotated.cancel()
+
+        world.drain()
+
+        assert rotated.refresh().state is RunState.CANCELLED
+        assert rotated.report().finished is not None
+        assert "on_failure can't be called" in rotated.error
+        assert trace.calls == []
+        assert world.waiting == []
+
+    def test_finalize_fails_and_is_called_when_the_key_is_back(self, any_store, world):
+        run = start(2)
+        to_finalizing(world, run)
+        world.purge()
+        with override_settings(SECRET_KEY="another one"):
+            world.run()
+            assert run.refresh().state is RunState.FAILED
+            assert "finalize can't be called" in run.error
+            assert "SECRET_KEY_FALLBACKS" in run.error
+
+        run.resume()
+        world.run()
+
+        assert run.refresh().state is RunState.FINISHED
+        assert trace.calls.count("finalize") == 1
+
+
+def test_a_late_delivery_does_not_fail_a_run_that_was_given_another_queryset(world):
+    run = start(2)
+    run.pause()
+    sealed = store().load_run(run.id).description
+    store().change_run(
+        run.id,
+        to=RunState.PLANNING,
+        only_from=[RunState.PAUSED],
+        description=replace(unsealed(sealed), queryset=b"{").sealed(),
+    )
+    before = store().load_run(run.id)
+    run.pause()
+    run.resume(Thing.objects.all())
+
+    assert readable(store(), before) is None
+
+    assert run.refresh().state is RunState.PLANNING
+    world.run()
+    assert run.refresh().state is RunState.FINISHED
