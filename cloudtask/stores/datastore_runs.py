@@ -18,7 +18,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from cloudtask.exceptions import PayloadLost
 from cloudtask.stores import datastore_blobs as blobs
 from cloudtask.stores.datastore_access import (
     Access,
@@ -83,10 +82,9 @@ class DatastoreRuns(Access):
         while description is None:
             [again] = self.get(what, row.path)
             if again is None or again.values["blob_name"] == row.values["blob_name"]:
-                raise PayloadLost(
-                    f"The description of iteration {row.path[-1]!r} is damaged: its "
-                    "chunks are missing or not what was saved."
-                )
+                # Damaged. The run can still be listed, swept and cancelled; who unseals
+                # what is left is told.
+                return run_of(row)
             row, description = again, blobs.load(self, what, again)
         return run_of(row, description)
 
