@@ -58,7 +58,7 @@ def resume(run_id: str, queryset: Any = None) -> None:
             f"Iteration {run.id} is {run.state}; only one that is paused or has failed "
             "can be resumed."
         )
-    go_on(kept, loaded(kept, run_id))
+    _go_on(kept, loaded(kept, run_id))
 
 
 def loaded(kept: Store, run_id: str) -> Run:
@@ -86,7 +86,7 @@ def _described(run: Run, queryset: Any) -> bytes:
     return replace(before, queryset=encoded).sealed()
 
 
-def go_on(kept: Store, run: Run) -> None:
+def _go_on(kept: Store, run: Run) -> None:
     """Enqueue what a run needs that was resumed."""
     if not run.is_planned:
         send_plan(run)

@@ -46,7 +46,7 @@ def plan(run_id: str, generation: int, part: int = 0) -> None:
         if work is None:
             return
         _add_part(kept, run, *work)
-    _start(kept, run_id)
+    start(kept, run_id)
 
 
 def _add_part(kept: Store, run: Run, description: Description, source: Source) -> None:
@@ -84,7 +84,7 @@ def _shard(run: Run, index: int, piece: Piece) -> Shard:
     )
 
 
-def _start(kept: Store, run_id: str) -> None:
+def start(kept: Store, run_id: str) -> None:
     """Enqueue what the stored plan says; without a shard there is all done."""
     run = kept.load_run(run_id)
     # PLANNING still: it was paused under the planner, and resumed before the plan.

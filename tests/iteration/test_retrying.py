@@ -1,19 +1,30 @@
-"""retry_failures, at every moment."""
+"""retry_failures, at every moment, by two at once, and when its process dies."""
 
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 
 import pytest
 
-from cloudtask import PermanentTaskFailure, Retry
+from cloudtask import PermanentTaskFailure, Retry, failpoints
 from cloudtask.exceptions import CloudTaskError
-from cloudtask.iteration import RunState
+from cloudtask.failpoints import Crashed
+from cloudtask.iteration import RunState, sweep
+from cloudtask.stores import store
 from tests.iteration.starting import at_point, start
 from tests.iteration.tasks import trace
 from tests.iteration.world import fault_at
 
 pytestmark = pytest.mark.django_db
+
+EDGES = [
+    "step.before_send",
+    "step.after_send",
+    "reopen.paused",
+    "reopen.opened",
+    "reopen.resumed",
+]
 
 
 class TestAtWork:
@@ -101,3 +112,141 @@ class TestAtWork:
 
         with pytest.raises(CloudTaskError, match="can't be retried now"):
             run.retry_failures()
+
+
+def with_a_failure(world, state):
+    """A run in `state` of which a row was given up; nothing is walked right now."""
+    trace.raises[1] = [PermanentTaskFailure("no")]
+    run = start(4, shards=1)
+    if state is RunState.FINISHED:
+        world.drain()
+        return run
+    with fault_at(world, "shard.before_complete", 1, "exception"):
+        world.step()
+        world.step()
+    world.purge()
+    if state is RunState.PAUSED:
+        run.pause()
+    assert run.refresh().state is state
+    return run
+
+
+def assert_all_are_done(run):
+    assert (run.refresh().state, run.error) == (RunState.FINISHED, "")
+    assert (run.report().done, run.report().failed) == (4, 0)
+    assert Counter(trace.rows) == {1: 2, 2: 1, 3: 1, 4: 1}
+    assert trace.calls.count("finalize") == 1
+
+
+def crash():
+    raise Crashed
+
+
+@pytest.mark.parametrize(
+    "state", [RunState.RUNNING, RunState.PAUSED, RunState.FINISHED]
+)
+class TestByState:
+    def test_the_rows_are_tried_again_and_the_run_goes_on(
+        self, any_store, world, state
+    ):
+        run = with_a_failure(world, state)
+
+        assert run.retry_failures() == 1
+        assert run.state is RunState.RUNNING
+        world.drain()
+
+        assert_all_are_done(run)
+
+    @pytest.mark.parametrize("point", EDGES[1:])
+    def test_a_caller_that_dies_is_made_up_for(self, any_store, world, state, point):
+        run = with_a_failure(world, state)
+
+        with failpoints.at(point, crash), pytest.raises(Crashed):
+            run.retry_failures()
+        world.drain()  # without the sweeper
+
+        assert_all_are_done(run)
+
+    def test_a_caller_that_dies_before_anything_changes_nothing(self, world, state):
+        run = with_a_failure(world, state)
+        before = store().load_run(run.id)
+
+        with failpoints.at(EDGES[0], crash), pytest.raises(Crashed):
+            run.retry_failures()
+
+        assert store().load_run(run.id) == before
+
+    @pytest.mark.parametrize("fault", ["crash", "exception", "duplicate"])
+    @pytest.mark.parametrize("point", EDGES)
+    def test_so_is_the_step_that_makes_up_for_it(self, world, state, point, fault):
+        run = with_a_failure(world, state)
+        with failpoints.at("step.after_send", crash), pytest.raises(Crashed):
+            run.retry_failures()
+
+        with fault_at(world, point, 1, fault):
+            world.drain()
+
+        assert_all_are_done(run)
+
+    @pytest.mark.parametrize("point", EDGES[1:])
+    def test_two_at_once_leave_the_run_going(self, any_store, world, state, point):
+        run = with_a_failure(world, state)
+        counts = []
+
+        def another():
+            counts.append(run.retry_failures())
+
+        with at_point(point, 1, another):
+            counts.append(run.retry_failures())
+        world.drain()
+
+        assert sum(counts) in (1, 2)
+        assert_all_are_done(run)
+
+    @pytest.mark.parametrize("point", EDGES[1:])
+    def test_who_pauses_the_run_under_it_has_the_last_word(self, world, state, point):
+        run = with_a_failure(world, state)
+
+        def resume_and_pause():
+            if run.refresh().state is RunState.PAUSED:
+                run.resume()
+            if run.refresh().state is RunState.RUNNING:
+                run.pause()
+
+        with at_point(point, 1, resume_and_pause), suppress(CloudTaskError):
+            run.retry_failures()
+        world.drain()
+
+        if run.refresh().state is RunState.PAUSED:
+            run.resume()
+            world.drain()
+        if run.report().done < 4:
+            run.retry_failures()
+            world.drain()
+        assert run.refresh().state is RunState.FINISHED
+        assert run.report().done == 4
+
+
+def test_a_run_that_finalizes_meanwhile_is_refused(world):
+    run = with_a_failure(world, RunState.RUNNING)
+
+    def complete():
+        world.later()
+        sweep()
+        world.collect()
+        [walk] = [one for one in world.waiting if one[2].message.task.endswith("walk")]
+        world.waiting.remove(walk)
+        world.deliver(walk[2], walk[3])
+
+    with (
+        at_point("step.after_send", 1, complete),
+        pytest.raises(CloudTaskError, match="is finalizing: its failed rows can't"),
+    ):
+        run.retry_failures()
+    world.run()
+
+    assert run.refresh().state is RunState.FINISHED
+    assert (run.report().done, run.report().failed) == (3, 1)
+    assert run.retry_failures() == 1
+    world.run()
+    assert_all_are_done(run)
