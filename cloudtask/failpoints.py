@@ -56,6 +56,9 @@ POINTS = frozenset(
         "finalize.before_call",
         "finalize.after_call",
         "finalize.after_settle",
+        "reopen.paused",
+        "reopen.opened",
+        "reopen.resumed",
     }
 )
 

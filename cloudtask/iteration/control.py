@@ -7,11 +7,12 @@ from dataclasses import replace
 from typing import Any
 
 from cloudtask import codec
-from cloudtask.exceptions import CloudTaskError
+from cloudtask.exceptions import CloudTaskError, PayloadError
 from cloudtask.iteration.description import unsealed
 from cloudtask.iteration.finalizing import finalize_if_done, send_stopped
 from cloudtask.iteration.planning import send_plan
 from cloudtask.iteration.querysets import walkable
+from cloudtask.iteration.running import LOST_KEY
 from cloudtask.iteration.walking import send_shards, send_watch
 from cloudtask.stores import Store, store
 from cloudtask.stores.runs import Run, RunState, ShardState
@@ -57,7 +58,7 @@ def resume(run_id: str, queryset: Any = None) -> None:
             f"Iteration {run.id} is {run.state}; only one that is paused or has failed "
             "can be resumed."
         )
-    go_on(kept, loaded(kept, run_id))
+    _go_on(kept, loaded(kept, run_id))
 
 
 def loaded(kept: Store, run_id: str) -> Run:
@@ -70,7 +71,13 @@ def loaded(kept: Store, run_id: str) -> Run:
 
 def _described(run: Run, queryset: Any) -> bytes:
     """The run's description with another queryset."""
-    before = unsealed(run.description)
+    try:
+        before = unsealed(run.description)
+    except PayloadError as error:
+        raise CloudTaskError(
+            f"Iteration {run.id} takes no other queryset, since the rest of what it "
+            f"does can't be read: {error} {LOST_KEY}"
+        ) from error
     if before.queryset is None:
         raise CloudTaskError(
             f"Iteration {run.id} walks a list: places in it are no keys of a queryset."
@@ -79,7 +86,7 @@ def _described(run: Run, queryset: Any) -> bytes:
     return replace(before, queryset=encoded).sealed()
 
 
-def go_on(kept: Store, run: Run) -> None:
+def _go_on(kept: Store, run: Run) -> None:
     """Enqueue what a run needs that was resumed."""
     if not run.is_planned:
         send_plan(run)

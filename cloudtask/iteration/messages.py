@@ -14,11 +14,12 @@ from datetime import timedelta
 from typing import Any
 
 from cloudtask import codec, failpoints, outbox, registry, runtime
-from cloudtask.exceptions import DuplicateTask, EnqueueError
 from cloudtask.limits import HORIZON
 from cloudtask.message import Backoff, Message, Options, options_from_wire
 from cloudtask.registry import Definition
+from cloudtask.stores import store
 from cloudtask.stores.runs import Run
+from cloudtask.stores.sql import is_undecided
 
 # Steps are not given up while their run lives; the sweeper has the last word.
 STEP_ATTEMPTS = 1_000_000
@@ -84,18 +85,28 @@ def message_of(
         "countdown": timedelta(seconds=delay) if delay else None,
     }
     chosen = replace(options_of(run), **{**own, **options})
-    return runtime.make_message(definition, chosen, (run.id, *parts), {})
+    message = runtime.make_message(definition, chosen, (run.id, *parts), {})
+    # The name is ours, not a caller's: that it is there already is as good.
+    return replace(message, named=False)
 
 
 def send(*messages: Message) -> None:
-    """Enqueue steps; that one is there already is as good."""
+    """Enqueue steps; that one is there already is as good.
+
+    In a transaction of the store's database they go with it: before its commit they
+    would find the run as it was.
+    """
     if not messages:
         return
     failpoints.reached("step.before_send")
-    try:
+    alias = getattr(store(), "alias", None)
+    if alias is not None and is_undecided(alias):
+        outbox.add([_of_database(message, alias) for message in messages], alias)
+    else:
         outbox.send(messages)
-    except EnqueueError as error:
-        failures = error.failures.values() or [error]
-        if not all(isinstance(failure, DuplicateTask) for failure in failures):
-            raise
     failpoints.reached("step.after_send")
+
+
+def _of_database(message: Message, alias: str) -> Message:
+    """`message`, whose outbox row is to be in the database `alias`."""
+    return replace(message, options=replace(message.options, database=alias))

@@ -57,7 +57,7 @@ def plan(run_id: str, generation: int, part: int = 0) -> None:
         except Exception as error:
             say(kept, run, f"The plan waits: {type(error).__name__}: {error}")
             raise
-    _start(kept, run_id)
+    start(kept, run_id)
 
 
 def _fail(kept: Store, run: Run, error: UnsupportedValue) -> None:
@@ -107,7 +107,7 @@ def _shard(run: Run, index: int, piece: Piece) -> Shard:
     )
 
 
-def _start(kept: Store, run_id: str) -> None:
+def start(kept: Store, run_id: str) -> None:
     """Enqueue what the stored plan says; without a shard there is all done."""
     run = kept.load_run(run_id)
     # PLANNING still: it was paused under the planner, and resumed before the plan.

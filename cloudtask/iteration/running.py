@@ -12,6 +12,7 @@ from typing import Any
 
 from cloudtask.context import current, entered
 from cloudtask.exceptions import CloudTaskError, PayloadError
+from cloudtask.failures import storable
 from cloudtask.iteration.description import Description, unsealed
 from cloudtask.iteration.sources import Source
 from cloudtask.stores import Store
@@ -21,17 +22,23 @@ logger = logging.getLogger("cloudtask")
 
 A_MOMENT = timedelta(seconds=10)  # for writing a line to the run's row
 
+# What helps a run whose description no key of this project opens.
+LOST_KEY = (
+    "Put the key that the run was started with into SECRET_KEY_FALLBACKS and resume "
+    "it, or cancel it and start anew."
+)
+
 # Makes `current().iteration`; set by `handle`, which stands above.
 handle_of: Callable[[Run], Any] = str
 
 
 @contextmanager
-def inside(run: Run, *, shard_index: int | None = None) -> Iterator[None]:
-    """Let `current()` tell of the run, and of the shard, inside the block."""
+def inside(run: Run, **told: Any) -> Iterator[None]:
+    """Let `current()` tell of the run inside the block, and what is `told` of it."""
     context = current()
     if context is None:
         raise CloudTaskError(f"A step of iteration {run.id} runs outside of a task.")
-    with entered(replace(context, shard_index=shard_index, iteration=handle_of(run))):
+    with entered(replace(context, iteration=handle_of(run), **told)):
         yield
 
 
@@ -39,17 +46,27 @@ def readable(kept: Store, run: Run) -> tuple[Description, Source] | None:
     """What the run walks; a run that can't be read is FAILED, and says why."""
     try:
         description = unsealed(run.description)
+    except PayloadError as error:
+        _fail(kept, run, f"{error} {LOST_KEY}")
+        return None
+    try:
         return description, description.source()
     except PayloadError as error:
-        logger.error("Iteration %s of %s can't be read: %s", run.id, run.task, error)
-        kept.change_run(
-            run.id,
-            to=RunState.FAILED,
-            only_from=[RunState.PLANNING, RunState.RUNNING],
-            error=f"{error} Resume it with a new queryset: "
-            f"cloudtask.iteration.get({run.id!r}).resume(queryset).",
-        )
+        advice = f"cloudtask.iteration.get({run.id!r}).resume(queryset)."
+        _fail(kept, run, f"{error} Resume it with a new queryset: {advice}")
         return None
+
+
+def _fail(kept: Store, run: Run, why: str) -> None:
+    logger.error("Iteration %s of %s can't be read: %s", run.id, run.task, why)
+    kept.change_run(
+        run.id,
+        to=RunState.FAILED,
+        only_from=[RunState.PLANNING, RunState.RUNNING],
+        # Who resumed it since may have given it a queryset that can be read.
+        generation=run.generation,
+        error=storable(why),
+    )
 
 
 def say(kept: Store, run: Run, error: str) -> None:
@@ -57,8 +74,9 @@ def say(kept: Store, run: Run, error: str) -> None:
 
     It may stay unsaid where another step has the run's lease.
     """
-    if error == run.error:
+    text = storable(error)
+    if text == run.error:
         return
     held = kept.acquire_run(run.id, state=run.state, lease=A_MOMENT)
     if held is not None:
-        kept.settle_run(held, to=None, error=error)
+        kept.settle_run(held, to=None, error=text)

@@ -21,6 +21,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name="iterationrun",
+            name="attempts",
+            field=models.PositiveIntegerField(db_default=0, default=0),
+        ),
+        migrations.AddField(
+            model_name="iterationrun",
             name="due_at",
             field=models.DateTimeField(null=True),
         ),

@@ -67,14 +67,11 @@ class DatabaseRuns(IterationRows):
         *,
         to: RunState,
         only_from: Sequence[RunState],
+        generation: int | None = None,
         error: str | None = None,
         description: bytes | None = None,
     ) -> bool:
-        values: dict[str, Any] = {
-            "state": to,
-            "generation": F("generation") + 1,
-            "touched_at": now(),
-        }
+        values = _entering(to)
         if to is RunState.RUNNING:
             values["started_at"] = _now_unless("started_at")
         if error is not None:
@@ -84,6 +81,8 @@ class DatabaseRuns(IterationRows):
         allowed = set(only_from).intersection(states_before(to))
         with self.reachable(f"Changing iteration {run_id}"):
             rows = self._runs.filter(pk=run_id, state__in=allowed)
+            if generation is not None:
+                rows = rows.filter(generation=generation)
             changed = bool(rows.update(**values))
             if changed and description is not None:
                 self._save_chunks(run_id, description)
@@ -122,16 +121,26 @@ class DatabaseRuns(IterationRows):
             return True
 
     def acquire_run(
-        self, run_id: str, *, state: RunState, lease: timedelta
+        self, run_id: str, *, state: RunState, lease: timedelta, is_call: bool = False
     ) -> Run | None:
         rows = self._runs.filter(pk=run_id)
         with self.reachable(f"Leasing iteration {run_id}"):
             taken = rows.filter(no_live_lease(), state=state).update(
-                fence=F("fence") + 1, lease_until=now() + lease, touched_at=now()
+                fence=F("fence") + 1,
+                attempts=F("attempts") + int(is_call),
+                lease_until=now() + lease,
+                touched_at=now(),
             )
             return run_of(rows.get(), self._chunks) if taken else None
 
-    def settle_run(self, run: Run, *, to: RunState | None, error: str = "") -> bool:
+    def settle_run(
+        self,
+        run: Run,
+        *,
+        to: RunState | None,
+        error: str = "",
+        delay: timedelta | None = None,
+    ) -> bool:
         values: dict[str, Any] = {
             "lease_until": None,
             "touched_at": now(),
@@ -139,9 +148,11 @@ class DatabaseRuns(IterationRows):
         }
         rows = self._runs.filter(pk=run.id, fence=run.fence)
         if to is not None:
-            values["state"] = to
+            values |= {"state": to, "due_at": None}
             rows = rows.filter(state__in=states_before(to))
-        if to in ENDED:
+        elif delay is not None:
+            values["due_at"] = now() + delay
+        if to in ENDED and to is not RunState.FAILED:
             # Kept from the first end on: it tells that finalize has run.
             values["finished_at"] = _now_unless("finished_at")
         with self.reachable(f"Settling iteration {run.id}"):
@@ -153,13 +164,11 @@ class DatabaseRuns(IterationRows):
             ready = self._runs.filter(
                 ~Exists(undone), pk=run_id, state=RunState.RUNNING, is_planned=True
             )
-            return bool(
-                ready.update(
-                    state=RunState.FINALIZING,
-                    generation=F("generation") + 1,
-                    touched_at=now(),
-                )
-            )
+            return bool(ready.update(**_entering(RunState.FINALIZING)))
+
+    def touch_run(self, run_id: str) -> None:
+        with self.reachable(f"Touching iteration {run_id}"):
+            self._runs.filter(pk=run_id).update(touched_at=now())
 
     def delete_run(self, run_id: str) -> None:
         with self.reachable(f"Deleting iteration {run_id}"):
@@ -174,11 +183,13 @@ class DatabaseRuns(IterationRows):
         long_ago = now() - older_than
         owing = (
             Q(state__in=[RunState.PLANNING, RunState.FINALIZING])
-            | Q(state=RunState.WAITING, due_at__lt=long_ago)
+            | Q(state=RunState.WAITING, due_at__isnull=False)
             | Q(state__in=STOPPED, finished_at=None)
             | Q(~Exists(undone) | Q(is_planned=False), state=RunState.RUNNING)
         )
-        rows = self._runs.filter(owing, no_live_lease(), touched_at__lt=long_ago)
+        is_due = Q(due_at=None) | Q(due_at__lt=long_ago)
+        lost = Q(owing, is_due, no_live_lease(), touched_at__lt=long_ago)
+        rows = self._runs.filter(lost)
         with self.reachable("Looking for lost iterations"):
             found = rows.order_by("touched_at")[:limit]
             return [run_of(row, self._chunks) for row in found]
@@ -197,6 +208,17 @@ class DatabaseRuns(IterationRows):
                 no_live_lease(), generation=run.generation, state=run.state
             ).update(generation=F("generation") + 1, touched_at=now())
             return run_of(rows.get(), self._chunks) if bumped else None
+
+
+def _entering(state: RunState) -> dict[str, Any]:
+    """What changes with every state: in the new one nothing was called yet."""
+    return {
+        "state": state,
+        "generation": F("generation") + 1,
+        "attempts": 0,
+        "due_at": None,
+        "touched_at": now(),
+    }
 
 
 def _now_unless(field: str) -> Case:

@@ -18,7 +18,6 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from cloudtask.exceptions import PayloadLost
 from cloudtask.stores import datastore_blobs as blobs
 from cloudtask.stores.datastore_access import (
     Access,
@@ -83,10 +82,9 @@ class DatastoreRuns(Access):
         while description is None:
             [again] = self.get(what, row.path)
             if again is None or again.values["blob_name"] == row.values["blob_name"]:
-                raise PayloadLost(
-                    f"The description of iteration {row.path[-1]!r} is damaged: its "
-                    "chunks are missing or not what was saved."
-                )
+                # Damaged. The run can still be listed, swept and cancelled; who unseals
+                # what is left is told.
+                return run_of(row)
             row, description = again, blobs.load(self, what, again)
         return run_of(row, description)
 
@@ -112,6 +110,7 @@ class DatastoreRuns(Access):
         *,
         to: RunState,
         only_from: Sequence[RunState],
+        generation: int | None = None,
         error: str | None = None,
         description: bytes | None = None,
     ) -> bool:
@@ -128,6 +127,8 @@ class DatastoreRuns(Access):
                 return False
             run = run_of(row)
             if run.state not in only_from or to not in RUN_TRANSITIONS[run.state]:
+                return False
+            if generation not in (None, run.generation):
                 return False
             changed = _entering(run, to, now)
             if error is not None:
@@ -176,47 +177,63 @@ class DatastoreRuns(Access):
         return self.transact(f"Planning iteration {run_id}", work)
 
     def acquire_run(
-        self, run_id: str, *, state: RunState, lease: timedelta
+        self, run_id: str, *, state: RunState, lease: timedelta, is_call: bool = False
     ) -> Run | None:
         what, now = f"Leasing iteration {run_id}", self.now()
 
         def leased(run: Run) -> Run | None:
             if run.state is not state or is_live(run.lease_until, now):
                 return None
-            return replace(run, fence=run.fence + 1, lease_until=now + lease)
+            return replace(
+                run,
+                fence=run.fence + 1,
+                attempts=run.attempts + int(is_call),
+                lease_until=now + lease,
+            )
 
         return self._changed(what, run_id, leased)
 
-    def settle_run(self, run: Run, *, to: RunState | None, error: str = "") -> bool:
+    def settle_run(
+        self,
+        run: Run,
+        *,
+        to: RunState | None,
+        error: str = "",
+        delay: timedelta | None = None,
+    ) -> bool:
         now = self.now()
 
         def settled(found: Run) -> Run | None:
             if found.fence != run.fence:
                 return None
             free = replace(found, lease_until=None, error=error)
+            if delay is not None:
+                free = replace(free, due_at=now + delay)
             if to is None:
                 return free
             if to not in RUN_TRANSITIONS[found.state]:
                 return None
             # Kept from the first end on: it tells that finalize has run.
-            ended = found.finished_at or (now if to in ENDED else None)
-            return replace(free, state=to, finished_at=ended)
+            is_end = to in ENDED and to is not RunState.FAILED
+            ended = found.finished_at or (now if is_end else None)
+            return replace(free, state=to, due_at=None, finished_at=ended)
 
-        return bool(self._changed(f"Settling iteration {run.id}", run.id, settled))
+        return self._change(f"Settling iteration {run.id}", run.id, settled) is not None
 
     def try_finalize(self, run_id: str) -> bool:
-        what = f"Finalizing iteration {run_id}"
+        what, now = f"Finalizing iteration {run_id}", self.now()
 
         def finalizing(run: Run) -> Run | None:
             if run.state is not RunState.RUNNING or not run.is_planned:
                 return None
             if self.has_undone(what, run_id):
                 return None
-            return replace(
-                run, state=RunState.FINALIZING, generation=run.generation + 1
-            )
+            return _entering(run, RunState.FINALIZING, now)
 
-        return bool(self._changed(what, run_id, finalizing))
+        return self._change(what, run_id, finalizing) is not None
+
+    def touch_run(self, run_id: str) -> None:
+        self._change(f"Touching iteration {run_id}", run_id, lambda run: run)
 
     def has_undone(self, what: str, run_id: str) -> bool:
         undone = [("undone_of", "=", run_id)]
@@ -237,6 +254,15 @@ class DatastoreRuns(Access):
 
     def _changed(self, what: str, run_id: str, change: Change) -> Run | None:
         """What `change` makes of the run, written; None when that is None."""
+        result = self._change(what, run_id, change)
+        if result is None:
+            return None
+        changed, row = result
+        return replace(changed, description=self._run(what, row).description)
+
+    def _change(self, what: str, run_id: str, change: Change) -> tuple[Run, Row] | None:
+        """The same, without the description, which may take long to read, and with
+        the row as it was before."""
         path = run_path(run_id)
 
         def work(attempt: Attempt) -> tuple[Run, Row] | None:
@@ -247,11 +273,7 @@ class DatastoreRuns(Access):
             attempt.put(_same_blob(row, changed, self.now()))
             return changed, row
 
-        result = self.transact(what, work)
-        if result is None:
-            return None
-        changed, row = result
-        return replace(changed, description=self._run(what, row).description)
+        return self.transact(what, work)
 
     def stale_runs(self, *, older_than: timedelta, limit: int) -> list[Run]:
         what, now = "Looking for lost iterations", self.now()
@@ -271,8 +293,10 @@ class DatastoreRuns(Access):
 
     def _owes(self, what: str, run: Run, long_ago: datetime) -> bool:
         """Whether the run itself has something to do next, not one of its shards."""
-        if run.state is RunState.WAITING:
-            return run.due_at is not None and run.due_at < long_ago
+        if run.due_at is None and run.state is RunState.WAITING:
+            return False
+        if run.due_at is not None and run.due_at >= long_ago:
+            return False
         is_walked = run.state is RunState.RUNNING and run.is_planned
         return not (is_walked and self.has_undone(what, run.id))
 
@@ -305,6 +329,8 @@ def _entering(run: Run, to: RunState, now: Any) -> Run:
         run,
         state=to,
         generation=run.generation + 1,
+        attempts=0,
+        due_at=None,
         started_at=run.started_at or started,
     )
 

@@ -92,8 +92,9 @@ class Run:
     `description` is a sealed value: what to walk and how; it may take megabytes.
     `options` is how its tasks travel, as JSON. `generation` numbers the tasks that plan
     or finalize it, `fence` whoever holds its lease. `part` counts the parts of its plan
-    that are stored, `rest` is where the planner goes on. A run that waits after its
-    `due_at` has lost its plan.
+    that are stored, `rest` is where the planner goes on. `attempts` counts the calls of
+    its finalize, or of its `on_failure`, in this state. `due_at` is when its next step
+    is due, its plan or such a call.
     """
 
     id: str
@@ -109,6 +110,7 @@ class Run:
     total: int = 0
     generation: int = 0
     fence: int = 0
+    attempts: int = 0
     lease_until: datetime | None = None
     error: str = ""
     created_at: datetime | None = None
@@ -196,14 +198,16 @@ class RunStore(Protocol):
         *,
         to: RunState,
         only_from: Sequence[RunState],
+        generation: int | None = None,
         error: str | None = None,
         description: bytes | None = None,
     ) -> bool:
         """Compare and set: False, and nothing changed, unless it was in `only_from`,
-        from where RUN_TRANSITIONS must lead to `to`.
+        from where RUN_TRANSITIONS must lead to `to`, and had `generation` if given.
 
         Entering RUNNING sets `started_at` if it is not set; `generation` grows with
-        every change. `error` and `description` replace theirs when given.
+        every change, `attempts` becomes 0 and `due_at` None. `error` and `description`
+        replace theirs when given.
         """
         ...
 
@@ -293,22 +297,37 @@ class RunStore(Protocol):
 
     def try_finalize(self, run_id: str) -> bool:
         """Compare and set RUNNING to FINALIZING if the run is planned and none of its
-        shards is undone; `generation` grows. True for the one caller that did it.
+        shards is undone, as `change_run` does. True for the one caller that did it.
 
         Must not share a transaction with `complete`: see the write skew in the docs.
         """
         ...
 
     def acquire_run(
-        self, run_id: str, *, state: RunState, lease: timedelta
+        self, run_id: str, *, state: RunState, lease: timedelta, is_call: bool = False
     ) -> Run | None:
-        """Take the lease of a run in `state`; None while another one lives."""
+        """Take the lease of a run in `state`; None while another one lives. `attempts`
+        grows if it is taken for a call."""
         ...
 
-    def settle_run(self, run: Run, *, to: RunState | None, error: str = "") -> bool:
-        """End the lease, and set the state unless `to` is None; an ended state sets
-        `finished_at`, which stays from then on. False when `run.fence` is not the run's
-        any more."""
+    def settle_run(
+        self,
+        run: Run,
+        *,
+        to: RunState | None,
+        error: str = "",
+        delay: timedelta | None = None,
+    ) -> bool:
+        """End the lease, and set the state unless `to` is None; an ended state but
+        FAILED sets `finished_at`, which stays from then on. False when `run.fence` is
+        not the run's any more.
+
+        `due_at` becomes `delay` from now if given, and None with another state.
+        """
+        ...
+
+    def touch_run(self, run_id: str) -> None:
+        """Let the run not be stale: its task lives, and waits."""
         ...
 
     def delete_run(self, run_id: str) -> None:
@@ -361,10 +380,10 @@ class RunStore(Protocol):
         ...
 
     def stale_runs(self, *, older_than: timedelta, limit: int) -> list[Run]:
-        """Runs that nothing has touched for so long, without a live lease, that are
-        WAITING and were due as long ago, PLANNING or FINALIZING, CANCELLED or
-        ABORTED without a `finished_at`, or RUNNING and not planned to the end, or
-        without an undone shard: their next task is lost."""
+        """Runs that nothing has touched for so long, without a live lease or a
+        `due_at` since then, that are WAITING and have one, PLANNING or FINALIZING,
+        CANCELLED or ABORTED without a `finished_at`, or RUNNING and not planned to the
+        end, or without an undone shard: their next task is lost."""
         ...
 
     def old_runs(self, older_than: timedelta, limit: int) -> list[str]:

@@ -43,6 +43,13 @@ def in_transaction(alias: str) -> bool:
     return not outermost._from_testcase
 
 
+def is_undecided(alias: str) -> bool:
+    """Whether what is written to `alias` now may still be rolled back, within a
+    TestCase by a block of its own."""
+    blocks: Any = connections[alias].atomic_blocks
+    return any(not block._from_testcase for block in blocks)
+
+
 @contextmanager
 def apart(alias: str, what: str) -> Iterator[None]:
     """A transaction on `alias` that commits with the block, whatever the caller's does.

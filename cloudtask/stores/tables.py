@@ -30,6 +30,7 @@ class IterationRun(models.Model):
     total = models.PositiveBigIntegerField(default=0)
     generation = models.PositiveIntegerField(default=0)
     fence = models.PositiveIntegerField(default=0)
+    attempts = models.PositiveIntegerField(default=0, db_default=0)
     lease_until = models.DateTimeField(null=True)
     error = models.TextField(blank=True, default="")
     created_at = models.DateTimeField(db_default=Now())

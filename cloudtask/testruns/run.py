@@ -9,6 +9,7 @@ from typing import Literal
 from cloudtask.exceptions import Retry, SingularTaskFailure
 from cloudtask.failpoints import Crashed
 from cloudtask.iteration import failing
+from cloudtask.iteration.finalizing import GivenUp
 from cloudtask.message import Delivery, Message
 from cloudtask.settling import Outcome
 from cloudtask.stores import AlreadyDone
@@ -238,7 +239,7 @@ class Run:
                 again = entry.again(entry.due, _after(entry, ran, entry.due))
                 self.queue.put_back([again])
             # What a row did to the transaction of the test makes its leg fail, too.
-            raise self.row_error or error
+            raise self.row_error or _own(error)
 
     def _is_to_be_retried(self, entry: Waiting, ran: Ran) -> bool:
         if ran.outcome is not Outcome.FAILED:
@@ -256,6 +257,12 @@ class Run:
         is_meant = isinstance(ran.error, SingularTaskFailure)
         is_step = entry.message.task.startswith(STEPS)
         return is_meant and (is_step or self.misfortune is not None)
+
+
+def _own(error: BaseException) -> BaseException:
+    """What a finalize has raised, where it was the last time."""
+    cause = error.__cause__ if isinstance(error, GivenUp) else None
+    return cause or error
 
 
 def _after(entry: Waiting, ran: Ran, due: float) -> Delivery:

@@ -21,12 +21,22 @@ class Trace:
     raises: dict[Any, list[BaseException]] = field(default_factory=dict)
     # What the callback `act` does with a row, by key.
     acts: dict[Any, Callable[[Any], object]] = field(default_factory=dict)
+    attempts: list[Any] = field(default_factory=list)  # of the last function
 
     def visit(self, key: Any) -> None:
         self.calls.append(key)
         Effect.objects.create(key=str(key))
         clock.move(self.pace)
         if waiting := self.raises.get(key):
+            raise waiting.pop(0)
+
+    def end(self, name: str) -> None:
+        context = current()
+        self.calls.append(name)
+        self.attempts.append(
+            (context.attempt, context.max_attempts, context.is_last_attempt)
+        )
+        if waiting := self.raises.get(name):
             raise waiting.pop(0)
 
     @property
@@ -91,10 +101,23 @@ async def visit_async(row):
 
 @task
 def finalize(*args, **kwargs):
-    trace.calls.append("finalize")
     trace.report = current().iteration.report()
-    if waiting := trace.raises.get("finalize"):
-        raise waiting.pop(0)
+    trace.end("finalize")
+
+
+@task(max_attempts=3)
+def finalize_thrice(*args, **kwargs):
+    trace.end("finalize")
+
+
+@task(max_attempts=1)
+def finalize_once(*args, **kwargs):
+    trace.end("finalize")
+
+
+@task(max_attempts=3)
+def on_failure_thrice(*args, **kwargs):
+    trace.end("on_failure")
 
 
 @task(max_attempts=2)
@@ -110,12 +133,12 @@ def finalize_atomically(*args, **kwargs):
 
 
 def plain_finalize(*args, **kwargs):
-    trace.calls.append("finalize")
+    trace.end("finalize")
 
 
 @task
 def on_failure(*args, **kwargs):
-    trace.calls.append("on_failure")
+    trace.end("on_failure")
 
 
 @task

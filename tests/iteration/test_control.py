@@ -1,9 +1,8 @@
-"""Pause, resume, cancel and retry_failures, at every moment; the sweeper; progress."""
+"""Pause, resume and cancel, at every moment; the sweeper; progress."""
 
 from __future__ import annotations
 
 import io
-import itertools
 from collections import Counter
 from contextlib import suppress
 
@@ -11,7 +10,7 @@ import pytest
 from django.core.management import call_command
 from django.db import ProgrammingError
 
-from cloudtask import PermanentTaskFailure, Retry, clock, failpoints
+from cloudtask import Retry, clock
 from cloudtask.exceptions import CloudTaskError
 from cloudtask.iteration import RunState, ShardState, get, sweep
 from cloudtask.iteration import list as list_runs
@@ -19,33 +18,11 @@ from cloudtask.stores import store
 from tests.iteration import tasks
 from tests.iteration.matrix import POINTS
 from tests.iteration.models import Thing
+from tests.iteration.starting import at_point, start
 from tests.iteration.tasks import trace
 from tests.iteration.world import fault_at
 
 pytestmark = pytest.mark.django_db
-
-
-def start(count=12, **policy):
-    Thing.objects.bulk_create(Thing(id=n) for n in range(1, count + 1))
-    policy = {
-        "finalize": tasks.finalize,
-        "on_failure": tasks.on_failure,
-        "shards": 2,
-        "keep": True,
-        **policy,
-    }
-    return tasks.visit.iterate(Thing.objects.all(), transactional=False, **policy)
-
-
-def at_point(point, passage, action):
-    """Do something once, in the middle of a delivery."""
-    counter = itertools.count(1)
-
-    def act():
-        if next(counter) == passage:
-            action()
-
-    return failpoints.at(point, act)
 
 
 def quietly(action):
@@ -144,93 +121,6 @@ class TestResume:
 
         with pytest.raises(CloudTaskError, match="walks a list"):
             run.resume(Thing.objects.all())
-
-
-class TestRetryFailures:
-    @pytest.mark.parametrize("passage", [2, 3, 5])
-    def test_it_waits_for_shards_at_work(self, world, passage):
-        run = start()
-        trace.raises[1] = [PermanentTaskFailure("no")]
-        counts = []
-        trace.pace = 1.5
-
-        def retry():
-            counts.append(run.retry_failures())
-            assert run.state is RunState.PAUSED
-
-        with at_point("shard.after_checkpoint", passage, retry):
-            world.drain()
-
-        assert counts == [1]
-        assert run.refresh().state is RunState.FINISHED
-        report = run.report()
-        assert (report.done, report.failed) == (12, 0)
-        assert Counter(trace.rows) == Counter({1: 2, **dict.fromkeys(range(2, 13), 1)})
-        assert trace.calls.count("finalize") == 1
-
-    @pytest.mark.parametrize("fault", ["crash", "exception", "duplicate"])
-    @pytest.mark.parametrize("point", ["step.before_send", "execute.before_settle"])
-    def test_the_step_that_opens_rows_may_die_and_come_again(self, world, point, fault):
-        run = start()
-        trace.raises[1] = [PermanentTaskFailure("no")]
-        trace.pace = 1.5
-        with at_point("shard.after_checkpoint", 3, lambda: run.retry_failures()):
-            while not any(one.startswith("reopen") for one in world.deliveries):
-                world.step()
-        with fault_at(world, point, 1, fault):
-            world.run()
-
-        assert run.refresh().state is RunState.FINISHED
-        assert run.report().done == 12
-        assert trace.calls.count("finalize") == 1
-
-    def test_who_pauses_the_run_meanwhile_has_the_last_word(self, world):
-        run = start()
-        trace.raises[1] = [PermanentTaskFailure("no")]
-        trace.pace = 1.5
-
-        def retry_and_pause():
-            run.retry_failures()
-            run.resume()
-            run.pause()
-
-        with at_point("shard.after_checkpoint", 3, retry_and_pause):
-            world.drain()
-        assert run.refresh().state is RunState.PAUSED
-        assert run.report().failed == 1
-
-        run.resume()
-        world.drain()
-        assert run.refresh().state is RunState.FINISHED
-
-    def test_a_running_run_without_rows_that_were_given_up_goes_on(self, world):
-        run = start()
-        trace.raises[1] = [Retry(delay=60)]
-        trace.pace = 1.5
-        states = []
-
-        def retry():
-            assert run.retry_failures() == 0
-            states.append(run.state)
-
-        with at_point("shard.after_checkpoint", 3, retry):
-            world.run()
-
-        assert states == [RunState.RUNNING]
-
-    def test_without_failures_nothing_happens(self, world):
-        run = start()
-        world.run()
-
-        assert run.retry_failures() == 0
-        assert run.refresh().state is RunState.FINISHED
-
-    def test_a_cancelled_run_has_nothing_to_retry(self, world):
-        run = start()
-        run.cancel()
-
-        with pytest.raises(CloudTaskError, match="can't be retried now"):
-            run.retry_failures()
 
 
 class TestTheSweeper:

@@ -80,6 +80,16 @@ class World:
             self.drain()
             self.later()
 
+    def pass_time(self, minutes: int) -> None:
+        """Deliver what is due and sweep, minute by minute."""
+        for _ in range(minutes):
+            self.collect()
+            for chosen in [one for one in self.waiting if one[0] <= clock.now()]:
+                self.waiting.remove(chosen)
+                self.deliver(chosen[2], chosen[3])
+            clock.move(60)
+            sweep()
+
     def later(self) -> None:
         """Let the sweeper's patience pass."""
         clock.move(conf.settings().sweep_after.total_seconds() + 1)

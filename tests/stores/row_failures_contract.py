@@ -8,7 +8,7 @@ import pytest
 
 from cloudtask import clock
 from cloudtask.stores import Store
-from cloudtask.stores.runs import ENDED, FailureState, RunState, ShardState
+from cloudtask.stores.runs import ENDED, STOPPED, FailureState, RunState, ShardState
 from tests.stores.runs_making import (
     AN_HOUR,
     AT_ONCE,
@@ -374,6 +374,29 @@ class SweepingContract:
         with clock.ahead(3 * AN_HOUR):
             found = store.stale_runs(older_than=HALF_AN_HOUR, limit=9)
         assert [run.id for run in found] == [RUN]
+
+    @pytest.mark.parametrize("state", [RunState.FINALIZING, *sorted(STOPPED)])
+    def test_a_run_whose_next_call_is_not_due_is_not_lost(
+        self, store: Store, state: RunState
+    ) -> None:
+        create(store, state=state)
+        run = store.acquire_run(RUN, state=state, lease=LEASE)
+        assert run is not None
+        store.settle_run(run, to=None, delay=timedelta(hours=2))
+
+        with clock.ahead(2 * AN_HOUR):
+            assert store.stale_runs(older_than=HALF_AN_HOUR, limit=9) == []
+        with clock.ahead(3 * AN_HOUR):
+            assert store.stale_runs(older_than=HALF_AN_HOUR, limit=9) == [load(store)]
+
+    def test_a_run_that_is_touched_is_not_lost(self, store: Store) -> None:
+        before = create(store, state=RunState.FINALIZING)
+        store.touch_run(OTHER)
+        with clock.ahead(AN_HOUR):
+            store.touch_run(RUN)
+
+            assert store.stale_runs(older_than=HALF_AN_HOUR, limit=9) == []
+        assert load(store) == before
 
     def test_a_run_that_is_not_planned_to_the_end_is_lost(self, store: Store) -> None:
         create(store, state=RunState.PLANNING)

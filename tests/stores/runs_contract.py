@@ -109,6 +109,21 @@ class RunsContract:
 
         assert load(store).generation == before.generation + 1
 
+    def test_a_change_of_another_generation_changes_nothing(self, store: Store) -> None:
+        before = create(store)
+        states = {"to": RunState.PAUSED, "only_from": [RunState.WAITING]}
+
+        assert not store.change_run(RUN, **states, generation=before.generation + 1)
+        assert load(store) == before
+        assert store.change_run(RUN, **states, generation=before.generation)
+
+    def test_in_a_new_state_nothing_was_called_yet(self, store: Store) -> None:
+        create(store, state=RunState.FINALIZING, attempts=3)
+
+        move(store, RunState.FAILED)
+
+        assert (load(store).attempts, load(store).due_at) == (0, None)
+
     def test_error_and_description_stay_unless_given(self, store: Store) -> None:
         create(store, description=b"what", error="why")
 
@@ -244,6 +259,12 @@ class RunsContract:
         assert load(store).generation == generation + 1
         assert not store.try_finalize(RUN)
 
+    def test_a_run_that_finalizes_was_not_called_yet(self, store: Store) -> None:
+        create(store, state=RunState.RUNNING, is_planned=True, attempts=3)
+
+        assert store.try_finalize(RUN)
+        assert (load(store).attempts, load(store).due_at) == (0, None)
+
     def test_a_run_without_shards_finalizes(self, store: Store) -> None:
         start(store, shards=0)
 
@@ -307,6 +328,20 @@ class RunsContract:
         assert store.acquire_run(RUN, state=RunState.FINALIZING, lease=LEASE) is None
         assert store.acquire_run(OTHER, state=RunState.FINALIZING, lease=LEASE) is None
 
+    def test_a_lease_that_is_taken_for_a_call_is_counted(self, store: Store) -> None:
+        create(store, state=RunState.FINALIZING)
+        counts = []
+        for is_call in (True, False, True):
+            run = store.acquire_run(
+                RUN, state=RunState.FINALIZING, lease=LEASE, is_call=is_call
+            )
+            assert run is not None
+            store.settle_run(run, to=None)
+            counts.append(run.attempts)
+
+        assert counts == [1, 1, 2]
+        assert load(store).attempts == 2
+
     def test_settling_ends_the_lease_and_the_run(self, store: Store) -> None:
         create(store, state=RunState.FINALIZING)
         run = store.acquire_run(RUN, state=RunState.FINALIZING, lease=LEASE)
@@ -329,6 +364,29 @@ class RunsContract:
             None,
         )
         assert store.acquire_run(RUN, state=RunState.FINALIZING, lease=LEASE)
+
+    def test_settling_may_tell_when_the_next_call_is_due(self, store: Store) -> None:
+        create(store, state=RunState.FINALIZING)
+        run = store.acquire_run(RUN, state=RunState.FINALIZING, lease=LEASE)
+        assert run is not None
+
+        assert store.settle_run(run, to=None, delay=timedelta(hours=2))
+        due = load(store).due_at
+        assert due is not None
+        assert due.timestamp() - clock.now() == pytest.approx(2 * AN_HOUR, abs=60)
+        assert store.settle_run(run, to=None)
+        assert load(store).due_at == due
+        assert store.settle_run(run, to=RunState.FINISHED)
+        assert load(store).due_at is None
+
+    def test_a_run_that_failed_has_not_finished(self, store: Store) -> None:
+        create(store, state=RunState.FINALIZING)
+        run = store.acquire_run(RUN, state=RunState.FINALIZING, lease=LEASE)
+        assert run is not None
+
+        assert store.settle_run(run, to=RunState.FAILED, error="finalize: it raised")
+        assert load(store).state is RunState.FAILED
+        assert load(store).finished_at is None
 
     def test_finished_at_stays_from_the_first_end_on(self, store: Store) -> None:
         ends = []

@@ -12,7 +12,6 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, close_old_connections, connections
 
 from cloudtask import outbox
-from cloudtask.exceptions import EnqueueError
 from cloudtask.iteration import sweep
 from cloudtask.message import nearest
 
@@ -71,8 +70,10 @@ class Command(BaseCommand):
         try:
             if made := sweep():
                 self.stdout.write(f"{made} lost steps of iterations made again")
-        except EnqueueError as error:
-            self.stderr.write(f"Iterations were not swept: {error}")
+        except DatabaseError:
+            raise
+        except Exception as error:  # noqa: BLE001  the log has it; the loop goes on
+            self.stderr.write(f"Not every iteration was swept: {error}")
 
     def _loop(self, chosen: Sequence[str], options: dict[str, Any]) -> None:
         with _stopping() as stop:

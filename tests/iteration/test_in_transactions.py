@@ -1,0 +1,136 @@
+"""Control of runs inside a transaction: what follows goes with its commit."""
+
+from __future__ import annotations
+
+import pytest
+from django.db import transaction
+
+from cloudtask import PermanentTaskFailure, clock, failpoints, outbox
+from cloudtask.failpoints import Crashed
+from cloudtask.iteration import RunState
+from cloudtask.iteration.finalizing import send_stopped
+from cloudtask.models import OutboxMessage
+from cloudtask.stores import store
+from cloudtask.testing import run_queued
+from tests.durability.database import committing, rolled_back
+from tests.iteration.models import Effect, Thing
+from tests.iteration.starting import start
+from tests.iteration.tasks import trace
+
+METHODS = ["resume", "cancel", "retry_failures"]
+
+
+@pytest.fixture
+def committed(tmp_path, db):
+    with committing(tmp_path):
+        yield
+        for model in (Thing, Effect):
+            model.objects.all().delete()
+
+
+def ready_for(method, world):
+    """A run of which nothing waits, and that `method` makes go on."""
+    run = start(4, shards=1)
+    if method == "retry_failures":
+        trace.raises[1] = [PermanentTaskFailure("no")]
+    else:
+        run.pause()
+    world.drain()
+    return run
+
+
+def has_gone_on(method, run):
+    run.refresh()
+    if method == "cancel":
+        return run.state is RunState.CANCELLED and trace.calls == ["on_failure"]
+    is_over = run.state is RunState.FINISHED and trace.calls.count("finalize") == 1
+    return is_over and (method == "resume" or run.report().failed == 0)
+
+
+@pytest.mark.django_db(databases=["default", "other"])
+@pytest.mark.parametrize("method", METHODS)
+class TestThatCommits:
+    def test_nothing_is_sent_before_the_commit(self, world, committed, method):
+        run = ready_for(method, world)
+
+        with transaction.atomic():
+            getattr(run, method)()
+            assert not world.step()
+
+        world.drain()  # without the sweeper
+        assert has_gone_on(method, run)
+        assert not OutboxMessage.objects.exists()
+
+    def test_nothing_is_sent_after_a_rollback(self, world, committed, method):
+        run = ready_for(method, world)
+        before = run.refresh().state
+
+        with rolled_back():
+            getattr(run, method)()
+
+        assert not world.step()
+        assert run.refresh().state is before
+        assert not OutboxMessage.objects.exists()
+
+    def test_a_commit_that_could_not_send_leaves_rows(self, world, committed, method):
+        run = ready_for(method, world)
+
+        def crash():
+            raise Crashed
+
+        with (
+            failpoints.at("outbox.committed", crash),
+            pytest.raises(Crashed),
+            transaction.atomic(),
+        ):
+            getattr(run, method)()
+        assert not world.step()
+        clock.move(60)
+        outbox.relay()
+
+        world.drain()
+        assert has_gone_on(method, run)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("method", METHODS)
+class TestInATestCase:
+    def test_a_block_is_run_with_the_queue(self, world, method):
+        run = ready_for(method, world)
+
+        with transaction.atomic():
+            getattr(run, method)()
+            assert not world.step()
+
+        run_queued()
+        assert has_gone_on(method, run)
+
+    def test_a_block_that_is_rolled_back_sends_nothing(self, world, method):
+        run = ready_for(method, world)
+
+        with rolled_back():
+            getattr(run, method)()
+
+        assert not run_queued().attempts
+
+    def test_without_a_block_of_its_own(self, world, method):
+        run = ready_for(method, world)
+
+        getattr(run, method)()
+
+        run_queued()
+        assert has_gone_on(method, run)
+
+
+@pytest.mark.django_db(databases=["default", "other"])
+def test_a_step_that_was_sent_before_is_as_good(world, committed):
+    run = ready_for("cancel", world)
+    run.cancel()
+
+    with transaction.atomic():
+        send_stopped(store(), run.id)
+
+    assert not OutboxMessage.objects.exists()
+    assert outbox.parked("default") == []
+    world.drain()
+    assert has_gone_on("cancel", run)
