@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-# Attempts after the last one: deliveries whose process was killed before it could keep
-# the failure. Some are given another chance, since the kill may have been a deploy.
+# Starts after the last attempt, whose processes were killed before they could keep the
+# failure. Some are given another chance, since the kill may have been a deploy.
 KILLED_ATTEMPTS = 3
 
 
@@ -48,12 +48,10 @@ class TaskContext:
         return datetime.fromtimestamp(self.due, UTC) if self.due else None
 
     @property
-    def is_beyond_hope(self) -> bool:
-        """Whether several attempts after the last one left no trace."""
-        return (
-            self.max_attempts is not None
-            and self.attempt > self.max_attempts + KILLED_ATTEMPTS
-        )
+    def is_late(self) -> bool:
+        """Whether deliveries that left no trace have used up the attempts: Cloud Tasks
+        counts those that met nobody, too."""
+        return self.max_attempts is not None and self.attempt > self.max_attempts
 
     @property
     def is_last_attempt(self) -> bool:

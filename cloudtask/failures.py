@@ -67,8 +67,16 @@ def described(message: Message, definition: Definition) -> str:
     except Exception as error:  # noqa: BLE001  a description must not hide the failure
         return f"<arguments can't be read: {error}>"
     return ", ".join(
-        f"{name}={_shown(name, value)}" for name, value in bound.arguments.items()
+        f"{name}={_perhaps_shown(name, value)}"
+        for name, value in bound.arguments.items()
     )[:LONGEST]
+
+
+def _perhaps_shown(name: str, value: Any) -> str:
+    try:
+        return _shown(name, value)
+    except Exception as error:  # noqa: BLE001  numbers can be too long, a repr can raise
+        return f"<{type(value).__name__} that can't be shown: {type(error).__name__}>"
 
 
 def _shown(name: str, value: Any, depth: int = 0) -> str:
@@ -85,9 +93,10 @@ def _shown(name: str, value: Any, depth: int = 0) -> str:
         )
         return "{" + _joined(pairs, len(value)) + "}"
     if is_dataclass(value) and not isinstance(value, type):
-        named = ((f.name, getattr(value, f.name)) for f in fields(value))
+        there = [f.name for f in fields(value) if hasattr(value, f.name)]
+        named = ((name, getattr(value, name)) for name in there)
         pairs = (f"{key}={_shown(key, one, depth + 1)}" for key, one in named)
-        return f"{type(value).__name__}({_joined(pairs, len(fields(value)))})"
+        return f"{type(value).__name__}({_joined(pairs, len(there))})"
     if isinstance(value, list | tuple | set | frozenset):
         return _collection(value, depth)
     return _short.repr(value)

@@ -312,7 +312,7 @@ class Message:
             name=f"{self.id}-{sequence}",
             named=False,
             outboxed=False,
-            eta=now + delay.total_seconds() if delay > timedelta(0) else None,
+            eta=now + delay.total_seconds(),  # from which it expires, too
             attempts=attempts,
             sequence=sequence,
         )

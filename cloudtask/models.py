@@ -106,6 +106,21 @@ class FailedTask(models.Model):
         return f"{self.task} ({self.key})"
 
 
+class LateStart(models.Model):
+    """How often a call began although its attempts were used up: by deliveries of which
+    nobody knows whether they reached the function."""
+
+    key = models.CharField(max_length=80, primary_key=True)
+    starts = models.PositiveIntegerField(default=0)
+    noted_at = models.DateTimeField(db_default=Now(), db_index=True)
+
+    class Meta:
+        verbose_name = "late start"
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.starts}"
+
+
 class Execution(models.Model):
     """The record that an atomic task ran, committed together with its effects."""
 

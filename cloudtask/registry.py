@@ -30,14 +30,12 @@ class Definition:
     options: Options
     binding: str = "function"
     signature: inspect.Signature = field(init=False, repr=False)
-    is_async: bool = field(init=False)
     positions: range = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         signature = inspect.signature(self.function)
         object.__setattr__(self, "signature", signature)
         object.__setattr__(self, "positions", _positions(signature))
-        object.__setattr__(self, "is_async", inspect.iscoroutinefunction(self.function))
 
     @property
     def has_subject(self) -> bool:

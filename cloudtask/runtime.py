@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import logging
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,7 +25,7 @@ from cloudtask import (
     signals,
     uniqueness,
 )
-from cloudtask.context import TaskContext, entered
+from cloudtask.context import KILLED_ATTEMPTS, TaskContext, entered
 from cloudtask.exceptions import (
     CloudTaskError,
     EnqueueError,
@@ -34,13 +36,16 @@ from cloudtask.exceptions import (
 from cloudtask.message import Delivery, Enqueued, Message, Options
 from cloudtask.registry import Definition, Row, find
 from cloudtask.settling import Attempt, Outcome, Result, backoff_of, finish
-from cloudtask.stores import AlreadyDone, payloads
-from cloudtask.stores.sql import apart, in_transaction, translated
+from cloudtask.stores import AlreadyDone, payloads, store
+from cloudtask.stores.sql import apart, in_transaction, note_commit, translated
+
+logger = logging.getLogger("cloudtask")
 
 __all__ = [
     "Attempt",
     "Outcome",
     "Result",
+    "awaited",
     "backoff_of",
     "enqueue",
     "enqueue_many",
@@ -281,7 +286,7 @@ def run(message: Message, delivery: Delivery) -> Attempt:
     definition = find(message.task)
     context = _context(message, delivery, definition)
     uniqueness.release(message)
-    if context.is_beyond_hope:
+    if context.is_late and store().note_start(message.id) > KILLED_ATTEMPTS:
         hopeless = PermanentTaskFailure(KILLED)
         return Attempt(message, definition, context, error=hopeless)
     with entered(context):
@@ -336,22 +341,36 @@ def _called(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> Any:
-    function = definition.function
-    if definition.is_async:
-        function = async_to_sync(function)
     if not message.options.atomic:
-        return _awaited(function(*args, **kwargs))
-    with transaction.atomic(using=message.options.database):
-        executions.record(message)
-        value = _awaited(function(*args, **kwargs))
-        failpoints.reached("execute.before_commit")
-        return value
+        return awaited(definition.function(*args, **kwargs))
+    commits: list[int] = []
+    value = None
+    try:
+        with transaction.atomic(using=message.options.database):
+            note_commit(message.options.database, commits)
+            executions.record(message)
+            value = awaited(definition.function(*args, **kwargs))
+            failpoints.reached("execute.before_commit")
+    except Exception:
+        if not commits:
+            raise
+        logger.exception(
+            "A hook on the commit of task %s (%s) raised; the task has run, the hooks "
+            "behind it are lost.",
+            message.task,
+            message.id,
+        )
+    return value
 
 
-def _awaited(value: Any) -> Any:
-    """What a call came to, also where a decorator hides that it is asynchronous."""
+def awaited(value: Any) -> Any:
+    """What a call came to, awaited here if it is asynchronous, which decorators may
+    hide. Raises RuntimeError for one that was cancelled, as no task should be."""
 
     async def waited() -> Any:
-        return await value
+        try:
+            return await value
+        except asyncio.CancelledError as error:
+            raise RuntimeError("Something that it awaits was cancelled.") from error
 
     return async_to_sync(waited)() if inspect.iscoroutine(value) else value

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Literal
-
-from asgiref.sync import async_to_sync, iscoroutinefunction
 
 from cloudtask import clock, codec, envelope
 from cloudtask.exceptions import PayloadTooLarge
@@ -65,8 +62,3 @@ def unsealed(data: bytes) -> Description:
     values = codec.loads(envelope.unseal_value(data, now=clock.now()))
     known = {f.name for f in fields(Description)}
     return Description(**{name: values[name] for name in known if name in values})
-
-
-def called(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`function`, or what waits for it when it is asynchronous."""
-    return async_to_sync(function) if iscoroutinefunction(function) else function

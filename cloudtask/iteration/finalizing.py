@@ -10,7 +10,7 @@ from typing import Any
 
 from django.db import transaction
 
-from cloudtask import codec, failpoints
+from cloudtask import codec, failpoints, runtime
 from cloudtask.exceptions import (
     PayloadError,
     PermanentTaskFailure,
@@ -19,8 +19,7 @@ from cloudtask.exceptions import (
     TaskNotFound,
 )
 from cloudtask.failures import storable
-from cloudtask.iteration.description import Description, called, unsealed
-from cloudtask.iteration.legs import finish
+from cloudtask.iteration.description import Description, unsealed
 from cloudtask.iteration.messages import message_of, options_of, send, step
 from cloudtask.iteration.running import A_MOMENT, LOST_KEY, inside, say
 from cloudtask.limits import HORIZON
@@ -226,7 +225,7 @@ def _call_and_settle(kept: Store, run: Run, last: _Last) -> None:
 
 def _call(last: _Last) -> None:
     failpoints.reached("finalize.before_call")
-    finish(called(last.function)(*last.args, **last.kwargs))
+    runtime.awaited(last.function(*last.args, **last.kwargs))
     failpoints.reached("finalize.after_call")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -12,10 +11,9 @@ from datetime import timedelta
 from enum import Enum
 from typing import Any
 
-from asgiref.sync import async_to_sync
-from django.db import DatabaseError, OperationalError, connections, transaction
+from django.db import DatabaseError, OperationalError, transaction
 
-from cloudtask import failpoints
+from cloudtask import failpoints, runtime
 from cloudtask.iteration import requests, stopping
 from cloudtask.iteration.bounds import Bounds
 from cloudtask.iteration.description import Description
@@ -23,6 +21,7 @@ from cloudtask.iteration.keys import key_of, text_of
 from cloudtask.iteration.sources import Source
 from cloudtask.stores import Store
 from cloudtask.stores.runs import LeaseLost, Run, Shard, Walked
+from cloudtask.stores.sql import note_commit
 
 logger = logging.getLogger("cloudtask")
 
@@ -186,7 +185,7 @@ class Leg:
             with self._obeying(), self.all_or_nothing():
                 try:
                     with transaction.atomic(using=alias):
-                        _note_commit(alias, commits)
+                        note_commit(alias, commits)
                         yield
                 except Exception:
                     if not commits:
@@ -218,7 +217,7 @@ class Leg:
     def call_with(self, given: Any) -> None:
         """Call the function with what it takes, a row or a list; raises RowRaised."""
         try:
-            finish(self.work.function(given))
+            runtime.awaited(self.work.function(given))
         except Exception as error:
             raise RowRaised(error) from error
 
@@ -228,21 +227,3 @@ def _is_rolled_back(error: BaseException) -> bool:
     if isinstance(error, DatabaseError):
         return not isinstance(error, OperationalError)
     return isinstance(error, RowRaised | Stopped | LeaseLost)
-
-
-def _note_commit(alias: str, commits: list[int]) -> None:
-    """Let `commits` tell when the transaction that has just begun is committed, before
-    any other hook runs."""
-    # Inside of another one, such as a test case's, this one does not commit.
-    if len(connections[alias].savepoint_ids) == 0:
-        transaction.on_commit(lambda: commits.append(1), using=alias)
-
-
-def finish(result: Any) -> None:
-    """Run what a call returned if it is a coroutine: decorators can hide `async`."""
-
-    async def waited() -> Any:
-        return await result
-
-    if inspect.iscoroutine(result):
-        async_to_sync(waited)()

@@ -13,11 +13,11 @@ from typing import Any
 
 from django.db import Error
 
-from cloudtask import failpoints
+from cloudtask import failpoints, runtime
 from cloudtask.exceptions import CloudTaskError, PermanentTaskFailure, Retry
 from cloudtask.iteration.failing import treat
 from cloudtask.iteration.keys import text_of
-from cloudtask.iteration.legs import End, Leg, RowRaised, finish
+from cloudtask.iteration.legs import End, Leg, RowRaised
 from cloudtask.iteration.pages import PageSize
 from cloudtask.iteration.sources import Page
 
@@ -88,7 +88,7 @@ def plainly(leg: Leg, page: Page) -> End | None:
         try:
             result = function(value)
             if result is not None:
-                finish(result)
+                runtime.awaited(result)
         except Exception as error:  # noqa: BLE001  the policy decides
             _advance(leg, keys, counted, place)
             counted = place + 1

@@ -10,7 +10,7 @@ from typing import Any
 from cloudtask import clock, conf, failpoints, registry
 from cloudtask.exceptions import CloudTaskError, SingularTaskFailure, TaskNotFound
 from cloudtask.iteration import failing, loops, stopping
-from cloudtask.iteration.description import Description, called
+from cloudtask.iteration.description import Description
 from cloudtask.iteration.finalizing import (
     budget,
     finalize_if_done,
@@ -146,7 +146,7 @@ def _work(
 
 
 def _callback(definition: Definition, description: Description) -> Callable[[Any], Any]:
-    function = called(definition.function)
+    function = definition.function
     args, kwargs = description.call_arguments()
     if not args and not kwargs:
         return function

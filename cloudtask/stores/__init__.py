@@ -88,6 +88,15 @@ class Store(RunStore, Protocol):
         """The keys of calls that failed longer ago."""
         ...
 
+    def note_start(self, key: str) -> int:
+        """Note, for good, that a call begins once more although its attempts are used
+        up; how often it has."""
+        ...
+
+    def prune_starts(self, older_than: timedelta, limit: int) -> int:
+        """Forget starts that were noted longer ago; of how many calls."""
+        ...
+
 
 @lru_cache(maxsize=8)
 def _made(settings: conf.Settings) -> Store:

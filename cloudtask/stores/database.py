@@ -151,6 +151,25 @@ class DatabaseStore(DatabaseRuns, DatabaseShards):
         with self.reachable("Listing old failed tasks"):
             return list(old.values_list("key", flat=True)[:limit])
 
+    def note_start(self, key: str) -> int:
+        from cloudtask.models import LateStart
+
+        rows = LateStart.objects.using(self.alias)
+        with self.reachable(f"Noting a start of {key}"):
+            late, _ = rows.select_for_update().get_or_create(key=key)
+            late.starts += 1
+            rows.filter(key=key).update(starts=late.starts, noted_at=now())
+            return late.starts
+
+    def prune_starts(self, older_than: timedelta, limit: int) -> int:
+        from cloudtask.models import LateStart
+
+        rows = LateStart.objects.using(self.alias)
+        with self.reachable("Pruning late starts"):
+            old = rows.filter(noted_at__lt=now() - older_than)
+            keys = list(old.values_list("key", flat=True)[:limit])
+            return delete_by_key(rows, keys)
+
 
 _KEPT = (
     "task",

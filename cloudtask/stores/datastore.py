@@ -14,6 +14,7 @@ from cloudtask.stores.datastore_failures import DatastoreFailures
 from cloudtask.stores.datastore_payloads import DatastoreFailedCalls, DatastorePayloads
 from cloudtask.stores.datastore_runs import DatastoreRuns
 from cloudtask.stores.datastore_shards import DatastoreShards
+from cloudtask.stores.datastore_starts import DatastoreStarts
 
 DEFAULT_DATABASE = "(default)"
 _PATTERNS = {
@@ -29,6 +30,7 @@ _PATTERNS = {
 class DatastoreStore(
     DatastorePayloads,
     DatastoreFailedCalls,
+    DatastoreStarts,
     DatastoreRuns,
     DatastoreShards,
     DatastoreFailures,

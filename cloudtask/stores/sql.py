@@ -50,6 +50,14 @@ def is_undecided(alias: str) -> bool:
     return any(not block._from_testcase for block in blocks)
 
 
+def note_commit(alias: str, commits: list[int]) -> None:
+    """Let `commits` tell when the transaction that has just begun is committed, before
+    any other hook on that runs."""
+    # Inside of another one, such as a test case's, this one does not commit.
+    if not connections[alias].savepoint_ids:
+        transaction.on_commit(lambda: commits.append(1), using=alias)
+
+
 @contextmanager
 def apart(alias: str, what: str) -> Iterator[None]:
     """A transaction on `alias` that commits with the block, whatever the caller's does.

@@ -22,6 +22,7 @@ from cloudtask.context import KILLED_ATTEMPTS
 from cloudtask.message import Delivery
 from cloudtask.runtime import Outcome
 from cloudtask.stores import results as rows
+from cloudtask.stores import store
 from cloudtask.stores.results import TaskResultRow
 from cloudtask.testing import run_queued
 from cloudtask.transports import memory
@@ -148,8 +149,10 @@ def test_a_call_that_was_killed_too_often_is_failed_and_told():
     task_finished.connect(receive)
     try:
         result = tasks.keep.using(max_attempts=1, transactional=False).enqueue(4)
-        late = Delivery(retries=KILLED_ATTEMPTS + 1)
-        outcome = runtime.execute(messages()[0], late).outcome
+        message, late = messages()[0], Delivery(retries=KILLED_ATTEMPTS + 1)
+        for _ in range(KILLED_ATTEMPTS):
+            store().note_start(message.id)
+        outcome = runtime.execute(message, late).outcome
     finally:
         task_finished.disconnect(receive)
     result.refresh()

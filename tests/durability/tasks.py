@@ -183,3 +183,12 @@ def once_with_a_broken_hook(name: str) -> None:
 @task(max_attempts=1)
 def fail_once(name: str, ballast: object = None) -> None:
     raise ValueError(name)
+
+
+@task(max_attempts=1)
+async def cancel_itself() -> None:
+    import asyncio
+
+    waiting = asyncio.create_task(asyncio.sleep(60))
+    waiting.cancel()
+    await waiting

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from unittest.mock import patch
 
 import pytest
 from django.db import connections
 
-from cloudtask import failpoints
+from cloudtask import clock, codec, envelope, failpoints, failures, registry, runtime
 from cloudtask.context import KILLED_ATTEMPTS
 from cloudtask.failpoints import Crashed
 from cloudtask.message import Backoff
@@ -73,13 +74,64 @@ def test_what_is_tried_again_elsewhere_is_not_lost_but_given_its_last_chances(wo
 
 def test_a_call_whose_attempts_were_all_killed_is_kept_and_not_run(world):
     tasks.remember.using(max_attempts=2).defer("x")
+    message = only(world)
+    for late in range(KILLED_ATTEMPTS):
+        with (
+            failpoints.at("execute.before_call", failpoints.crash),
+            pytest.raises(Crashed),
+        ):
+            world.deliver(message, retries=2 + late)
 
-    assert world.deliver(only(world), retries=2 + KILLED_ATTEMPTS) == 200
+    assert world.deliver(message, retries=2 + KILLED_ATTEMPTS) == 200
 
     assert tasks.contexts == []
     failed = FailedTask.objects.get()
     assert "killed" in failed.error
     assert failed.attempts == 3 + KILLED_ATTEMPTS
+
+
+def test_a_call_that_met_nobody_for_all_its_attempts_is_run(world):
+    """An outage: Cloud Tasks counts each try, whoever answered it."""
+    tasks.remember.using(max_attempts=1).defer("x")
+
+    assert world.deliver(only(world), retries=50) == 200
+
+    [(context, _)] = tasks.contexts
+    assert context.attempt == 51
+    assert not FailedTask.objects.exists()
+
+
+def test_a_successor_at_once_does_not_expire_with_the_first(world):
+    """The first was enqueued longer ago than an envelope lives."""
+    tasks.remember.defer("x")
+    message = replace(only(world), created=only(world).created - 10**8)
+
+    later = message.successor(now=clock.now(), delay=timedelta(0), attempts=1)
+
+    opened = envelope.unseal(envelope.seal(later), now=clock.now() + 60)
+    assert opened.attempts == 1
+
+
+@dataclass
+class Unset:
+    later: int = field(init=False)
+
+
+HARD_TO_SHOW = {
+    "a number of thousands of digits": 10**5000,
+    "a key of thousands of digits": {10**5000: 1},
+    "a value that is not set": Unset(),
+}
+
+
+@pytest.mark.parametrize("name", HARD_TO_SHOW)
+def test_what_can_not_be_shown_is_kept_all_the_same(name):
+    definition = registry.find(tasks.remember.path)
+    message = runtime.make_message(definition, definition.options, ("x",), {})
+    with patch.object(codec, "loads_call", lambda _: ((HARD_TO_SHOW[name],), {})):
+        text = failures.described(message, definition)
+
+    assert text.startswith("value=")
 
 
 def test_a_backoff_is_sent_with_the_task_unless_a_setting_is_off(world, configure):
@@ -292,3 +344,13 @@ def test_an_atomic_task_that_is_retried_leaves_one_effect(world):
     assert world.deliver(second, retries=1) == 200
 
     assert Author.objects.count() == 1
+
+
+def test_a_task_that_awaits_what_was_cancelled_has_failed(world):
+    tasks.cancel_itself.defer()
+
+    assert world.deliver(only(world)) == 200
+
+    failed = FailedTask.objects.get()
+    assert "was cancelled" in failed.error
+    assert "CancelledError" in failed.traceback

@@ -111,3 +111,15 @@ class FailedContract:
 
             assert sorted(store.old_failed(A_DAY, 10)) == ["a", "b"]
             assert len(store.old_failed(A_DAY, 1)) == 1
+
+    def test_starts_are_counted_by_call(self, store: Store) -> None:
+        assert [store.note_start("k") for _ in range(3)] == [1, 2, 3]
+        assert store.note_start("other") == 1
+
+    def test_starts_are_forgotten_when_they_are_old(self, store: Store) -> None:
+        store.note_start("k")
+        with clock.ahead(A_DAY.total_seconds()):
+            store.note_start("new")
+            assert store.prune_starts(A_DAY / 2, limit=9) == 1
+            assert store.note_start("new") == 2
+            assert store.note_start("k") == 1

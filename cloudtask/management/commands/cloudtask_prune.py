@@ -38,6 +38,7 @@ class Command(BaseCommand):
         # A payload may belong to a message in flight or to a failed task.
         unneeded = settings.max_age + settings.keep_failed
         payloads = store().prune_payloads(unneeded, limit)
+        starts = store().prune_starts(settings.max_age, limit)
         executed = unique = kept = 0
         for alias in filter(outbox.has_outbox, outbox.aliases()):
             executed += executions.prune(alias, settings.max_age, limit)
@@ -45,5 +46,6 @@ class Command(BaseCommand):
             kept += results.prune(alias, keep_failed, limit)
         self.stdout.write(
             f"removed {failed} failed tasks, {payloads} payloads, {executed} execution "
-            f"records, {unique} unique keys, {kept} results, {runs} iterations"
+            f"records, {unique} unique keys, {kept} results, {runs} iterations, "
+            f"{starts} late starts"
         )
