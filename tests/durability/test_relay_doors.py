@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 from django.core import mail
 from django.core.management import CommandError, call_command
-from django.db import transaction
+from django.db import connections, transaction
 
 from cloudtask import conf, failpoints, oidc, outbox, relay
 from cloudtask.models import OutboxMessage
@@ -87,6 +89,57 @@ def test_the_url_relays_for_app_engines_cron(world, configure, client, monkeypat
     answer = client.get("/_cloudtask/relay/", headers={"X-Appengine-Cron": "true"})
 
     assert answer.status_code == 200
+
+
+def test_the_url_passes_over_a_database_without_the_tables(world, relay_url):
+    leave_behind(database="other")
+    with without_an_outbox("default"), world.later(60):
+        answer = relay_url()
+
+    assert answer.status_code == 200
+    assert answer.content.startswith(b"1 sent")
+
+
+def test_the_url_does_all_else_when_a_database_fails(world, relay_url, mocker):
+    leave_behind(database="other")
+    mocker.patch.object(relay, "has_outbox", return_value=True)
+    swept = mocker.patch("cloudtask.views.sweep", return_value=0)
+    with without_an_outbox("default"), world.later(60):
+        answer = relay_url()
+
+    assert answer.status_code == 500
+    assert waiting("other") == []
+    swept.assert_called_once_with()
+
+
+def test_the_url_answers_500_when_a_sweep_fails(world, relay_url, mocker):
+    leave_behind()
+    mocker.patch("cloudtask.views.sweep", side_effect=ValueError("a run"))
+    with world.later(60):
+        answer = relay_url()
+
+    assert answer.status_code == 500
+    assert answer.content == b"1 sent, 0 postponed, 0 parked"
+
+
+@pytest.fixture
+def relay_url(configure, client):
+    """Ask the URL to relay; the answer."""
+    configure(RELAY_TOKEN="t0ken")
+    headers = {"Authorization": "Bearer t0ken"}
+    return lambda: client.post("/_cloudtask/relay/", headers=headers)
+
+
+@contextmanager
+def without_an_outbox(alias: str) -> Iterator[None]:
+    table = OutboxMessage._meta.db_table
+    with connections[alias].schema_editor() as editor:
+        editor.alter_db_table(OutboxMessage, table, "elsewhere")
+    try:
+        yield
+    finally:
+        with connections[alias].schema_editor() as editor:
+            editor.alter_db_table(OutboxMessage, "elsewhere", table)
 
 
 def test_the_url_takes_get_and_post_alone(world, client):
