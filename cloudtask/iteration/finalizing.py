@@ -230,8 +230,10 @@ def _call(last: _Last) -> None:
 
 
 def _settle(kept: Store, run: Run, last: _Last) -> None:
-    # Why a run was aborted is to be seen as long as it is.
-    error = run.error if last.to in STOPPED else ""
+    # Why a run was aborted is to be seen as long as it is; not what its last function
+    # raised, or waited for, before it returned.
+    is_kept = last.to in STOPPED and not run.error.startswith(last.what)
+    error = run.error if is_kept else ""
     if not kept.settle_run(run, to=last.to, error=error):
         raise LeaseLost(f"{run.id}: its last function took longer than its lease.")
 

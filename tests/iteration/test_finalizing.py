@@ -129,6 +129,16 @@ class TestCalls:
         assert run.report().finished is not None
         assert trace.calls.count("on_failure") == 3
 
+    def test_one_that_returned_leaves_no_error_of_its_own(self, world):
+        trace.raises["on_failure"] = [ValueError("no")]
+        run = start(2)
+        run.cancel()
+
+        world.run()
+
+        assert trace.calls.count("on_failure") == 2
+        assert (run.refresh().state, run.error) == (RunState.CANCELLED, "")
+
     def test_without_max_attempts_it_is_called_for_ever(self, world):
         errors = [ValueError("no"), Crashed()] * 4
         trace.raises["finalize"] = [*errors]
