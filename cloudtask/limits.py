@@ -11,12 +11,13 @@ from collections.abc import Mapping
 
 from django.db import connections
 
-from cloudtask import conf
+from cloudtask import codec, conf
 from cloudtask.exceptions import (
     ConfigurationError,
     EnqueueError,
     PayloadTooLarge,
     QueueNotFound,
+    UnsupportedValue,
 )
 from cloudtask.message import Message, nearest
 from cloudtask.targets import HttpTarget, target
@@ -28,6 +29,8 @@ HORIZON = 30 * 24 * 3600.0  # seconds; the service takes no later schedule_time
 PAST = 60.0  # seconds by which an eta may lie behind: clocks differ
 NAME = re.compile(r"[A-Za-z0-9_-]{1,500}")
 QUEUE = re.compile(r"[A-Za-z0-9-]{1,100}")
+HEADER = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # a token of RFC 9110
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 LONGEST_URL = 2083  # characters
 LARGEST_HEADERS = 80 * 1024  # bytes, names and values together
 
@@ -52,6 +55,8 @@ def check(message: Message, now: float) -> None:
         _check_eta(message.eta - now, what)
     if message.options.timeout is not None:
         _check_timeout(message.options.timeout.total_seconds(), what)
+    if message.options.carries_backoff:
+        _check_backoff(message.options.backoff, what)
     if message.options.url is not None:
         _check_url(message.options.url, what)
     if message.options.headers:
@@ -109,11 +114,23 @@ def _check_timeout(seconds: float, what: str) -> None:
         )
 
 
+def _check_backoff(backoff: object, what: str) -> None:
+    try:
+        codec.dumps(backoff, root="its backoff function")
+    except UnsupportedValue as error:
+        raise UnsupportedValue(f"{what} was refused: {error}") from error
+
+
 def _check_url(url: str, what: str) -> None:
     if not url.startswith(("/", "https://", "http://")):
         raise EnqueueError(
             f"{what} was refused: its url must be a path that starts with / or an "
             f"address that starts with https:// or http://, not {url!r}."
+        )
+    if re.search(r"[\x00-\x20\x7f]", url):
+        raise EnqueueError(
+            f"{what} was refused: its url {url!r} has spaces or control characters: "
+            "quote them."
         )
     if len(url) > LONGEST_URL:
         raise EnqueueError(
@@ -124,11 +141,15 @@ def _check_url(url: str, what: str) -> None:
 
 def _check_headers(headers: Mapping[str, str], what: str) -> None:
     for name, value in headers.items():
-        for text in (name, value):
-            if not isinstance(text, str) or re.search(r"[\r\n\0]", text):
-                raise EnqueueError(
-                    f"{what} was refused: its header {name!r} must be a line of str."
-                )
+        if not isinstance(name, str) or not HEADER.fullmatch(name):
+            raise EnqueueError(
+                f"{what} was refused: a header can't be named {name!r}; a name has "
+                "letters, digits and some signs, no space."
+            )
+        if not isinstance(value, str) or CONTROL.search(value):
+            raise EnqueueError(
+                f"{what} was refused: its header {name!r} must be a line of str."
+            )
     names = {name.casefold() for name in headers}
     # App Engine gets it: the headers of both requests in target.proto.
     if "user-agent" in names and isinstance(target(), HttpTarget):

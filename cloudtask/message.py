@@ -54,8 +54,16 @@ class Backoff:
     def __post_init__(self) -> None:
         object.__setattr__(self, "min", as_timedelta(self.min, "Backoff.min"))
         object.__setattr__(self, "max", as_timedelta(self.max, "Backoff.max"))
-        if not timedelta(0) <= self.min <= self.max or self.doublings < 0:
-            raise ValueError(f"Backoff needs 0 <= min <= max, doublings >= 0: {self}.")
+        if type(self.doublings) is not int:
+            raise TypeError(
+                f"Backoff.doublings must be an int, not {self.doublings!r}."
+            )
+        # RetryConfig.max_doublings is an int32.
+        is_right = timedelta(0) <= self.min <= self.max and 0 <= self.doublings < 2**31
+        if not is_right:
+            raise ValueError(
+                f"Backoff needs 0 <= min <= max, 0 <= doublings < 2**31: {self}."
+            )
 
     def delay(self, retry: int) -> timedelta:
         """The wait before retry number `retry`, counted from 1."""

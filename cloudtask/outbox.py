@@ -29,6 +29,7 @@ from cloudtask.relay import (
     try_to_send,
 )
 from cloudtask.relay import forget as forget_rows
+from cloudtask.stores import store
 from cloudtask.transports import Transport, transport
 
 if TYPE_CHECKING:
@@ -209,9 +210,11 @@ def add(messages: Sequence[Message], alias: str) -> None:
     Raises EnqueueUnavailable when the database can't be reached.
     """
     marked = [replace(message, outboxed=True) for message in messages]
+    # Before the block: what can't be sealed must not break the caller's transaction.
+    inserts = list(_inserts([_row(message) for message in marked]))
     try:
         with transaction.atomic(using=alias, savepoint=False):
-            for rows in _inserts([_row(message) for message in marked]):
+            for rows in inserts:
                 rows_of(alias).bulk_create(rows)
             failpoints.reached("outbox.added")
             transaction.on_commit(RelayAfterCommit(marked, alias), using=alias)
@@ -246,6 +249,13 @@ def _inserts(rows: Sequence[OutboxMessage]) -> Iterator[list[OutboxMessage]]:
             chunk, size = [], len(row.envelope)
         chunk.append(row)
     yield chunk
+
+
+def keep_payloads(alias: str, older_than: timedelta) -> None:
+    """Let the payloads of rows that wait, or are parked, for so long not be pruned."""
+    waiting = rows_of(alias).filter(created_at__lt=database_now() - older_than)
+    for key in waiting.values_list("key", flat=True).iterator():
+        store().touch_payload(key.partition("-")[0])
 
 
 def forget(message: Message) -> None:

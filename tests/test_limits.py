@@ -9,6 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from django.db import transaction
 from django.test import override_settings
 
 from cloudtask import conf, limits, task
@@ -19,8 +20,9 @@ from cloudtask.exceptions import (
     QueueNotFound,
     UnsupportedValue,
 )
-from cloudtask.message import options_from_wire
+from cloudtask.message import Backoff, options_from_wire
 from tests.support import recording
+from tests.testapp.models import Author
 from tests.testapp.tasks import note, small_note
 
 TRANSPORT = {"BACKEND": recording.PATH}
@@ -384,3 +386,43 @@ def test_a_wrong_setting_is_noticed_at_defer() -> None:
 def test_an_alias_that_is_not_in_databases_is_refused_with_the_nearest() -> None:
     with pytest.raises(ConfigurationError, match=r"'othre'; did you mean 'other'\?"):
         note.using(database="othre").defer(1)
+
+
+@pytest.mark.parametrize("name", ["", "X A", "X:A", "X-Ü", "X\tA"])
+def test_a_name_that_no_header_has_is_refused(name: str) -> None:
+    with pytest.raises(EnqueueError, match="a header can't be named"):
+        note.using(headers={name: "1"}).defer(1)
+
+
+@pytest.mark.parametrize("value", ["a\x01", "a\x7f", "a\nb"])
+def test_a_value_with_control_characters_is_refused(value: str) -> None:
+    with pytest.raises(EnqueueError, match="must be a line of str"):
+        note.using(headers={"X-A": value}).defer(1)
+
+
+@pytest.mark.parametrize("url", ["/a b", "https://app.example/a\tb", "/a\nb"])
+def test_a_url_with_spaces_is_refused(url: str) -> None:
+    with pytest.raises(EnqueueError, match="spaces or control characters"):
+        note.using(url=url).defer(1)
+
+
+@pytest.mark.parametrize("doublings", [2.5, True, "3"])
+def test_doublings_are_whole_numbers(doublings: Any) -> None:
+    with pytest.raises(TypeError, match="doublings must be an int"):
+        Backoff(doublings=doublings)
+
+
+@pytest.mark.parametrize("doublings", [-1, 2**31])
+def test_doublings_fit_the_service(doublings: int) -> None:
+    with pytest.raises(ValueError, match="doublings"):
+        Backoff(doublings=doublings)
+
+
+@pytest.mark.django_db
+def test_a_refusal_leaves_the_transaction_as_it_was() -> None:
+    with transaction.atomic():
+        with pytest.raises(UnsupportedValue, match=r"testapp.tasks.note.*backoff"):
+            note.using(backoff=lambda error, context: 1).defer(1)
+        Author.objects.create(name="a")
+
+    assert Author.objects.count() == 1

@@ -7,6 +7,7 @@ import random
 from datetime import timedelta
 
 import pytest
+from django.core.management import call_command
 from django.db import connections, transaction
 
 from cloudtask import call, conf, failpoints
@@ -16,7 +17,7 @@ from cloudtask.exceptions import (
     PayloadTooLarge,
     QueueNotFound,
 )
-from cloudtask.models import FailedTask, Payload, PayloadChunk
+from cloudtask.models import FailedTask, OutboxMessage, Payload, PayloadChunk
 from cloudtask.stores import store
 from tests.durability import tasks
 from tests.durability.conftest import in_threads
@@ -366,6 +367,18 @@ def test_of_many_calls_the_refused_ones_leave_no_payload(world):
         tasks.plain.using(name="taken").defer_many([call("b", LARGE)])
 
     assert not Payload.objects.exists()
+
+
+def test_the_payload_of_a_parked_call_is_not_pruned(world):
+    world.queue.missing = {"default"}
+    with transaction.atomic():
+        tasks.plain.defer("a", LARGE)
+    with world.later(80 * 24 * 3600):
+        call_command("cloudtask_prune")
+        assert store().prune_payloads(timedelta(days=62), 100) == 0
+
+    assert OutboxMessage.objects.count() == 1
+    assert PayloadChunk.objects.exists()
 
 
 def test_the_age_of_a_payload_begins_anew_with_each_retry(world):

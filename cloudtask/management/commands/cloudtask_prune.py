@@ -10,6 +10,8 @@ from django.core.management.base import BaseCommand, CommandParser
 from cloudtask import conf, executions, failures, iteration, outbox, uniqueness
 from cloudtask.stores import results, store
 
+A_DAY = timedelta(days=1)
+
 
 class Command(BaseCommand):
     help = (
@@ -37,10 +39,13 @@ class Command(BaseCommand):
         runs = iteration.prune(keep_failed, limit)
         # A payload may belong to a message in flight or to a failed task.
         unneeded = settings.max_age + settings.keep_failed
+        aliases = [alias for alias in outbox.aliases() if outbox.has_outbox(alias)]
+        for alias in aliases:
+            outbox.keep_payloads(alias, A_DAY)
         payloads = store().prune_payloads(unneeded, limit)
         starts = store().prune_starts(settings.max_age, limit)
         executed = unique = kept = 0
-        for alias in filter(outbox.has_outbox, outbox.aliases()):
+        for alias in aliases:
             executed += executions.prune(alias, settings.max_age, limit)
             unique += uniqueness.prune(alias, limit)
             kept += results.prune(alias, keep_failed, limit)
