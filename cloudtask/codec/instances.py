@@ -63,7 +63,9 @@ def _pack_field(field: Field[Any, Any], value: Any, packing: Packing) -> Any:
         return packing.part(value, place)
     except Refusal:
         prepared = _prepared(field, value)
-        if prepared is None:
+        # The same again, as of a JSONField: tried twice at each level of instances in
+        # instances, the time would double with each.
+        if prepared is None or prepared is value:
             raise
         return {"$": ["prepared", packing.part(prepared, place)]}
 

@@ -75,10 +75,15 @@ class Packing:
 
     def pairs(self, value: dict[Any, Any]) -> list[list[Any]]:
         """A dict as a list of pairs: for keys that JSON has no way to write."""
-        return [
-            [self.part(key, "<key>"), self.part(item, key_place(key))]
-            for key, item in value.items()
-        ]
+        packed: list[list[Any]] = []
+        for key, item in value.items():
+            packed_key = self.part(key, "<key>")
+            try:
+                packed.append([packed_key, self.pack(item)])
+            except Refusal as refusal:
+                refusal.places.append(key_place(key))
+                raise
+        return packed
 
     def mapping(self, value: dict[Any, Any]) -> dict[str, Any]:
         """A dict as a JSON object if its keys allow it, else as tagged pairs."""

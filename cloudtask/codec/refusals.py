@@ -68,5 +68,7 @@ def key_place(key: Any) -> str:
     """`['items']` or `[3]`; a key of any other type is named by its type alone."""
     if type(key) is str and len(key) > 40:
         key = key[:37] + "..."
+    if type(key) is int and key.bit_length() > 128:
+        return "[int]"  # Python refuses to write thousands of digits
     shown = repr(key) if type(key) in (str, int, bool, type(None)) else None
     return f"[{shown or full_name(type(key))}]"

@@ -8,6 +8,7 @@ from django.db.migrations.state import ModelState, ProjectState
 from django.db.models import F, Prefetch, Value
 from django.db.models.signals import post_init, pre_init
 
+from cloudtask import codec
 from cloudtask.codec import dumps, loads
 from cloudtask.exceptions import PayloadError, UnsupportedValue
 from tests.testapp.models import (
@@ -231,3 +232,21 @@ def test_a_change_after_dumps_changes_nothing(book):
 
 def test_a_value_of_the_query_machinery_in_a_field_arrives():
     assert loads(dumps(Book(title=Value("x")))).title == Value("x")
+
+
+def test_instances_in_instances_are_refused_in_no_time():
+    """Tried twice at each level, forty of them would take days."""
+    book = Book(title="0", data={"lock": object()})
+    for level in range(1, 40):
+        book = Book(title=str(level), data={"book": book})
+
+    with pytest.raises(UnsupportedValue, match="object can't travel"):
+        codec.dumps(book)
+
+
+def test_an_instance_that_contains_itself_is_refused():
+    book = Book(title="a")
+    book.data = {"book": book}
+
+    with pytest.raises(UnsupportedValue, match="contains itself"):
+        codec.dumps(book)

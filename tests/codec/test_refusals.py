@@ -296,3 +296,11 @@ def test_a_refusal_is_also_a_type_error_and_leaves_no_private_class():
 
 def test_one_colour_is_not_its_value():
     assert dumps(Colour.RED) != dumps("red")
+
+
+def test_keys_of_thousands_of_digits_travel_and_are_named_by_their_type():
+    value = {10**5000: 1}
+
+    assert codec.loads(codec.dumps(value)) == value
+    with pytest.raises(UnsupportedValue, match=r"value\[int\]: object"):
+        codec.dumps({10**5000: object()})
