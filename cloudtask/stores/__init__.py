@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from cloudtask import conf
-from cloudtask.stores.runs import RunStore
+from cloudtask.stores.run_store import RunStore
 
 
 class AlreadyDone(Exception):
