@@ -10,7 +10,7 @@ from cloudtask import codec
 from cloudtask.exceptions import CloudTaskError, PayloadError
 from cloudtask.iteration.description import unsealed
 from cloudtask.iteration.finalizing import finalize_if_done, send_stopped
-from cloudtask.iteration.planning import send_plan
+from cloudtask.iteration.planning import send_plan, start
 from cloudtask.iteration.querysets import walkable
 from cloudtask.iteration.running import LOST_KEY
 from cloudtask.iteration.walking import send_shards, send_watch
@@ -46,7 +46,7 @@ def resume(run_id: str, queryset: Any = None) -> None:
     kept = store()
     run = loaded(kept, run_id)
     description = None if queryset is None else _described(run, queryset)
-    to = RunState.RUNNING if run.part else RunState.PLANNING
+    to = RunState.RUNNING if run.has_plan else RunState.PLANNING
     if not kept.change_run(
         run.id,
         to=to,
@@ -88,6 +88,9 @@ def _described(run: Run, queryset: Any) -> bytes:
 
 def _go_on(kept: Store, run: Run) -> None:
     """Enqueue what a run needs that was resumed."""
+    if run.state is RunState.PLANNING and run.has_plan:
+        start(kept, run.id)  # its plan was stored while we resumed it
+        run = loaded(kept, run.id)
     if not run.is_planned:
         send_plan(run)
     undone = [s for s in kept.load_shards(run.id) if s.state is not ShardState.DONE]

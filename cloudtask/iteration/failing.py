@@ -42,7 +42,7 @@ def treat(leg: Leg, key: Any, error: Exception) -> End | None:
             _count_given_up(leg)
         _record(leg, key, error, attempts=1, gives_up=gives_up)
     # A row that asks for another try has not failed.
-    return None if isinstance(error, Retry) else _check_limit(leg)
+    return _check_limit(leg) if gives_up or not isinstance(error, Retry) else None
 
 
 def _gives_up(leg: Leg, error: Exception, *, attempts: int) -> bool:
@@ -139,7 +139,10 @@ def _check_limit(leg: Leg) -> End | None:
     if limit is None:
         return None
     if isinstance(limit, float) and limit < 1:
-        limit = limit * leg.work.run.total
+        run = leg.work.store.load_run(leg.shard.run)
+        if run is None or not run.is_planned:
+            return None  # a share of how many is not known yet
+        limit = limit * run.total
     failures = leg.work.store.count_failures(leg.shard.run)
     if failures <= limit:
         return None
@@ -240,4 +243,4 @@ def _failed_again(
         if gives_up:
             _count_given_up(leg)
         _record(leg, key, error, attempts=tried.attempts, gives_up=gives_up)
-    return None if isinstance(error, Retry) else _check_limit(leg)
+    return _check_limit(leg) if gives_up or not isinstance(error, Retry) else None

@@ -178,7 +178,10 @@ class Iteration:
         goes on. Finalize does not run a second time. Raises CloudTaskError when the run
         has ended otherwise than FINISHED, or finalizes.
         """
-        count = retrying.retry_failures(self.id)
+        retry = partial(retrying.retry_failures, self.id)
+        if requests.later(self.id, retry):
+            return store().count_failures(self.id, given_up=True)
+        count = retry()
         self.refresh()
         return count
 

@@ -7,6 +7,7 @@ error.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -20,6 +21,8 @@ from cloudtask.iteration.keys import text_of
 from cloudtask.iteration.legs import End, Leg, RowRaised
 from cloudtask.iteration.pages import PageSize
 from cloudtask.iteration.sources import Page
+
+logger = logging.getLogger("cloudtask")
 
 NOTHING: Mapping[Any, Exception] = MappingProxyType({})
 
@@ -125,8 +128,10 @@ def in_lists(leg: Leg, page: Page) -> End | None:
         keys = page.keys[at : at + len(group)]
         try:
             leg.call_with(group)
-        except RowRaised:
-            if end := _one_by_one(leg, _anew(leg, keys), _call):
+        except RowRaised as raised:
+            again = _anew(leg, keys)
+            _skip_gone(leg, len(keys) - len(again.keys), raised.error)
+            if end := _one_by_one(leg, again, _call):
                 return end
         else:
             leg.passed(keys[-1], len(group))
@@ -174,6 +179,14 @@ def _call_all(leg: Leg, page: Page, told: dict[Any, Exception]) -> None:
             if isinstance(raised.error, Retry | PermanentTaskFailure):
                 told[key] = raised.error
             raise
+
+
+def _skip_gone(leg: Leg, rows: int, error: Exception) -> None:
+    """Count rows of a list that has raised and that can't be called again, since they
+    are deleted, or out of the filter."""
+    if rows:
+        leg.skipped += rows
+        logger.error("A list of iteration %s raised.", leg.shard.run, exc_info=error)
 
 
 def _anew(leg: Leg, keys: Sequence[Any]) -> Page:

@@ -111,7 +111,7 @@ def start(kept: Store, run_id: str) -> None:
     """Enqueue what the stored plan says; without a shard there is all done."""
     run = kept.load_run(run_id)
     # PLANNING still: it was paused under the planner, and resumed before the plan.
-    if run is not None and run.part and run.state is RunState.PLANNING:
+    if run is not None and run.has_plan and run.state is RunState.PLANNING:
         kept.change_run(run_id, to=RunState.RUNNING, only_from=[RunState.PLANNING])
         run = kept.load_run(run_id)
     if run is None or run.state is not RunState.RUNNING:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cloudtask.exceptions import UnsupportedValue
@@ -106,16 +106,18 @@ def _is_grouped_by_row(queryset: QuerySet[Any], repeating: set[str]) -> bool:
     if query.group_by is None:
         return False
     beside = [one for one in query.annotations.values() if not one.contains_aggregate]
-    columns = (part for one in beside for part in _parts(one))
-    return not any(getattr(part, "alias", None) in repeating for part in columns)
+    _, having, _ = query.where.split_having_qualify(must_group_by=True)
+    columns = _grouped_by([*beside, having] if having else beside)
+    return not any(getattr(column, "alias", None) in repeating for column in columns)
 
 
-def _parts(expression: Any) -> Iterator[Any]:
-    """An expression and all below it; of a subquery only the subquery."""
-    yield expression
-    for below in getattr(expression, "get_source_expressions", list)():
-        if below is not None:
-            yield from _parts(below)
+def _grouped_by(expressions: Sequence[Any]) -> Iterator[Any]:
+    """The columns by which a query is grouped for `expressions`; of a subquery those of
+    the outer query."""
+    for expression in expressions:
+        for part in expression.get_group_by_cols():
+            outer = getattr(part, "get_external_cols", None)
+            yield from outer() if outer else [part]
 
 
 def _each_row_once(queryset: QuerySet[Any]) -> QuerySet[Any]:

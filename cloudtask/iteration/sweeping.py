@@ -13,7 +13,7 @@ from cloudtask import conf
 from cloudtask.exceptions import EnqueueError
 from cloudtask.iteration.finalizing import finalize_if_done, send_finalize, send_stopped
 from cloudtask.iteration.messages import message_of, send
-from cloudtask.iteration.planning import send_plan
+from cloudtask.iteration.planning import send_plan, start
 from cloudtask.iteration.running import say
 from cloudtask.iteration.walking import WALK
 from cloudtask.stores import Store, store
@@ -90,7 +90,9 @@ def _sweep_run(kept: Store, run: Run) -> bool:
     bumped = kept.bump_run(run)
     if bumped is None:
         return False
-    if not bumped.is_planned and bumped.state not in STOPPED:
+    if bumped.state is RunState.PLANNING and bumped.has_plan:
+        start(kept, bumped.id)
+    elif not bumped.is_planned and bumped.state not in STOPPED:
         send_plan(bumped)
     elif bumped.state is RunState.FINALIZING:
         send_finalize(kept, bumped)

@@ -117,6 +117,12 @@ class Run:
     started_at: datetime | None = None
     finished_at: datetime | None = None
 
+    @property
+    def has_plan(self) -> bool:
+        """Whether a part of the plan is stored; `part` alone does not tell of runs that
+        an earlier version has planned."""
+        return self.is_planned or self.part > 0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:

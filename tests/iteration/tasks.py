@@ -61,6 +61,12 @@ def act(row):
     trace.acts.get(row.pk, bool)(row)
 
 
+@task(timeout=TIMEOUT)
+def act_many(rows):
+    for row in rows:
+        act(row)
+
+
 @task(timeout=1800)
 def act_long(row):
     trace.visit(row.pk)

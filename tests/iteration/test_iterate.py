@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from django.db import ProgrammingError, connections, transaction
-from django.db.models import Count, F, Prefetch
+from django.db.models import Count, F, OuterRef, Prefetch, Q, Subquery
 
 from cloudtask import clock
 from cloudtask.exceptions import (
@@ -76,6 +76,21 @@ REFUSED = {
     ),
     "repeated and counted": (
         lambda: Author.objects.annotate(p=F("books__pages"), n=Count("books__labels")),
+        "annotates",
+    ),
+    "repeated by HAVING": (
+        lambda: Author.objects.annotate(n=Count("books__labels")).filter(
+            Q(n__gt=0) | Q(books__pages__gt=1)
+        ),
+        "annotates",
+    ),
+    "repeated by a subquery": (
+        lambda: Author.objects.annotate(
+            n=Count("books__labels"),
+            title=Subquery(
+                Book.objects.filter(pk=OuterRef("books__id")).values("title")[:1]
+            ),
+        ),
         "annotates",
     ),
     "joined and annotated": (

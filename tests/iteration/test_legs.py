@@ -10,7 +10,7 @@ import pytest
 from django.db import DatabaseError, OperationalError, connection, connections
 from django.db.transaction import on_commit
 
-from cloudtask import Retry, clock, current, registry
+from cloudtask import PermanentTaskFailure, Retry, clock, current, registry
 from cloudtask.exceptions import EnqueueUnavailable
 from cloudtask.failpoints import Crashed
 from cloudtask.iteration import RunState, ShardState, sweep
@@ -265,6 +265,21 @@ def test_what_aborted_a_run_is_among_its_failures(world, caplog):
     assert f"which stops iteration {run.id}" in caplog.text
 
 
+def test_it_is_told_too_when_on_failure_fails(world):
+    trace.raises[3] = [ValueError("no way")]
+    trace.raises["on_failure"] = [ValueError("not yet")]
+    run = start(on_error="abort")
+    while "on_failure" not in trace.calls:
+        world.step()
+    assert "no way" in run.refresh().error
+    assert "not yet" in run.error
+    world.run()
+
+    assert run.refresh().state is RunState.ABORTED
+    assert "no way" in run.error
+    assert "not yet" not in run.error
+
+
 class TestErrorsOfAnyText:
     @pytest.mark.parametrize("text", ["a NUL \0 in it", "half a pair \udc80"])
     @pytest.mark.parametrize("on_error", ["retry", "skip", "pause"])
@@ -394,6 +409,39 @@ class TestRowsThatTakeLong:
 
         assert totals(run) == (12, 0, 0)
         assert effects() == each_once(12)
+
+
+def test_a_list_that_raises_and_is_gone_is_skipped_and_told(world, caplog):
+    def leave(row):
+        Thing.objects.update(size=1)
+        raise ValueError("gone with its rows")
+
+    trace.acts[2] = leave
+    Thing.objects.bulk_create(Thing(id=n) for n in range(1, 9))
+    run = tasks.act_many.iterate(
+        Thing.objects.filter(size=0),
+        batch_size=4,
+        shards=1,
+        keep=True,
+        transactional=False,
+    )
+    world.run()
+
+    assert run.refresh().state is RunState.FINISHED
+    assert totals(run) == (4, 0, 4)
+    assert "gone with its rows" in caplog.text
+
+
+def test_failed_rows_are_retried_from_inside_a_page(world):
+    trace.raises[2] = [PermanentTaskFailure("no")]
+    asked = []
+    trace.acts[5] = once(lambda row: asked.append(current().iteration.retry_failures()))
+    run = start(atomic="page")
+    world.run()
+
+    assert asked == [1]
+    assert totals(run) == (8, 0, 0)
+    assert effects() == each_once(8)
 
 
 class TestACallbackThatStopsItsOwnRun:

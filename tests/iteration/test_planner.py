@@ -15,11 +15,12 @@ from django.test.utils import CaptureQueriesContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cloudtask import failpoints
+from cloudtask import PermanentTaskFailure, failpoints
 from cloudtask.iteration import RunState, planner, planning
 from cloudtask.iteration.bounds import Bounds
 from cloudtask.iteration.planner import MAX_SHARDS, index_walk, rest_of, sample
 from cloudtask.iteration.sources import ListSource, QuerySetSource
+from cloudtask.models import IterationRun
 from cloudtask.stores import store
 from cloudtask.testing import run_queued
 from tests.iteration import tasks
@@ -342,6 +343,55 @@ def test_a_run_that_is_paused_between_parts_goes_on(world, monkeypatch, moment):
     world.run()
 
     assert Counter(trace.rows) == Counter(range(1, 41))
+    assert run.refresh().state is RunState.FINISHED
+
+
+@pytest.mark.parametrize("state", [RunState.PAUSED, RunState.FAILED])
+def test_a_run_that_an_earlier_version_has_planned_goes_on(world, state):
+    """It did not count parts."""
+    Thing.objects.bulk_create(Thing(id=n) for n in range(1, 21))
+    run = tasks.visit.iterate(
+        Thing.objects.all(), shards=2, keep=True, transactional=False
+    )
+    world.step()
+    IterationRun.objects.update(part=0, state=state)
+    world.drain()
+
+    run.resume()
+    world.run()
+
+    assert Counter(trace.rows) == Counter(range(1, 21))
+    assert run.refresh().state is RunState.FINISHED
+
+
+def test_a_plan_that_is_stored_while_a_run_is_resumed_starts(world):
+    Thing.objects.bulk_create(Thing(id=n) for n in range(1, 21))
+    run = tasks.visit.iterate(
+        Thing.objects.all(), shards=2, keep=True, transactional=False
+    )
+    world.step()
+    IterationRun.objects.update(state=RunState.PLANNING)
+    world.purge()
+
+    world.run()
+
+    assert Counter(trace.rows) == Counter(range(1, 21))
+    assert run.refresh().state is RunState.FINISHED
+
+
+def test_a_share_of_failures_waits_for_the_whole_plan(world, monkeypatch):
+    slowly(monkeypatch)
+    Thing.objects.bulk_create(Thing(id=n) for n in range(1, 201))
+    trace.raises[1] = [PermanentTaskFailure("no")]
+    run = tasks.visit.iterate(
+        Thing.objects.all(),
+        shards=64,
+        max_failures=0.01,
+        keep=True,
+        transactional=False,
+    )
+    world.run()
+
     assert run.refresh().state is RunState.FINISHED
 
 

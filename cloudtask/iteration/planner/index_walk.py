@@ -90,7 +90,7 @@ def _keys(queryset: QuerySet[Any]) -> QuerySet[Any]:
 
 def _first_step(keys: QuerySet[Any], shards: int | None) -> int:
     """Just what the shards ask for, if the rows can be counted."""
-    total = keys[:COUNTED].count()
+    total = max(1, keys[:COUNTED].count())
     if total < COUNTED:
         return math.ceil(total / (shards or shards_for(total)))
     return math.ceil(COUNTED / (shards or COUNTED // ROWS_A_SHARD) / (MARKS // 2))
@@ -115,7 +115,8 @@ def _pieces(walked: Walked, wanted: int, end: Any) -> tuple[Piece, ...]:
     """`wanted` pieces of about the same size, or fewer, the last one up to `end`."""
     marks, step, rows = walked.marks, walked.step, walked.rows
     places = {round(rows * n / wanted / step) for n in range(1, wanted)}
-    inner = sorted(place for place in places if 0 < place * step < rows)
+    # Rows that came meanwhile may have made the tail longer than a step.
+    inner = sorted(p for p in places if 0 < p * step < rows and p <= len(marks))
     highs = [*(marks[place - 1] for place in inner), end]
     ends = [*(place * step for place in inner), rows]
     sizes = [above - below for below, above in zip([0, *ends], ends, strict=False)]
