@@ -8,6 +8,7 @@ from functools import wraps
 from typing import Any
 
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
+from django.db import connections
 
 from cloudtask import conf, registry
 from cloudtask.exceptions import ConfigurationError
@@ -87,6 +88,24 @@ def sizes_fit(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
             hint="Raise MAX_BODY_SIZE, or lower MAX_TASK_SIZE.",
             id="cloudtask.W004",
         )
+    ]
+
+
+@register("cloudtask")
+@_once_readable
+def databases_commit(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    """E008: what the library writes is committed when its transaction ends."""
+    used = {definition.options.database for definition in registry.tasks().values()}
+    used |= {"default", conf.settings().store.get("ALIAS", "default")}
+    return [
+        Error(
+            f"DATABASES[{alias!r}]['AUTOCOMMIT'] is False: tasks that are deferred, "
+            "and records of those that ran, are never committed there.",
+            hint="Leave AUTOCOMMIT out, and use transaction.atomic().",
+            id="cloudtask.E008",
+        )
+        for alias in sorted(used & set(connections.settings))
+        if not connections.settings[alias].get("AUTOCOMMIT", True)
     ]
 
 

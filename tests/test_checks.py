@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from django.core.checks import CheckMessage, run_checks
+from django.db import connections
 from django.test import override_settings
 
 from cloudtask import conf, registry
@@ -146,3 +147,28 @@ def test_e007_a_location_that_is_missing() -> None:
     nowhere = {key: value for key, value in GOOD.items() if key != "LOCATION"}
     assert list(found(CLOUDTASK=nowhere)) == ["cloudtask.E007"]
     assert not found(deploy=False, CLOUDTASK=nowhere)
+
+
+@pytest.mark.parametrize(
+    ("alias", "options"),
+    [("default", {}), ("other", {"STORE": {"ALIAS": "other"}})],
+)
+def test_e008_a_database_that_does_not_commit(
+    monkeypatch: pytest.MonkeyPatch, alias: str, options: dict[str, Any]
+) -> None:
+    monkeypatch.setitem(connections.settings[alias], "AUTOCOMMIT", False)
+    if "STORE" in options:
+        options = {"STORE": {"BACKEND": conf.DATABASE_STORE, **options["STORE"]}}
+
+    messages = found(deploy=False, CLOUDTASK=options)
+
+    assert list(messages) == ["cloudtask.E008"]
+    assert f"DATABASES['{alias}']" in messages["cloudtask.E008"].msg
+
+
+def test_a_database_that_is_not_used_may_leave_commits_to_its_users(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "_known", {})
+    monkeypatch.setitem(connections.settings["other"], "AUTOCOMMIT", False)
+    assert found(deploy=False, CLOUDTASK={}) == {}
