@@ -67,7 +67,9 @@ def _unread(leg: Leg, size: PageSize, error: Exception) -> End | None:
     if size.halve():
         return None
     key = leg.work.source.key_after(leg.bounds, 1)
-    return treat(leg, key, error) if key is not None else None
+    if key is None:
+        raise error  # there is no row that it could be of
+    return treat(leg, key, error)
 
 
 def loop_for(leg: Leg) -> Loop:

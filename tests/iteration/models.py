@@ -82,10 +82,10 @@ class Brittle(Thing):
         proxy = True
 
     @classmethod
-    def from_db(cls, db, field_names, values):
+    def from_db(cls, db, field_names, values, **options):
         if values[0] in cls.broken:
             raise ValueError(f"{values[0]} is broken")
-        return super().from_db(db, field_names, values)
+        return super().from_db(db, field_names, values, **options)
 
 
 class Mark(models.Model):

@@ -200,6 +200,25 @@ class TestRowsThatCanNotBeRead:
         assert totals(run) == (299, 1, 0)
         assert [one.key for one in run.failures()] == ["5"]
 
+    def test_what_fails_without_a_row_is_none_of_them(self, world, monkeypatch):
+        real = QuerySetSource.page
+
+        def page(self, bounds, size):
+            found = real(self, bounds, size)
+            if not found.values and len(asked) < 3:
+                asked.append(size)
+                raise ValueError("of no row")
+            return found
+
+        asked = []
+        monkeypatch.setattr(QuerySetSource, "page", page)
+        run = start(include_new=True, on_error="skip")
+        world.run()
+
+        assert len(asked) == 3
+        assert run.failures() == []
+        assert totals(run) == (8, 0, 0)
+
     def test_lists_are_whole_again_behind_them(self, world, broken):
         broken.add(100)
         Thing.objects.bulk_create(Thing(id=n) for n in range(1, 301))
