@@ -44,10 +44,11 @@ def _condition(queryset: QuerySet[Any], sign: str, key: Any) -> Any:
     from django.db.models import Q
 
     fields = queryset.model._meta.pk_fields
-    vendor = connections[queryset.db].vendor
-    if len(fields) > 1 and vendor == "mysql":
+    connection = connections[queryset.db]
+    if len(fields) > 1 and connection.vendor == "mysql":
         return _one_by_one([field.attname for field in fields], sign, key)
-    if len(fields) > 1 and vendor == "sqlite":
+    has_row_values = connection.features.supports_tuple_lookups  # SQLite: from Django 6
+    if len(fields) > 1 and connection.vendor == "sqlite" and not has_row_values:
         return _row_values(fields, sign, key)
     return Q(**{f"pk__{'gt' if sign is ABOVE else 'lte'}": key})
 
