@@ -280,15 +280,7 @@ def test_a_table_of_unknown_size_is_cut_evenly(monkeypatch):
 
 
 def test_the_parts_of_a_plan_start_at_once_and_end_once(world, monkeypatch):
-    slowly(monkeypatch)
-    Thing.objects.bulk_create(Thing(id=n) for n in range(1, 41))
-    run = tasks.visit.iterate(
-        Thing.objects.all(),
-        finalize=tasks.finalize,
-        shards=8,
-        keep=True,
-        transactional=False,
-    )
+    run = start_in_parts(monkeypatch)
 
     world.step()
     part = store().load_run(run.id)
@@ -307,11 +299,7 @@ def test_the_parts_of_a_plan_start_at_once_and_end_once(world, monkeypatch):
 
 
 def test_a_planner_whose_part_was_made_meanwhile_adds_nothing(world, monkeypatch):
-    slowly(monkeypatch)
-    Thing.objects.bulk_create(Thing(id=n) for n in range(1, 41))
-    run = tasks.visit.iterate(
-        Thing.objects.all(), shards=8, keep=True, transactional=False
-    )
+    run = start_in_parts(monkeypatch)
     before = failpoints.at("plan.before_plan", once(world.again))
 
     with before:
@@ -324,15 +312,7 @@ def test_a_planner_whose_part_was_made_meanwhile_adds_nothing(world, monkeypatch
 
 @pytest.mark.parametrize("moment", ["plan.before_plan", "plan.after_plan"])
 def test_a_run_that_is_paused_between_parts_goes_on(world, monkeypatch, moment):
-    slowly(monkeypatch)
-    Thing.objects.bulk_create(Thing(id=n) for n in range(1, 41))
-    run = tasks.visit.iterate(
-        Thing.objects.all(),
-        finalize=tasks.finalize,
-        shards=8,
-        keep=True,
-        transactional=False,
-    )
+    run = start_in_parts(monkeypatch)
     world.step()
     with failpoints.at(moment, once(run.pause)):
         world.run()
@@ -396,11 +376,7 @@ def test_a_share_of_failures_waits_for_the_whole_plan(world, monkeypatch):
 
 
 def test_a_run_whose_next_part_was_purged_is_swept(world, monkeypatch):
-    slowly(monkeypatch)
-    Thing.objects.bulk_create(Thing(id=n) for n in range(1, 41))
-    run = tasks.visit.iterate(
-        Thing.objects.all(), shards=8, keep=True, transactional=False
-    )
+    run = start_in_parts(monkeypatch)
     world.step()
     world.purge()
 
@@ -408,6 +384,19 @@ def test_a_run_whose_next_part_was_purged_is_swept(world, monkeypatch):
 
     assert Counter(trace.rows) == Counter(range(1, 41))
     assert run.refresh().state is RunState.FINISHED
+
+
+def start_in_parts(monkeypatch):
+    """A run over forty things, whose plan comes in parts."""
+    slowly(monkeypatch)
+    Thing.objects.bulk_create(Thing(id=n) for n in range(1, 41))
+    return tasks.visit.iterate(
+        Thing.objects.all(),
+        finalize=tasks.finalize,
+        shards=8,
+        keep=True,
+        transactional=False,
+    )
 
 
 def slowly(monkeypatch):
