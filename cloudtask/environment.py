@@ -60,7 +60,7 @@ def is_in_task() -> bool:
 
 
 def is_in_cron() -> bool:
-    """Whether an App Engine cron job made the request."""
+    """Whether a job of App Engine's cron or Cloud Scheduler made the request."""
     found = _environment.get()
     return found is not None and found.is_cron
 

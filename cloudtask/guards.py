@@ -23,21 +23,27 @@ View = Callable[..., Any]  # returns a response, or a coroutine of one
 
 def is_task_request(request: HttpRequest) -> bool:
     """Whether Cloud Tasks made `request`, as far as the target can prove it."""
-    if header(request.headers, "QueueName") is None:
-        return False
+    return header(request.headers, "QueueName") is not None and _is_trusted(request)
+
+
+def is_cron_request(request: HttpRequest) -> bool:
+    """Whether App Engine's cron or Cloud Scheduler made `request`.
+
+    App Engine removes X-AppEngine-Cron from requests that come from outside. No server
+    removes X-CloudScheduler, so that request must also pass the target's check: an
+    `HttpTarget` wants the OIDC token of its service account.
+    """
+    if request.headers.get("X-AppEngine-Cron") == "true":
+        return on_app_engine()
+    return request.headers.get("X-CloudScheduler") == "true" and _is_trusted(request)
+
+
+def _is_trusted(request: HttpRequest) -> bool:
     try:
         target().verify(request)
     except UntrustedRequest:
         return False
     return True
-
-
-def is_cron_request(request: HttpRequest) -> bool:
-    """Whether App Engine's cron made `request`.
-
-    App Engine strips the header from requests of strangers; nothing else does.
-    """
-    return on_app_engine() and request.headers.get("X-AppEngine-Cron") == "true"
 
 
 def _is_ours(request: HttpRequest) -> bool:
@@ -73,13 +79,13 @@ def _refusing(view: View, text: str) -> View:
 
 
 def task_only(view: View) -> View:
-    """Answer 403 unless the project's own queues, or App Engine's cron, ask."""
+    """Answer 403 unless the sender is one of the project's queues or a cron job."""
     refuse = _refusing(view, "This URL is for Cloud Tasks only.")
     return _chosen(view, lambda request: view if _is_ours(request) else refuse)
 
 
 def task_or_superuser_only(view: View) -> View:
-    """Answer 403 unless a queue, App Engine's cron or an active superuser asks."""
+    """Answer 403 unless the sender is a queue, a cron job or an active superuser."""
     refuse = _refusing(view, "For Cloud Tasks and superusers only.")
 
     def choose(request: HttpRequest) -> View:
@@ -91,7 +97,7 @@ def task_or_superuser_only(view: View) -> View:
 
 
 def csrf_exempt_if_task(view: View) -> View:
-    """Check for cross-site forgery unless a queue or App Engine's cron asks."""
+    """Check for cross-site forgery unless the sender is a queue or a cron job."""
     protected = csrf_protect(view)
     exempt = csrf_exempt(
         _chosen(view, lambda request: view if _is_ours(request) else protected)

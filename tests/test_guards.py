@@ -62,6 +62,7 @@ TASK = {
     "X-CloudTasks-TaskRetryCount": "2",
     "X-CloudTasks-TaskExecutionCount": "1",
 }
+SCHEDULER = {"X-CloudScheduler": "true"}
 
 
 @pytest.fixture(autouse=True)
@@ -81,12 +82,24 @@ STRANGERS = {
     "headers without a token": TASK,
     "app engine's headers": {"X-AppEngine-QueueName": "mail"},
     "a wrong token": {**TASK, "Authorization": "Bearer x.y.z"},
+    "a scheduler without a token": SCHEDULER,
+    "a scheduler with a wrong token": {**SCHEDULER, "Authorization": "Bearer x.y.z"},
 }
 
 
 @KINDS
 def test_task_only_lets_deliveries_in(kind: str, delivery: dict[str, str]) -> None:
     assert Client().post(f"/{kind}/task/", headers=delivery).content == b"in"
+
+
+@KINDS
+@pytest.mark.parametrize("guard", ["task", "superuser", "csrf"])
+def test_every_guard_lets_in_a_job_of_cloud_scheduler(
+    site: Site, kind: str, guard: str
+) -> None:
+    job = {**SCHEDULER, "Authorization": f"Bearer {site.issuer.token()}"}
+    client = Client(enforce_csrf_checks=guard == "csrf")
+    assert client.post(f"/{kind}/{guard}/", headers=job).content == b"in"
 
 
 @KINDS
@@ -221,6 +234,13 @@ def test_cron_is_known_on_app_engine_only(
         monkeypatch.setenv("GAE_ENV", "standard")
         assert Client().get("/seen/", headers=headers).json()["is_in_cron"]
         assert not Client().get("/seen/").json()["is_in_cron"]
+
+
+def test_a_job_of_cloud_scheduler_is_a_cron_job(site: Site) -> None:
+    job = {**SCHEDULER, "Authorization": f"Bearer {site.issuer.token()}"}
+    with MIDDLEWARE:
+        assert Client().post("/seen/", headers=job).json()["is_in_cron"]
+        assert not Client().post("/seen/", headers=SCHEDULER).json()["is_in_cron"]
 
 
 def test_the_environment_is_known_under_asgi(delivery: dict[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""What the guides say can be imported, can; what they link to is there."""
+"""Every name that the guides mention can be imported."""
 
 from __future__ import annotations
 
@@ -61,20 +61,6 @@ def test_the_table_of_imports_has_every_name_that_the_module_offers():
     questions += ["task_retry_count", "task_execution_count"]
     assert {f"cloudtask.environment.{name}" for name in questions} <= told
     assert all(hasattr(environment, name) for name in questions)
-
-
-@pytest.mark.parametrize("guide", GUIDES)
-def test_every_link_of_a_guide_leads_somewhere(guide):
-    links = re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", text_of(guide))
-    for path, anchor in links:
-        page = (DOCS / "howto" / (path or guide)).resolve()
-        assert page.exists(), path
-        if anchor:
-            titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
-            slugs = {
-                re.sub(r"[^\w\- ]", "", t).lower().replace(" ", "-") for t in titles
-            }
-            assert anchor in slugs, f"{path}#{anchor}"
 
 
 def test_every_option_of_defer_is_in_the_table():
