@@ -23,8 +23,8 @@ from cloudtask.iteration.loops import walk
 from cloudtask.iteration.pages import PAGE_MAX
 from cloudtask.iteration.planner import Plan
 from cloudtask.iteration.sources import Page, QuerySetSource
+from cloudtask.runs import Run, RunState, Shard
 from cloudtask.stores.database import DatabaseStore
-from cloudtask.stores.runs import Run, RunState, Shard
 from tests.databases import server_settings, why_unreachable
 
 pymysql.version_info = (2, 2, 7, "final", 0)

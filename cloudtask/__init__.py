@@ -19,7 +19,8 @@ if TYPE_CHECKING:
         Retry,
         SingularTaskFailure,
     )
-    from cloudtask.message import Backoff, Enqueued
+    from cloudtask.message import Enqueued
+    from cloudtask.options import Backoff
 
 __version__ = "0.1.0"
 
@@ -38,7 +39,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Backoff": "message",
+    "Backoff": "options",
     "CloudTaskError": "exceptions",
     "Enqueued": "message",
     "PermanentTaskFailure": "exceptions",

@@ -33,7 +33,7 @@ from cloudtask.backends.options import BackendOptions
 from cloudtask.backends.results import Results, fields_of, new_result
 from cloudtask.backends.running import definition_of
 from cloudtask.exceptions import ConfigurationError
-from cloudtask.message import Backoff, BackoffFunction, Options, nearest
+from cloudtask.options import Backoff, BackoffFunction, Options, nearest
 from cloudtask.registry import Definition
 
 __all__ = ["CloudTask", "CloudTasksBackend"]

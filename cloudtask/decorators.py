@@ -18,10 +18,14 @@ from cloudtask.deferrable import (
     keep_task,
 )
 from cloudtask.exceptions import ConfigurationError
-from cloudtask.guards import csrf_exempt_if_task, task_only, task_or_superuser_only
 from cloudtask.keywords import TaskOptions, UsingOptions
-from cloudtask.message import ONLY_IN_USING, Options
+from cloudtask.options import ONLY_IN_USING, Options
 from cloudtask.registry import Definition
+from cloudtask.targets.guards import (
+    csrf_exempt_if_task,
+    task_only,
+    task_or_superuser_only,
+)
 
 __all__ = [
     "BoundTask",

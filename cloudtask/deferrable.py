@@ -25,7 +25,8 @@ from cloudtask.exceptions import ConfigurationError
 from cloudtask.iteration import Iteration
 from cloudtask.iteration.policy import IterateOptions, MapOptions
 from cloudtask.keywords import UsingOptions, check_known
-from cloudtask.message import Enqueued, Options
+from cloudtask.message import Enqueued
+from cloudtask.options import Options
 from cloudtask.registry import Definition, Row
 
 P = ParamSpec("P")

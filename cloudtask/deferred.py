@@ -18,7 +18,8 @@ from cloudtask.context import current
 from cloudtask.decorators import Deferrable, task
 from cloudtask.exceptions import PermanentTaskFailure, SingularTaskFailure
 from cloudtask.iteration import Iteration
-from cloudtask.message import Backoff, Enqueued, nearest
+from cloudtask.message import Enqueued
+from cloudtask.options import Backoff, nearest
 
 __all__ = [
     "PermanentTaskFailure",

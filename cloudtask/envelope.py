@@ -19,7 +19,8 @@ from typing import Any
 from cloudtask import codec, conf
 from cloudtask.codec.packing import as_bytes
 from cloudtask.exceptions import BadSignature, PayloadError
-from cloudtask.message import Message, options_from_wire
+from cloudtask.message import Message
+from cloudtask.options import options_from_wire
 
 MAGIC = b"ct"
 VERSION = 1

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
-from cloudtask.message import Backoff, BackoffFunction, nearest
+from cloudtask.options import Backoff, BackoffFunction, nearest
 
 
 class TaskOptions(TypedDict, total=False):

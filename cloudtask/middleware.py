@@ -7,7 +7,7 @@ from collections.abc import Callable
 from django.http import HttpRequest, HttpResponseBase
 
 from cloudtask import environment
-from cloudtask.guards import is_task_request
+from cloudtask.targets.guards import is_task_request
 
 
 def task_environment_middleware(

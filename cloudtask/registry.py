@@ -13,7 +13,7 @@ from django.apps import apps
 
 from cloudtask import codec, conf
 from cloudtask.exceptions import ConfigurationError, TaskNotFound
-from cloudtask.message import Options, nearest
+from cloudtask.options import Options, nearest
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -14,18 +14,10 @@ from typing import Any
 from asgiref.sync import async_to_sync
 from django.db import connections, transaction
 
-from cloudtask import (
-    clock,
-    codec,
-    conf,
-    executions,
-    failpoints,
-    limits,
-    outbox,
-    signals,
-    uniqueness,
-)
+from cloudtask import clock, codec, conf, failpoints, signals
 from cloudtask.context import KILLED_ATTEMPTS, TaskContext, entered
+from cloudtask.delivering import executions
+from cloudtask.delivering.settling import Attempt, Outcome, Result, backoff_of, finish
 from cloudtask.exceptions import (
     CloudTaskError,
     EnqueueError,
@@ -33,11 +25,12 @@ from cloudtask.exceptions import (
     PermanentTaskFailure,
     TaskNotFound,
 )
-from cloudtask.message import Delivery, Enqueued, Message, Options
+from cloudtask.message import Delivery, Enqueued, Message
+from cloudtask.options import Options
 from cloudtask.registry import Definition, Row, find
-from cloudtask.settling import Attempt, Outcome, Result, backoff_of, finish
-from cloudtask.stores import AlreadyDone, payloads, store
-from cloudtask.stores.sql import apart, in_transaction, note_commit, translated
+from cloudtask.sending import limits, outbox, payloads, uniqueness
+from cloudtask.stores import AlreadyDone, store
+from cloudtask.stores.transactions import apart, in_transaction, note_commit, translated
 
 logger = logging.getLogger("cloudtask")
 

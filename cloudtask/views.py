@@ -10,8 +10,7 @@ from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
-from cloudtask import clock, conf, envelope, outbox, runtime
-from cloudtask.deliveries import delivery_of
+from cloudtask import clock, conf, envelope, runtime
 from cloudtask.envelope import NotAnEnvelope
 from cloudtask.exceptions import (
     BadSignature,
@@ -22,7 +21,9 @@ from cloudtask.exceptions import (
 )
 from cloudtask.iteration import sweep
 from cloudtask.message import Message
+from cloudtask.sending import outbox
 from cloudtask.targets import AppEngineTarget, on_app_engine, target
+from cloudtask.targets.headers import delivery_of
 
 RELAY_SECONDS = 25.0  # a database; Cloud Scheduler waits three minutes by default
 

@@ -11,7 +11,7 @@ from django.test import override_settings
 
 from cloudtask import conf
 from cloudtask.exceptions import ConfigurationError
-from cloudtask.message import Backoff
+from cloudtask.options import Backoff
 from cloudtask.transports import transport
 from cloudtask.transports.cloud import CloudTransport
 from cloudtask.transports.memory import MemoryTransport

@@ -8,7 +8,8 @@ import pytest
 
 from cloudtask import codec, envelope
 from cloudtask.envelope import NotAnEnvelope
-from cloudtask.message import Message, Options
+from cloudtask.message import Message
+from cloudtask.options import Options
 
 SMALL = Message(
     id="a" * 32,

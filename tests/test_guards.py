@@ -11,12 +11,13 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.test import AsyncClient, Client, override_settings
 from django.urls import include, path
 
-from cloudtask import environment, guards
+from cloudtask import environment
 from cloudtask.decorators import (
     csrf_exempt_if_task,
     task_only,
     task_or_superuser_only,
 )
+from cloudtask.targets import guards
 from tests.support.site import Site
 from tests.testapp import tasks
 

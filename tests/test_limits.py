@@ -12,7 +12,7 @@ import pytest
 from django.db import transaction
 from django.test import override_settings
 
-from cloudtask import conf, limits, task
+from cloudtask import conf, task
 from cloudtask.exceptions import (
     ConfigurationError,
     EnqueueError,
@@ -20,7 +20,8 @@ from cloudtask.exceptions import (
     QueueNotFound,
     UnsupportedValue,
 )
-from cloudtask.message import Backoff, options_from_wire
+from cloudtask.options import Backoff, options_from_wire
+from cloudtask.sending import limits
 from tests.support import recording
 from tests.testapp.models import Author
 from tests.testapp.tasks import note, small_note

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudtask import Backoff
-from cloudtask.message import Options, as_timedelta, nearest, options_from_wire
+from cloudtask.options import Options, as_timedelta, nearest, options_from_wire
 
 
 def delays(backoff: Backoff, count: int) -> list[float]:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from django.test import override_settings
 
-from cloudtask import oidc
 from cloudtask.exceptions import UntrustedRequest
+from cloudtask.targets import oidc
 from tests.support import tokens
 from tests.support.site import ACCOUNT, Site, http_settings
 from tests.support.tokens import Issuer, issuing

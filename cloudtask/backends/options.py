@@ -9,7 +9,7 @@ from typing import Any
 from django.db import connections
 
 from cloudtask.exceptions import ConfigurationError
-from cloudtask.message import Options, nearest
+from cloudtask.options import Options, nearest
 
 # What `django.tasks` has a name of its own for, or what only one call can have.
 THEIRS = {

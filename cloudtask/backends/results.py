@@ -1,4 +1,4 @@
-"""The results of tasks, made and kept; rows are those of `stores.results`."""
+"""The results of tasks, made and kept; rows are those of `cloudtask.models.results`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from cloudtask.stores import AlreadyDone
 if TYPE_CHECKING:
     from django.db.models import QuerySet
 
-    from cloudtask.stores.results import TaskResultRow
+    from cloudtask.models.results import TaskResultRow
 
 
 def change(result: TaskResult[..., Any], **values: Any) -> None:
@@ -87,7 +87,7 @@ class Results:
     @property
     def rows(self) -> QuerySet[TaskResultRow]:
         # Tasks are declared while models are still being loaded.
-        from cloudtask.stores.results import TaskResultRow
+        from cloudtask.models.results import TaskResultRow
 
         return TaskResultRow.objects.using(self.alias)
 
@@ -177,7 +177,7 @@ def fields_of(task: Task[..., Any]) -> dict[str, Any]:
 
 
 def _row(result: TaskResult[..., Any]) -> TaskResultRow:
-    from cloudtask.stores.results import TaskResultRow
+    from cloudtask.models.results import TaskResultRow
 
     call = {
         "task": result.task.module_path,

@@ -29,10 +29,10 @@ from cloudtask.backends.library import (
 from cloudtask.backends.results import Results, change
 from cloudtask.context import TaskContext as Current
 from cloudtask.context import current
+from cloudtask.delivering.settling import Outcome
 from cloudtask.exceptions import PermanentTaskFailure, Retry
-from cloudtask.message import Options
+from cloudtask.options import Options
 from cloudtask.registry import Definition
-from cloudtask.settling import Outcome
 
 logger = logging.getLogger("cloudtask")
 

@@ -1,6 +1,6 @@
 """A queryset walked in parallel shards, then finalized once.
 
-docs/explanation/iteration.md tells how; `stores.runs` has the states.
+docs/explanation/iteration.md tells how; `cloudtask.runs` has the states.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ from cloudtask.iteration.querysets import walkable
 from cloudtask.iteration.refusals import check
 from cloudtask.iteration.stopping import hand_over_on_sigterm
 from cloudtask.iteration.sweeping import prune, sweep
-from cloudtask.message import Message, Options, as_timedelta
+from cloudtask.message import Message
+from cloudtask.options import Options, as_timedelta
 from cloudtask.registry import Definition
+from cloudtask.runs import RowFailure, Run, RunState, ShardState
 from cloudtask.stores import store
-from cloudtask.stores.runs import RowFailure, Run, RunState, ShardState
-from cloudtask.stores.sql import apart
+from cloudtask.stores.transactions import apart
 
 __all__ = [
     "Iteration",

@@ -14,8 +14,8 @@ from cloudtask.iteration.planning import send_plan, start
 from cloudtask.iteration.querysets import walkable
 from cloudtask.iteration.running import LOST_KEY
 from cloudtask.iteration.walking import send_shards, send_watch
+from cloudtask.runs import Run, RunState, ShardState
 from cloudtask.stores import Store, store
-from cloudtask.stores.runs import Run, RunState, ShardState
 
 _BEFORE_THE_END = (RunState.WAITING, RunState.PLANNING, RunState.RUNNING)
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from cloudtask import clock, codec, envelope
 from cloudtask.exceptions import PayloadTooLarge
 from cloudtask.iteration.sources import ListSource, QuerySetSource, Source
-from cloudtask.limits import LARGEST
+from cloudtask.sending.limits import LARGEST
 
 OnError = Literal["retry", "skip", "pause", "abort"]
 Atomic = Literal["page", "row"]

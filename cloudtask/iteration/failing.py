@@ -12,12 +12,12 @@ from typing import Any
 
 from django.db import Error
 
+from cloudtask.delivering.failures import storable
 from cloudtask.exceptions import CloudTaskError, PermanentTaskFailure, Retry
-from cloudtask.failures import storable
 from cloudtask.iteration.keys import key_of, text_of
 from cloudtask.iteration.legs import End, Leg, RowRaised
-from cloudtask.message import Backoff, as_timedelta
-from cloudtask.stores.runs import FailureState, RowFailure, RunState
+from cloudtask.options import Backoff, as_timedelta
+from cloudtask.runs import FailureState, RowFailure, RunState
 
 logger = logging.getLogger("cloudtask")
 

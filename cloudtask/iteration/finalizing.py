@@ -12,6 +12,7 @@ from typing import Any
 from django.db import transaction
 
 from cloudtask import codec, failpoints, runtime
+from cloudtask.delivering.failures import storable
 from cloudtask.exceptions import (
     PayloadError,
     PermanentTaskFailure,
@@ -19,14 +20,13 @@ from cloudtask.exceptions import (
     SingularTaskFailure,
     TaskNotFound,
 )
-from cloudtask.failures import storable
 from cloudtask.iteration.description import Description, unsealed
 from cloudtask.iteration.messages import message_of, options_of, send, step
 from cloudtask.iteration.running import A_MOMENT, LOST_KEY, inside, say
-from cloudtask.limits import HORIZON
-from cloudtask.message import Options
+from cloudtask.options import Options
+from cloudtask.runs import STOPPED, LeaseLost, Run, RunState
+from cloudtask.sending.limits import HORIZON
 from cloudtask.stores import Store, store
-from cloudtask.stores.runs import STOPPED, LeaseLost, Run, RunState
 from cloudtask.targets import target
 
 LAST_MARGIN = timedelta(seconds=30)

@@ -12,15 +12,8 @@ from typing import Any, TextIO
 
 from cloudtask import clock
 from cloudtask.iteration import control, requests, retrying, running
+from cloudtask.runs import ENDED, RowFailure, Run, RunState, Shard, ShardState
 from cloudtask.stores import store
-from cloudtask.stores.runs import (
-    ENDED,
-    RowFailure,
-    Run,
-    RunState,
-    Shard,
-    ShardState,
-)
 
 POLL = 0.5  # seconds between two looks of `wait()`
 BAR = 30  # characters

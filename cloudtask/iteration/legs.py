@@ -19,9 +19,9 @@ from cloudtask.iteration.bounds import Bounds
 from cloudtask.iteration.description import Description
 from cloudtask.iteration.keys import key_of, text_of
 from cloudtask.iteration.sources import Source
+from cloudtask.runs import LeaseLost, Run, Shard, Walked
 from cloudtask.stores import Store
-from cloudtask.stores.runs import LeaseLost, Run, Shard, Walked
-from cloudtask.stores.sql import note_commit
+from cloudtask.stores.transactions import note_commit
 
 logger = logging.getLogger("cloudtask")
 

@@ -13,13 +13,15 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from cloudtask import codec, failpoints, outbox, registry, runtime
-from cloudtask.limits import HORIZON
-from cloudtask.message import Backoff, Message, Options, options_from_wire
+from cloudtask import codec, failpoints, registry, runtime
+from cloudtask.message import Message
+from cloudtask.options import Backoff, Options, options_from_wire
 from cloudtask.registry import Definition
+from cloudtask.runs import Run
+from cloudtask.sending import outbox
+from cloudtask.sending.limits import HORIZON
 from cloudtask.stores import store
-from cloudtask.stores.runs import Run
-from cloudtask.stores.sql import is_undecided
+from cloudtask.stores.transactions import is_undecided
 
 # Steps are not given up while their run lives; the sweeper has the last word.
 STEP_ATTEMPTS = 1_000_000

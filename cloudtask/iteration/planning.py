@@ -24,8 +24,8 @@ from cloudtask.iteration.planner import IsOver, Piece, rest_of
 from cloudtask.iteration.running import readable, say
 from cloudtask.iteration.sources import Source
 from cloudtask.iteration.walking import send_shards
+from cloudtask.runs import ENDED, Run, RunState, Shard, ShardState
 from cloudtask.stores import Store, store
-from cloudtask.stores.runs import ENDED, Run, RunState, Shard, ShardState
 
 logger = logging.getLogger("cloudtask")
 

@@ -11,7 +11,7 @@ from cloudtask.exceptions import ConfigurationError
 from cloudtask.iteration.description import Description
 from cloudtask.iteration.finalizing import is_atomic_here
 from cloudtask.iteration.planner import MAX_SHARDS
-from cloudtask.message import Options
+from cloudtask.options import Options
 from cloudtask.registry import Definition
 from cloudtask.stores import store
 

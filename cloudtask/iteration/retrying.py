@@ -16,8 +16,8 @@ from cloudtask.iteration.control import loaded
 from cloudtask.iteration.finalizing import LOOK_AGAIN
 from cloudtask.iteration.messages import message_of, send, step
 from cloudtask.iteration.planning import start
+from cloudtask.runs import Run, RunState
 from cloudtask.stores import Store, store
-from cloudtask.stores.runs import Run, RunState
 
 _TO_BE_PAUSED = (RunState.RUNNING, RunState.FINISHED)
 

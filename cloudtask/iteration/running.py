@@ -11,12 +11,12 @@ from datetime import timedelta
 from typing import Any
 
 from cloudtask.context import current, entered
+from cloudtask.delivering.failures import storable
 from cloudtask.exceptions import CloudTaskError, PayloadError
-from cloudtask.failures import storable
 from cloudtask.iteration.description import Description, unsealed
 from cloudtask.iteration.sources import Source
+from cloudtask.runs import Run, RunState
 from cloudtask.stores import Store
-from cloudtask.stores.runs import Run, RunState
 
 logger = logging.getLogger("cloudtask")
 

@@ -6,7 +6,7 @@ from cloudtask.iteration.keys import text_of
 from cloudtask.iteration.legs import Leg
 from cloudtask.iteration.pages import PAGE_MAX
 from cloudtask.iteration.planner import MAX_SHARDS
-from cloudtask.stores.runs import Shard, ShardState
+from cloudtask.runs import Shard, ShardState
 
 WORTH = 2 * PAGE_MAX  # rows; of fast ones a smaller rest is not worth a task
 MOST_SPLITS = 4 * MAX_SHARDS  # a run never has more shards, done or not

@@ -16,8 +16,8 @@ from cloudtask.iteration.messages import message_of, send
 from cloudtask.iteration.planning import send_plan, start
 from cloudtask.iteration.running import say
 from cloudtask.iteration.walking import WALK
+from cloudtask.runs import STOPPED, Run, RunState, Shard
 from cloudtask.stores import Store, store
-from cloudtask.stores.runs import STOPPED, Run, RunState, Shard
 
 logger = logging.getLogger("cloudtask")
 

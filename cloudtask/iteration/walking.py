@@ -23,8 +23,8 @@ from cloudtask.iteration.running import inside, readable, say
 from cloudtask.iteration.sources import Source
 from cloudtask.iteration.splitting import half_of
 from cloudtask.registry import Definition
+from cloudtask.runs import LeaseLost, Run, RunState, Shard, ShardState, Walked
 from cloudtask.stores import Store, store
-from cloudtask.stores.runs import LeaseLost, Run, RunState, Shard, ShardState, Walked
 
 monotonic: Callable[[], float] = time.monotonic  # tests put a virtual one here
 

@@ -4,8 +4,6 @@ import django.db.models.deletion
 import django.db.models.functions.datetime
 from django.db import migrations, models
 
-import cloudtask.stores.runs
-
 
 class Migration(migrations.Migration):
     dependencies = [
@@ -180,7 +178,7 @@ class Migration(migrations.Migration):
                             ("running", "running"),
                             ("done", "done"),
                         ],
-                        default=cloudtask.stores.runs.ShardState["WAITING"],
+                        default="waiting",
                         max_length=12,
                     ),
                 ),

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Protocol
 
-from cloudtask.stores.runs import RowFailure, Run, RunState, Shard, Walked
+from cloudtask.runs import RowFailure, Run, RunState, Shard, Walked
 
 
 class RunStore(Protocol):

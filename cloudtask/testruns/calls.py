@@ -10,9 +10,11 @@ from typing import Any
 
 from cloudtask import callables, codec, deferred, registry
 from cloudtask.exceptions import PayloadError, TaskNotFound
-from cloudtask.message import Message, Options
+from cloudtask.message import Message
+from cloudtask.options import Options
 from cloudtask.registry import Definition
-from cloudtask.stores import AlreadyDone, payloads
+from cloudtask.sending import payloads
+from cloudtask.stores import AlreadyDone
 from cloudtask.testruns import commits
 from cloudtask.transports import memory
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from django.db import connections
 
-from cloudtask import outbox
 from cloudtask.message import Message
-from cloudtask.outbox import AfterCommit
+from cloudtask.sending import outbox
+from cloudtask.sending.outbox import AfterCommit
 
 
 def entries() -> Iterator[AfterCommit]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cloudtask import envelope, runtime, settling
+from cloudtask import envelope, runtime
+from cloudtask.delivering import settling
+from cloudtask.delivering.settling import Outcome
 from cloudtask.exceptions import CloudTaskError
-from cloudtask.settling import Outcome
 from cloudtask.testruns import calls
 from cloudtask.testruns.ran import Ran
 from cloudtask.transports.memory import Waiting

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from django.test import Client
 
 from cloudtask import signals
+from cloudtask.delivering.settling import Outcome
 from cloudtask.message import Delivery, Message
-from cloudtask.settling import Outcome
 from cloudtask.targets import AppEngineDispatch, HttpDispatch, target
 from cloudtask.testruns import trust
 from cloudtask.testruns.direct import unanswered

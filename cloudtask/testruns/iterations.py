@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cloudtask import codec
+from cloudtask.delivering.settling import Outcome
 from cloudtask.iteration.failing import LONGEST
 from cloudtask.iteration.handle import Iteration, IterationReport
 from cloudtask.message import Message
-from cloudtask.settling import Outcome
-from cloudtask.stores.runs import STOPPED, FailureState, RowFailure
+from cloudtask.runs import STOPPED, FailureState, RowFailure
 from cloudtask.testruns.ran import Ran
 
 STEPS = "cloudtask.iteration."

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 
-from cloudtask import failpoints, outbox
+from cloudtask import failpoints
 from cloudtask.exceptions import EnqueueUnavailable
 from cloudtask.failpoints import Crashed
 from cloudtask.message import Message
+from cloudtask.sending import outbox
 from cloudtask.testruns import policy
 from cloudtask.testruns.faults import CrashPoint, Faults
 from cloudtask.testruns.ran import Ran

@@ -14,7 +14,7 @@ from django.utils.module_loading import import_string
 from cloudtask import callables, deferred
 from cloudtask.callables import Form
 from cloudtask.decorators import Deferrable, TaskWithOptions
-from cloudtask.message import OPTION_NAMES, Options
+from cloudtask.options import OPTION_NAMES, Options
 from cloudtask.registry import refused_call
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from dataclasses import replace
 from cloudtask import conf, registry
 from cloudtask.context import KILLED_ATTEMPTS
 from cloudtask.exceptions import PermanentTaskFailure
-from cloudtask.message import Backoff, Delivery, Message
+from cloudtask.message import Delivery, Message
+from cloudtask.options import Backoff
 from cloudtask.targets import AppEngineTarget, target
 from cloudtask.testruns.ran import Ran
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from cloudtask.settling import Outcome
+from cloudtask.delivering.settling import Outcome
 
 
 @dataclass(slots=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from cloudtask.delivering.settling import Outcome
 from cloudtask.exceptions import EnqueueError
-from cloudtask.settling import Outcome
 from cloudtask.testruns import calls
 from cloudtask.testruns.calls import QueuedTask, Snapshot
 from cloudtask.testruns.iterations import IterationRan

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Literal
 
+from cloudtask.delivering.settling import Outcome
 from cloudtask.exceptions import Retry, SingularTaskFailure
 from cloudtask.failpoints import Crashed
 from cloudtask.iteration import failing
 from cloudtask.iteration.finalizing import GivenUp
 from cloudtask.message import Delivery, Message
-from cloudtask.settling import Outcome
 from cloudtask.stores import AlreadyDone
 from cloudtask.testruns import calls, direct, policy, sweeping
 from cloudtask.testruns.commits import Commits

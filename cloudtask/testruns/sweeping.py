@@ -6,9 +6,9 @@ from datetime import timedelta
 
 from django.db import connections
 
-from cloudtask import outbox
 from cloudtask.clock import database_now
 from cloudtask.failpoints import Crashed
+from cloudtask.sending import outbox
 from cloudtask.testruns.rows import usable_aliases
 from cloudtask.transports.memory import MemoryQueue
 

@@ -14,8 +14,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from cloudtask import oidc
-from cloudtask.targets import AppEngineTarget, HttpDispatch, HttpTarget, target
+from cloudtask.targets import AppEngineTarget, HttpDispatch, HttpTarget, oidc, target
 
 if TYPE_CHECKING:
     from cloudtask.emulator.tokens import SigningKey

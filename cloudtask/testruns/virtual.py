@@ -11,7 +11,7 @@ from unittest.mock import patch
 from django.utils import timezone
 
 from cloudtask import clock
-from cloudtask.message import as_timedelta
+from cloudtask.options import as_timedelta
 
 
 class VirtualClock:

@@ -20,10 +20,10 @@ from cloudtask.backends.library import (
 )
 from cloudtask.context import KILLED_ATTEMPTS
 from cloudtask.message import Delivery
+from cloudtask.models import results as rows
+from cloudtask.models.results import TaskResultRow
 from cloudtask.runtime import Outcome
-from cloudtask.stores import results as rows
 from cloudtask.stores import store
-from cloudtask.stores.results import TaskResultRow
 from cloudtask.testing import run_queued
 from cloudtask.transports import memory
 from tests.backend import tasks

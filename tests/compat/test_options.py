@@ -11,7 +11,8 @@ from django.db import transaction
 from cloudtask import clock
 from cloudtask.deferred import defer
 from cloudtask.exceptions import DuplicateTask, EnqueueError, PayloadTooLarge
-from cloudtask.message import Backoff, Enqueued
+from cloudtask.message import Enqueued
+from cloudtask.options import Backoff
 from cloudtask.testing import queued, run_queued
 from tests.compat import things
 from tests.testapp.models import Author, Book

@@ -11,7 +11,7 @@ import random
 import pytest
 from django.db import transaction
 
-from cloudtask import clock, failpoints, iteration, relay
+from cloudtask import clock, failpoints, iteration
 from cloudtask.deferred import (
     defer,
     defer_iteration_with_finalize,
@@ -21,7 +21,8 @@ from cloudtask.exceptions import PayloadTooLarge
 from cloudtask.failpoints import Crashed
 from cloudtask.iteration import walking
 from cloudtask.models import IterationRun, OutboxMessage, Payload
-from cloudtask.stores.runs import RunState
+from cloudtask.runs import RunState
+from cloudtask.sending import relay
 from cloudtask.testing import assert_enqueued, queued, run_queued
 from tests.compat import things
 from tests.testapp.models import Author, Book

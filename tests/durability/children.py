@@ -26,7 +26,8 @@ if not apps.ready:
 
 from google.cloud import tasks_v2  # noqa: F401  imported once for all
 
-from cloudtask import clock, failpoints, outbox
+from cloudtask import clock, failpoints
+from cloudtask.sending import outbox
 from cloudtask.transports import cloud  # noqa: F401
 from tests.durability import tasks
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 from django.db import connection, connections, transaction
 
 from cloudtask import PermanentTaskFailure, Retry, current, task
-from cloudtask.message import Backoff
+from cloudtask.options import Backoff
 from tests.testapp.models import Author
 
 contexts: list = []

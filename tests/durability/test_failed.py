@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.core.management import CommandError, call_command
 
-from cloudtask import envelope, failures, task
+from cloudtask import envelope, task
+from cloudtask.delivering import failures
 from cloudtask.exceptions import CloudTaskError, EnqueueUnavailable, TaskNotFound
 from cloudtask.models import Execution, FailedTask, Payload, PayloadChunk, UniqueKey
 from cloudtask.stores import store

@@ -7,7 +7,8 @@ from datetime import timedelta
 import pytest
 from django.db import connections, transaction
 
-from cloudtask import executions, failpoints
+from cloudtask import failpoints
+from cloudtask.delivering import executions
 from cloudtask.failpoints import Crashed
 from cloudtask.models import Execution, FailedTask
 from tests.durability import tasks

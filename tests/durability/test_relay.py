@@ -9,10 +9,11 @@ import pytest
 from django.db import connections, transaction
 from django.db.models import F
 
-from cloudtask import envelope, failpoints, outbox, relay
+from cloudtask import envelope, failpoints
 from cloudtask.exceptions import EnqueueError
 from cloudtask.failpoints import Crashed
 from cloudtask.models import OutboxMessage
+from cloudtask.sending import outbox, relay
 from tests.durability import tasks
 from tests.durability.conftest import in_threads
 from tests.durability.left import keys, leave_behind, one, waiting

@@ -13,8 +13,10 @@ from django.core import mail
 from django.core.management import CommandError, call_command
 from django.db import connections, transaction
 
-from cloudtask import conf, failpoints, oidc, outbox, relay
+from cloudtask import conf, failpoints
 from cloudtask.models import OutboxMessage
+from cloudtask.sending import outbox, relay
+from cloudtask.targets import oidc
 from tests.durability import tasks
 from tests.durability.left import keys, leave_behind, waiting
 from tests.support.site import http_settings

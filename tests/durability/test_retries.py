@@ -10,11 +10,12 @@ from unittest.mock import patch
 import pytest
 from django.db import connections
 
-from cloudtask import clock, codec, envelope, failpoints, failures, registry, runtime
+from cloudtask import clock, codec, envelope, failpoints, registry, runtime
 from cloudtask.context import KILLED_ATTEMPTS
+from cloudtask.delivering import failures
 from cloudtask.failpoints import Crashed
-from cloudtask.message import Backoff
 from cloudtask.models import Execution, FailedTask, PayloadChunk
+from cloudtask.options import Backoff
 from tests.durability import tasks
 from tests.testapp.models import Author
 from tests.testapp.tasks import fail_quietly

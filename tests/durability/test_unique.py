@@ -7,10 +7,11 @@ import threading
 import pytest
 from django.db import connections, transaction
 
-from cloudtask import call, failpoints, outbox, uniqueness
+from cloudtask import call, failpoints
 from cloudtask.exceptions import EnqueueError, EnqueueUnavailable, UnsupportedValue
 from cloudtask.failpoints import Crashed
 from cloudtask.models import OutboxMessage, UniqueKey
+from cloudtask.sending import outbox, uniqueness
 from tests.durability import tasks
 from tests.durability.conftest import in_threads
 from tests.durability.database import rolled_back

@@ -8,12 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cloudtask.stores.runs import (
-    RUN_TRANSITIONS,
-    SHARD_TRANSITIONS,
-    RunState,
-    ShardState,
-)
+from cloudtask.runs import RUN_TRANSITIONS, SHARD_TRANSITIONS, RunState, ShardState
 
 PAGE = (
     Path(__file__).resolve().parents[2] / "docs" / "explanation" / "iteration-states.md"

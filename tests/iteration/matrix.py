@@ -16,8 +16,8 @@ from cloudtask.iteration import RunState, planner, planning
 from cloudtask.iteration import list as list_runs
 from cloudtask.iteration.keys import key_of
 from cloudtask.iteration.legs import CHECKPOINT
+from cloudtask.runs import ShardState
 from cloudtask.stores import store
-from cloudtask.stores.runs import ShardState
 from tests.iteration import tasks
 from tests.iteration.models import Effect, Thing
 from tests.iteration.tasks import trace

@@ -10,9 +10,9 @@ import pytest
 from django.db import connection, connections, transaction
 from django.db.models import Exists
 
+from cloudtask.models.iteration import IterationRun, IterationShard
+from cloudtask.runs import Run, RunState, Shard, ShardState, Walked
 from cloudtask.stores import store
-from cloudtask.stores.runs import Run, RunState, Shard, ShardState, Walked
-from cloudtask.stores.tables import IterationRun, IterationShard
 from tests.durability.database import committing
 
 ROUNDS = 200

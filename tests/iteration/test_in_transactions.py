@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from django.db import transaction
 
-from cloudtask import PermanentTaskFailure, clock, failpoints, outbox
+from cloudtask import PermanentTaskFailure, clock, failpoints
 from cloudtask.failpoints import Crashed
 from cloudtask.iteration import RunState
 from cloudtask.iteration.finalizing import send_stopped
 from cloudtask.models import OutboxMessage
+from cloudtask.sending import outbox
 from cloudtask.stores import store
 from cloudtask.testing import run_queued
 from tests.durability.database import committing, rolled_back

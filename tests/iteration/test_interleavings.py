@@ -21,8 +21,8 @@ from cloudtask import clock, envelope, failpoints, runtime
 from cloudtask.iteration import RunState
 from cloudtask.iteration import list as list_runs
 from cloudtask.message import Delivery
+from cloudtask.runs import ShardState
 from cloudtask.stores import store
-from cloudtask.stores.runs import ShardState
 from tests.durability.database import committing
 from tests.iteration import tasks
 from tests.iteration.matrix import POINTS

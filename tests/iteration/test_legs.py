@@ -15,9 +15,9 @@ from cloudtask.exceptions import EnqueueUnavailable
 from cloudtask.failpoints import Crashed
 from cloudtask.iteration import RunState, ShardState, sweep
 from cloudtask.iteration.sources import QuerySetSource
+from cloudtask.runs import FailureState
 from cloudtask.stores import store
 from cloudtask.stores.database import DatabaseStore
-from cloudtask.stores.runs import FailureState
 from tests.durability.database import committing
 from tests.iteration import tasks
 from tests.iteration.models import Brittle, Effect, Thing

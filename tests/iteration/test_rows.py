@@ -9,8 +9,8 @@ import pytest
 from cloudtask import PermanentTaskFailure, Retry, clock
 from cloudtask.failpoints import Crashed
 from cloudtask.iteration import RunState
+from cloudtask.runs import FailureState
 from cloudtask.stores import store
-from cloudtask.stores.runs import FailureState
 from tests.iteration import tasks
 from tests.iteration.models import Effect, Thing
 from tests.iteration.tasks import trace

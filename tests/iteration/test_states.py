@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.db import connection
 
-from cloudtask.stores.runs import RUN_TRANSITIONS, SHARD_TRANSITIONS, RunState
+from cloudtask.runs import RUN_TRANSITIONS, SHARD_TRANSITIONS, RunState
 from tests.iteration import diagram, matrix
 from tests.iteration.matrix import Case
 

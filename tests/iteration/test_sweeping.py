@@ -12,7 +12,7 @@ from cloudtask.exceptions import EnqueueUnavailable, QueueNotFound
 from cloudtask.iteration import RunState, sweep
 from cloudtask.iteration import list as list_runs
 from cloudtask.stores import store
-from cloudtask.stores.datastore_client import clients
+from cloudtask.stores.datastore.client import clients
 from cloudtask.transports import memory
 from tests.iteration import tasks
 from tests.iteration.starting import at_point, start

@@ -10,8 +10,8 @@ from typing import TypeVar
 
 from django.db import connections
 
+from cloudtask.runs import RunState, Shard
 from cloudtask.stores import Store
-from cloudtask.stores.runs import RunState, Shard
 from tests.stores.runs_making import (
     LEASE,
     OTHER,

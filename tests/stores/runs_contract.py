@@ -8,8 +8,8 @@ from datetime import timedelta
 import pytest
 
 from cloudtask import clock
+from cloudtask.runs import ENDED, RUN_TRANSITIONS, RunState, Shard
 from cloudtask.stores import Store
-from cloudtask.stores.runs import ENDED, RUN_TRANSITIONS, RunState, Shard
 from tests.stores.runs_making import (
     AN_HOUR,
     AT_ONCE,

@@ -5,15 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+from cloudtask.runs import FailureState, RowFailure, Run, RunState, Shard, Walked
 from cloudtask.stores import Store
-from cloudtask.stores.runs import (
-    FailureState,
-    RowFailure,
-    Run,
-    RunState,
-    Shard,
-    Walked,
-)
 
 LEASE = timedelta(minutes=5)
 AN_HOUR = 3600.0  # seconds: longer than any lease here

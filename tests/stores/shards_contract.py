@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 
 from cloudtask import clock
+from cloudtask.runs import LeaseLost, RunState, Shard, ShardState
 from cloudtask.stores import Store
-from cloudtask.stores.runs import LeaseLost, RunState, Shard, ShardState
 from tests.stores.runs_making import (
     AN_HOUR,
     LEASE,

@@ -11,9 +11,9 @@ import pytest
 from grpc import StatusCode
 
 from cloudtask.exceptions import EnqueueUnavailable
+from cloudtask.runs import FailureState, LeaseLost, RunState, Shard
 from cloudtask.stores.datastore import DatastoreStore
-from cloudtask.stores.datastore_client import PATIENCE, TRIES
-from cloudtask.stores.runs import FailureState, LeaseLost, RunState, Shard
+from cloudtask.stores.datastore.client import PATIENCE, TRIES
 from tests.stores.runs_making import (
     AT_ONCE,
     LEASE,

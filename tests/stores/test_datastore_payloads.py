@@ -14,8 +14,8 @@ from cloudtask import clock
 from cloudtask.exceptions import EnqueueUnavailable, PayloadLost
 from cloudtask.stores import AlreadyDone, FailedCall
 from cloudtask.stores.datastore import DatastoreStore
-from cloudtask.stores.datastore_blobs import A_COMMIT, CHUNK, CHUNK_KIND, INLINE
-from cloudtask.stores.datastore_client import TRIES, clients
+from cloudtask.stores.datastore.blobs import A_COMMIT, CHUNK, CHUNK_KIND, INLINE
+from cloudtask.stores.datastore.client import TRIES, clients
 from tests.support.datastore import DatastoreServer
 
 pytest_plugins = ["tests.stores.datastore_fixtures"]

@@ -11,11 +11,11 @@ import pytest
 from grpc import StatusCode
 
 from cloudtask.exceptions import CloudTaskError, ConfigurationError, EnqueueUnavailable
+from cloudtask.runs import RunState
 from cloudtask.stores import store as configured_store
 from cloudtask.stores.datastore import DatastoreStore
-from cloudtask.stores.datastore_client import TRIES, clients
-from cloudtask.stores.datastore_runs import MOST_SHARDS
-from cloudtask.stores.runs import RunState
+from cloudtask.stores.datastore.client import TRIES, clients
+from cloudtask.stores.datastore.runs import MOST_SHARDS
 from tests.stores.runs_making import RUN, create, load, shards_of
 from tests.support.datastore import DatastoreServer
 
@@ -114,7 +114,7 @@ def test_a_client_is_made_once_and_again_after_a_fork(
 def test_a_child_of_a_fork_makes_a_client_of_its_own() -> None:
     script = """
 import os
-from cloudtask.stores.datastore_client import Place, clients
+from cloudtask.stores.datastore.client import Place, clients
 place = Place("test-project", None, None)
 before = clients.get(place)
 child = os.fork()

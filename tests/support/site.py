@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from django.test import Client, override_settings
 
-from cloudtask import conf, envelope, oidc
+from cloudtask import conf, envelope
 from cloudtask.message import Message
+from cloudtask.targets import oidc
 from tests.support import recording
 from tests.support.tokens import Issuer, issuing
 

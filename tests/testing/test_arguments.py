@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 
-from cloudtask.message import Options
+from cloudtask.options import Options
 from cloudtask.registry import Definition
 
 

@@ -8,8 +8,8 @@ import pytest
 from django.db import connections, transaction
 from django.test import TestCase, TransactionTestCase
 
-from cloudtask import outbox
 from cloudtask.exceptions import DuplicateTask
+from cloudtask.sending import outbox
 from cloudtask.testing import crash_at, eager, queued, run_queued
 from cloudtask.testruns.mixin import TaskQueue
 from tests.testapp.models import Author

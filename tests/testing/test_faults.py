@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from django.db import transaction
 
-from cloudtask import failpoints, outbox
+from cloudtask import failpoints
+from cloudtask.delivering.settling import Outcome
 from cloudtask.exceptions import SingularTaskFailure
 from cloudtask.failpoints import Crashed
-from cloudtask.settling import Outcome
+from cloudtask.sending import outbox
 from cloudtask.testing import Faults, NotIdempotent, crash_at, queued, run_queued
 from tests.testapp.models import Author
 from tests.testing import tasks

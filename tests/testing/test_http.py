@@ -6,10 +6,10 @@ import pytest
 from django.http import HttpResponse
 from django.test import Client, override_settings
 
-from cloudtask import conf, oidc
+from cloudtask import conf
+from cloudtask.delivering.settling import Outcome
 from cloudtask.exceptions import ConfigurationError
-from cloudtask.settling import Outcome
-from cloudtask.targets import target
+from cloudtask.targets import oidc, target
 from cloudtask.testing import Faults, Undelivered, crash_at, queued, run_queued
 from tests.testing import tasks
 from tests.testing.conftest import balance

@@ -8,8 +8,8 @@ import traceback
 import pytest
 
 from cloudtask import Retry
+from cloudtask.delivering.settling import Outcome
 from cloudtask.exceptions import UnsupportedValue
-from cloudtask.settling import Outcome
 from cloudtask.testing import EndlessTasks, queued, run_queued
 from tests.testapp.models import Magazine
 from tests.testing import tasks

@@ -7,7 +7,7 @@ import pytest
 from django.test import override_settings
 
 from cloudtask import conf
-from cloudtask.transports import clients
+from cloudtask.transports.cloud import client
 from tests.support.service import Service, serving
 
 CLOUD = {
@@ -44,6 +44,6 @@ def service(
     _server.address = address
     monkeypatch.delenv("TASKS_EMULATOR_HOST", raising=False)
     monkeypatch.setenv("CLOUD_TASKS_EMULATOR_HOST", address)
-    clients.batches.lacking.clear()
+    client.batches.lacking.clear()
     yield _server
-    clients.batches.lacking.clear()
+    client.batches.lacking.clear()

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from cloudtask.exceptions import DuplicateTask
-from cloudtask.message import Message, Options
+from cloudtask.message import Message
+from cloudtask.options import Options
 from cloudtask.transports import Transport
 
 Names = Callable[[str], list[str]]

@@ -22,9 +22,10 @@ from cloudtask.exceptions import (
     PayloadTooLarge,
     QueueNotFound,
 )
-from cloudtask.message import Options
-from cloudtask.transports import Transport, clients, cloud, requests, transport
-from cloudtask.transports.cloud import CloudTransport
+from cloudtask.options import Options
+from cloudtask.transports import Transport, cloud, transport
+from cloudtask.transports.cloud import CloudTransport, requests
+from cloudtask.transports.cloud.client import clients
 from tests.support.service import Refuse, Service
 from tests.testapp.tasks import note, small_note
 from tests.transports.conftest import CLOUD
@@ -440,7 +441,7 @@ def test_defer_many_over_four_megabytes_arrives_whole(service: Service) -> None:
 
 
 def test_a_process_has_one_client(service: Service) -> None:
-    assert clients.clients.get() is clients.clients.get()
+    assert clients.get() is clients.get()
 
 
 def test_the_host_of_the_emulator_may_change_between_calls(
@@ -464,7 +465,7 @@ def test_a_forked_child_makes_a_client_of_its_own(
 ) -> None:
     # As under gunicorn with preload, and with a lock held while it forks.
     note.defer("before")
-    with clients.clients.lock:
+    with clients.lock:
         children = [_forked(lambda: note.defer("in the child")) for _ in range(3)]
     for pid in children:
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

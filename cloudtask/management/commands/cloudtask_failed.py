@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from cloudtask import failures
+from cloudtask.delivering import failures
 from cloudtask.exceptions import CloudTaskError
 from cloudtask.stores import FailedCall, store
 

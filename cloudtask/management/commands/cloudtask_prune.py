@@ -7,8 +7,11 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
-from cloudtask import conf, executions, failures, iteration, outbox, uniqueness
-from cloudtask.stores import results, store
+from cloudtask import conf, iteration
+from cloudtask.delivering import executions, failures
+from cloudtask.models import results
+from cloudtask.sending import outbox, uniqueness
+from cloudtask.stores import store
 
 A_DAY = timedelta(days=1)
 

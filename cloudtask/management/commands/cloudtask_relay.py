@@ -11,9 +11,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, close_old_connections, connections
 
-from cloudtask import outbox
 from cloudtask.iteration import sweep
-from cloudtask.message import nearest
+from cloudtask.options import nearest
+from cloudtask.sending import outbox
 
 
 class Command(BaseCommand):

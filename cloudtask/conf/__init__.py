@@ -1,0 +1,262 @@
+"""settings.CLOUDTASK, checked and frozen: the only reader of django.conf.settings."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import lru_cache
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core import mail
+from django.core.signals import setting_changed
+from django.utils.module_loading import import_string
+
+from cloudtask.conf.queues import Queue, check_type, djangae_queues, queues_of
+from cloudtask.exceptions import ConfigurationError
+from cloudtask.options import as_timedelta, nearest
+
+HTTP_TARGET = "cloudtask.targets.HttpTarget"
+APP_ENGINE_TARGET = "cloudtask.targets.AppEngineTarget"
+CLOUD_TRANSPORT = "cloudtask.transports.cloud.CloudTransport"
+MEMORY_TRANSPORT = "cloudtask.transports.memory.MemoryTransport"
+DATABASE_STORE = "cloudtask.stores.database.DatabaseStore"
+DEFAULT_MAX_ATTEMPTS = 100  # of a queue that was made without a retry_config
+LONGEST = timedelta(days=3660)  # of the durations here: ten years
+
+
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
+class Settings:
+    """settings.CLOUDTASK with its defaults; see docs/reference/settings.md."""
+
+    project: str | None
+    location: str | None
+    target: Mapping[str, Any]
+    queues: Mapping[str, Queue]
+    store: Mapping[str, Any]
+    transport: Mapping[str, Any] | None
+    prefix: str | None
+    trusted_modules: tuple[str, ...]
+    max_body_size: int
+    max_task_size: int
+    max_age: timedelta
+    retry_config: bool
+    masked: tuple[str, ...]
+    keep_failed: timedelta
+    relay_token: str | None
+    lease: timedelta
+    sweep_after: timedelta
+    signing_secrets: tuple[str | bytes, ...] = field(repr=False)
+
+    def max_attempts(self, queue: str) -> int:
+        """How often the service tries a task of `queue`, as far as it is known here."""
+        declared = self.queues.get(queue)
+        return (declared and declared.max_attempts) or DEFAULT_MAX_ATTEMPTS
+
+
+def _of_type(*types: type) -> Callable[[str, Any], Any]:
+    def check(key: str, value: Any) -> Any:
+        check_type(f"CLOUDTASK[{key!r}]", value, types)
+        return value
+
+    return check
+
+
+def _id(pattern: str, of_what: str) -> Callable[[str, Any], Any]:
+    """A check for a part of a queue's name, which goes into it as it is."""
+
+    def check(key: str, value: Any) -> Any:
+        check_type(f"CLOUDTASK[{key!r}]", value, (str, type(None)))
+        if value and not re.fullmatch(pattern, value):
+            raise ConfigurationError(
+                f"CLOUDTASK[{key!r}] must be {of_what}, not {value!r}."
+            )
+        return value
+
+    return check
+
+
+def _size(key: str, value: Any) -> int:
+    check_type(f"CLOUDTASK[{key!r}]", value, (int,))
+    if value < 1:
+        raise ConfigurationError(f"CLOUDTASK[{key!r}] must be 1 or more: {value!r}.")
+    return int(value)
+
+
+def _backend(key: str, value: Any) -> Any:
+    if value is None and key == "TRANSPORT":
+        return None
+    _of_type(dict)(key, value)
+    if not isinstance(value.get("BACKEND"), str):
+        raise ConfigurationError(
+            f'CLOUDTASK[{key!r}] needs a "BACKEND": the dotted path of a class.'
+        )
+    return dict(value)
+
+
+def _strings(key: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list | tuple | set | frozenset) or not all(
+        isinstance(one, str) for one in value
+    ):
+        raise ConfigurationError(
+            f"CLOUDTASK[{key!r}] must be a list of str, not {value!r}."
+        )
+    return tuple(value)
+
+
+def _duration(key: str, value: Any) -> timedelta:
+    try:
+        duration = as_timedelta(value, f"CLOUDTASK[{key!r}]")
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ConfigurationError(f"CLOUDTASK[{key!r}]: {error}") from error
+    if not timedelta(0) < duration <= LONGEST:
+        raise ConfigurationError(
+            f"CLOUDTASK[{key!r}] must be above 0 and up to {LONGEST.days} days, not "
+            f"{value!r}."
+        )
+    return duration
+
+
+_KEYS: dict[str, tuple[Any, Callable[[str, Any], Any]]] = {
+    "PROJECT": (None, _id(r"[A-Za-z0-9:.-]+", 'a project id, e.g. "my-project"')),
+    "LOCATION": (None, _id(r"[A-Za-z0-9-]+", 'a region, e.g. "europe-west1"')),
+    "TARGET": (
+        None,
+        lambda key, value: None if value is None else _backend(key, value),
+    ),
+    "QUEUES": ({}, queues_of),
+    "STORE": ({"BACKEND": DATABASE_STORE}, _backend),
+    "TRANSPORT": (None, _backend),
+    "PREFIX": (None, _of_type(str, type(None))),
+    "TRUSTED_MODULES": ((), _strings),
+    "MAX_BODY_SIZE": (1_200_000, _size),
+    "MAX_TASK_SIZE": (1_000_000, _size),
+    "MAX_AGE": (timedelta(days=32), _duration),
+    "RETRY_CONFIG": (True, _of_type(bool)),
+    "MASKED": (("password", "secret", "token", "api_key"), _strings),
+    "KEEP_FAILED": (timedelta(days=30), _duration),
+    "LEASE": (timedelta(seconds=60), _duration),
+    "SWEEP_AFTER": (timedelta(minutes=15), _duration),
+    "RELAY_TOKEN": (None, _of_type(str, type(None))),
+}
+_DJANGAE = {
+    "PROJECT": "CLOUD_TASKS_PROJECT_ID",
+    "LOCATION": "CLOUD_TASKS_LOCATION",
+    "QUEUES": "CLOUD_TASKS_QUEUES",
+}
+
+
+def _given() -> dict[str, Any]:
+    given = getattr(django_settings, "CLOUDTASK", {})
+    if not isinstance(given, Mapping):
+        raise ConfigurationError(f"CLOUDTASK must be a dict, not {given!r}.")
+    for key in given:
+        if key not in _KEYS:
+            raise ConfigurationError(
+                f"CLOUDTASK has no key {key!r}; {nearest(str(key), _KEYS)}"
+            )
+    older = {
+        key: getattr(django_settings, name)
+        for key, name in _DJANGAE.items()
+        if getattr(django_settings, name, None)
+    }
+    if "QUEUES" in older and "QUEUES" not in given:
+        older["QUEUES"] = djangae_queues(older["QUEUES"])
+    return {**older, **given}
+
+
+def _default_target() -> dict[str, Any]:
+    return {"BACKEND": APP_ENGINE_TARGET}
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """The settings in force.
+
+    Raises ConfigurationError for an unknown key or a value of a wrong type.
+    """
+    given = _given()
+    values = {
+        key.lower(): check(key, given.get(key, default))
+        for key, (default, check) in _KEYS.items()
+    }
+    values["target"] = values["target"] or _default_target()
+    secrets = (django_settings.SECRET_KEY, *django_settings.SECRET_KEY_FALLBACKS)
+    return Settings(**values, signing_secrets=secrets)
+
+
+def _reread(*, setting: str, **kwargs: Any) -> None:
+    if setting in {
+        "CLOUDTASK",
+        "SECRET_KEY",
+        "SECRET_KEY_FALLBACKS",
+        *_DJANGAE.values(),
+    }:
+        settings.cache_clear()
+
+
+setting_changed.connect(_reread, dispatch_uid="cloudtask.conf")
+
+
+def root_urlconf() -> str:
+    return str(django_settings.ROOT_URLCONF)
+
+
+def installed_apps() -> tuple[str, ...]:
+    return tuple(django_settings.INSTALLED_APPS)
+
+
+def in_tests() -> bool:
+    """Whether Django's test environment is set up: it alone makes `mail.outbox`."""
+    return hasattr(mail, "outbox")
+
+
+def transport_options(settings: Settings) -> Mapping[str, Any]:
+    """TRANSPORT; where it is not set, memory in tests and the cloud elsewhere."""
+    if settings.transport is not None:
+        return settings.transport
+    return {"BACKEND": MEMORY_TRANSPORT if in_tests() else CLOUD_TRANSPORT}
+
+
+def emulator_host() -> str | None:
+    """host:port of an emulator, by Google's variable or djangae's."""
+    environ = os.environ
+    host = environ.get("CLOUD_TASKS_EMULATOR_HOST") or environ.get(
+        "TASKS_EMULATOR_HOST"
+    )
+    return host.rpartition("//")[2].rstrip("/") if host else None
+
+
+def backend(key: str, options: Mapping[str, Any]) -> Any:
+    """The class that CLOUDTASK[key]["BACKEND"] names; raises ConfigurationError."""
+    try:
+        found = import_string(options["BACKEND"])
+    except ImportError as error:
+        raise ConfigurationError(
+            f"CLOUDTASK[{key!r}]['BACKEND'] is {options['BACKEND']!r}, which can't be "
+            f"imported: {error}"
+        ) from error
+    if not callable(found):
+        raise ConfigurationError(
+            f"CLOUDTASK[{key!r}]['BACKEND'] is {options['BACKEND']!r}: no class."
+        )
+    return found
+
+
+def check_backend_options(
+    key: str, options: Mapping[str, Any], known: Collection[str] | Mapping[str, type]
+) -> None:
+    """Raise ConfigurationError for an option that a backend does not know, or that has
+    not the type that `known` may give; None is left out."""
+    for name, value in options.items():
+        if name == "BACKEND":
+            continue
+        if name not in known:
+            raise ConfigurationError(
+                f"CLOUDTASK[{key!r}] has no key {name!r}; {nearest(str(name), known)}"
+            )
+        if isinstance(known, Mapping) and value is not None:
+            check_type(f"CLOUDTASK[{key!r}][{name!r}]", value, (known[name],))

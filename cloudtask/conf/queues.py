@@ -1,0 +1,145 @@
+"""What a project declares about its queues: CLOUDTASK["QUEUES"], checked and frozen."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from cloudtask.exceptions import ConfigurationError
+from cloudtask.options import Backoff, nearest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Queue:
+    """What a project declares about a queue; None leaves it to the service.
+
+    `rate` is dispatches per second.
+    """
+
+    name: str
+    rate: float | None = None
+    concurrency: int | None = None
+    max_attempts: int | None = None
+    backoff: Backoff | None = None
+
+
+def check_type(where: str, value: Any, types: tuple[type, ...]) -> None:
+    if isinstance(value, types) and (bool in types or not isinstance(value, bool)):
+        return
+    wanted = " or ".join(t.__name__ for t in types if t is not type(None))
+    raise ConfigurationError(f"{where} must be {wanted}, not {value!r}.")
+
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+def _seconds(text: str) -> timedelta:
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*", text)
+    if not match:
+        raise ValueError(f"{text!r} is no duration such as 10s, 5m or 1h")
+    return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
+
+
+def _rate(value: Any) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)/(s|m|h|d)", str(value).replace(" ", ""))
+    if not match:
+        raise ValueError(f"{value!r} is no rate such as 50/s or 10/m")
+    rate = float(match[1]) / _UNITS[match[2]]
+    if not 0 < rate <= 500:
+        raise ValueError(f"{value!r} is not above 0 and up to 500/s")
+    return rate
+
+
+def _queue_backoff(value: Any) -> Backoff:
+    if isinstance(value, Backoff):
+        return value
+    low, dots, high = str(value).partition("..")
+    if not dots:
+        raise ValueError(f"{value!r} is no range such as 1s..10m")
+    return Backoff(min=_seconds(low), max=_seconds(high))
+
+
+def _count(value: Any, most: int | None = None) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{value!r} is no whole number from 1")
+    if most is not None and value > most:
+        raise ValueError(f"{value!r} is more than the {most} that Cloud Tasks takes")
+    return value
+
+
+_QUEUE_KEYS: dict[str, Callable[[Any], Any]] = {
+    "rate": _rate,
+    "concurrency": lambda value: _count(value, most=5000),
+    "max_attempts": _count,
+    "backoff": _queue_backoff,
+}
+
+
+def _queue(name: Any, declared: Any) -> Queue:
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9-]{1,100}", name):
+        raise ConfigurationError(
+            f"CLOUDTASK['QUEUES'] has {name!r}; a queue id has 1 to 100 letters, "
+            "digits and hyphens."
+        )
+    where = f"CLOUDTASK['QUEUES'][{name!r}]"
+    check_type(where, declared, (dict,))
+    values = {}
+    for key, value in declared.items():
+        if key not in _QUEUE_KEYS:
+            raise ConfigurationError(
+                f"{where} has no key {key!r}; {nearest(str(key), _QUEUE_KEYS)}"
+            )
+        try:
+            values[key] = _QUEUE_KEYS[key](value)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise ConfigurationError(f"{where}[{key!r}]: {error}.") from error
+    return Queue(name=name, **values)
+
+
+def queues_of(key: str, value: Any) -> dict[str, Queue]:
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(
+            f"CLOUDTASK[{key!r}] must be a dict of queue ids, such as "
+            f'{{"default": {{}}}}, not {value!r}.'
+        )
+    return {name: _queue(name, declared or {}) for name, declared in value.items()}
+
+
+_DJANGAE_QUEUE_KEYS = {
+    "rate_per_second": "rate",
+    "rate_max_concurrent": "concurrency",
+    "retry_max_attempts": "max_attempts",
+}
+
+
+FOR_EVER = 2**31 - 1  # attempts; what djangae, as Cloud Tasks, writes as -1
+
+
+def _from_djangae(ours: str, value: Any) -> Any:
+    if ours == "rate":
+        return f"{value}/s"
+    return FOR_EVER if ours == "max_attempts" and value == -1 else value
+
+
+def djangae_queues(value: Any) -> dict[str, Any]:
+    """CLOUD_TASKS_QUEUES, a list of {"name": ..., "rate_per_second": ...}, as QUEUES.
+
+    What else stands there is left out: other libraries read the setting, too.
+    """
+    try:
+        return {
+            entry["name"]: {
+                ours: _from_djangae(ours, entry[theirs])
+                for theirs, ours in _DJANGAE_QUEUE_KEYS.items()
+                if entry.get(theirs) is not None
+            }
+            for entry in value
+        }
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ConfigurationError(
+            'CLOUD_TASKS_QUEUES must be a list of dicts, each with a "name". Declare '
+            "CLOUDTASK['QUEUES'] instead."
+        ) from error

@@ -1,0 +1,1 @@
+"""What follows from a delivery: outcomes, failed tasks, records of executions."""

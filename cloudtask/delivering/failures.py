@@ -1,0 +1,164 @@
+"""Failed tasks: calls that are kept, since nothing is silently dropped."""
+
+from __future__ import annotations
+
+import logging
+import reprlib
+import traceback
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, is_dataclass, replace
+from datetime import timedelta
+from typing import Any
+
+from django.db.models import QuerySet
+
+from cloudtask import clock, codec, conf, envelope, failpoints
+from cloudtask.context import TaskContext
+from cloudtask.exceptions import CloudTaskError, PayloadError
+from cloudtask.message import Message
+from cloudtask.registry import Definition, find
+from cloudtask.sending import outbox, payloads
+from cloudtask.stores import FailedCall, store
+
+HIDDEN = "********"
+LONGEST = 20_000  # characters of a traceback or of arguments that are kept
+MOST = 20  # entries of a collection that are shown
+DEEPEST = 6  # levels of collections that are shown
+
+logger = logging.getLogger("cloudtask")
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 300
+
+
+def keep(
+    message: Message, definition: Definition, context: TaskContext, error: BaseException
+) -> None:
+    """Make `message` a failed task; raises EnqueueUnavailable if the store can't."""
+    text = "".join(traceback.format_exception(error))
+    failed = FailedCall(
+        key=message.key,
+        task=message.task,
+        queue=message.queue,
+        name=message.name,
+        envelope=envelope.seal(message),
+        arguments=storable(described(message, definition)),
+        error=storable(traceback.format_exception_only(error)[-1].strip()[:LONGEST]),
+        traceback=storable(text[-LONGEST:]),
+        attempts=context.attempt,
+        enqueued_at=context.enqueued_at,
+    )
+    failpoints.reached("failures.before_save")
+    store().save_failed(failed)
+    if message.stored is not None:
+        store().touch_payload(message.stored)
+    failpoints.reached("failures.after_save")
+
+
+def storable(text: str) -> str:
+    """`text` without what some database refuses: lone surrogates and NUL."""
+    clean = text.encode("utf-8", "backslashreplace").decode()
+    return clean.replace("\0", "\\x00")
+
+
+def described(message: Message, definition: Definition) -> str:
+    """The call's arguments as text, with what CLOUDTASK["MASKED"] names hidden."""
+    try:
+        args, kwargs = codec.loads_call(payloads.payload_of(message))
+        bound = definition.signature.bind(*args, **kwargs)
+    except Exception as error:  # noqa: BLE001  a description must not hide the failure
+        return f"<arguments can't be read: {error}>"
+    return ", ".join(
+        f"{name}={_perhaps_shown(name, value)}"
+        for name, value in bound.arguments.items()
+    )[:LONGEST]
+
+
+def _perhaps_shown(name: str, value: Any) -> str:
+    try:
+        return _shown(name, value)
+    except Exception as error:  # noqa: BLE001  numbers can be too long, a repr can raise
+        return f"<{type(value).__name__} that can't be shown: {type(error).__name__}>"
+
+
+def _shown(name: str, value: Any, depth: int = 0) -> str:
+    if any(word.lower() in name.lower() for word in conf.settings().masked):
+        return repr(HIDDEN)
+    if depth > DEEPEST:
+        return "..."
+    if isinstance(value, QuerySet):
+        return f"<QuerySet of {value.model._meta.label}>"  # repr would query
+    if isinstance(value, Mapping):
+        pairs = (
+            f"{_short.repr(key)}: {_shown(str(key), one, depth + 1)}"
+            for key, one in value.items()
+        )
+        return "{" + _joined(pairs, len(value)) + "}"
+    if is_dataclass(value) and not isinstance(value, type):
+        there = [f.name for f in fields(value) if hasattr(value, f.name)]
+        named = ((name, getattr(value, name)) for name in there)
+        pairs = (f"{key}={_shown(key, one, depth + 1)}" for key, one in named)
+        return f"{type(value).__name__}({_joined(pairs, len(there))})"
+    if isinstance(value, list | tuple | set | frozenset):
+        return _collection(value, depth)
+    return _short.repr(value)
+
+
+def _collection(value: Any, depth: int) -> str:
+    names = getattr(value, "_fields", None)  # of a namedtuple
+    parts = (
+        _shown(names[index] if names else "", one, depth + 1)
+        for index, one in enumerate(value)
+    )
+    kind = "" if type(value) in (list, tuple) else type(value).__name__
+    opening, closing = "[]" if isinstance(value, list) else "()"
+    return f"{kind}{opening}{_joined(parts, len(value))}{closing}"
+
+
+def _joined(parts: Iterable[str], count: int) -> str:
+    shown = [part for _, part in zip(range(MOST), parts, strict=False)]
+    if count > MOST:
+        shown.append(f"... {count - MOST} more")
+    return ", ".join(shown)
+
+
+def retry(key: str) -> Message:
+    """Enqueue a failed task again, with all its attempts.
+
+    Raises CloudTaskError when there is none, TaskNotFound when this version does not
+    know it, EnqueueError when the queue does not take it: it stays failed then.
+    """
+    failed = store().load_failed(key)
+    if failed is None:
+        raise CloudTaskError(f"There is no failed task {key!r}.")
+    message = envelope.unseal(failed.envelope, now=0.0)
+    find(message.task)
+    again = message.successor(now=clock.now(), delay=timedelta(0), attempts=0)
+    again = replace(again, created=clock.now())
+    if message.stored is not None:
+        store().touch_payload(message.stored)
+    outbox.send([again])
+    store().delete_failed(key)
+    return again
+
+
+def discard(key: str) -> bool:
+    """Forget a failed task and its payload; whether there was one."""
+    failed = store().load_failed(key)
+    if failed is None:
+        return False
+    store().delete_payload(_payload_key(failed))
+    return store().delete_failed(key)
+
+
+def _payload_key(failed: FailedCall) -> str:
+    try:
+        return envelope.unseal(failed.envelope, now=0.0).id
+    except PayloadError as error:
+        # Sealed with a key that is gone: it can't run again, but it can go.
+        logger.warning("Failed task %s can't be read: %s", failed.key, error)
+        return failed.key.partition("-")[0]
+
+
+def prune(older_than: timedelta, limit: int = 1000) -> int:
+    """Discard what failed longer ago; how many."""
+    return sum(discard(key) for key in store().old_failed(older_than, limit))

@@ -1,0 +1,125 @@
+"""The tables of calls. Times are the database's own."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models.functions import Now
+
+
+class OutboxMessage(models.Model):
+    """A message that waits for its commit, or survived it unsent."""
+
+    class State(models.TextChoices):
+        WAITING = "waiting"
+        PARKED = "parked"
+
+    key = models.CharField(max_length=80, primary_key=True)
+    task = models.CharField(max_length=500)
+    queue = models.CharField(max_length=100)
+    envelope = models.BinaryField()
+    state = models.CharField(
+        max_length=10, choices=State.choices, default=State.WAITING
+    )
+    created_at = models.DateTimeField(db_default=Now())
+    due_at = models.DateTimeField(db_default=Now())
+    attempts = models.PositiveIntegerField(default=0)
+    error = models.TextField(blank=True, default="")
+
+    class Meta:
+        verbose_name = "outbox message"
+        indexes = [
+            models.Index(fields=["state", "created_at"], name="cloudtask_outbox_age"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.task} ({self.key})"
+
+
+class Payload(models.Model):
+    """An encoded call that is too large to travel; its data lies in chunks."""
+
+    key = models.CharField(max_length=80, primary_key=True)
+    size = models.PositiveBigIntegerField()
+    saved_at = models.DateTimeField(db_default=Now(), db_index=True)
+    is_done = models.BooleanField(default=False)
+
+    def __str__(self) -> str:
+        return self.key
+
+
+class PayloadChunk(models.Model):
+    payload = models.ForeignKey(Payload, models.CASCADE, related_name="chunks")
+    index = models.PositiveIntegerField()
+    data = models.BinaryField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["payload", "index"], name="cloudtask_payload_chunk"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.payload_id}[{self.index}]"
+
+
+class FailedTask(models.Model):
+    """A call that will not be tried again by itself."""
+
+    key = models.CharField(max_length=80, primary_key=True)
+    task = models.CharField(max_length=500, db_index=True)
+    queue = models.CharField(max_length=100)
+    name = models.CharField(max_length=500)
+    envelope = models.BinaryField()
+    arguments = models.TextField(blank=True)
+    error = models.TextField()
+    traceback = models.TextField()
+    attempts = models.PositiveIntegerField()
+    enqueued_at = models.DateTimeField()
+    failed_at = models.DateTimeField(db_default=Now(), db_index=True)
+
+    class Meta:
+        verbose_name = "failed task"
+
+    def __str__(self) -> str:
+        return f"{self.task} ({self.key})"
+
+
+class LateStart(models.Model):
+    """How often a call began although its attempts were used up: by deliveries of which
+    nobody knows whether they reached the function."""
+
+    key = models.CharField(max_length=80, primary_key=True)
+    starts = models.PositiveIntegerField(default=0)
+    noted_at = models.DateTimeField(db_default=Now(), db_index=True)
+
+    class Meta:
+        verbose_name = "late start"
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.starts}"
+
+
+class Execution(models.Model):
+    """The record that an atomic task ran, committed together with its effects."""
+
+    id = models.CharField(max_length=80, primary_key=True)
+    task = models.CharField(max_length=500)
+    ran_at = models.DateTimeField(db_default=Now(), db_index=True)
+
+    def __str__(self) -> str:
+        return f"{self.task} ({self.id})"
+
+
+class UniqueKey(models.Model):
+    """The one waiting call of a `unique` task and key."""
+
+    key = models.CharField(max_length=64, primary_key=True)
+    task = models.CharField(max_length=500)
+    message = models.CharField(max_length=80)
+    name = models.CharField(max_length=500)
+    queue = models.CharField(max_length=100)
+    expires_at = models.DateTimeField(db_index=True)
+
+    def __str__(self) -> str:
+        return f"{self.task} ({self.message})"

@@ -1,0 +1,1 @@
+"""The way out: limits, unique keys, payloads, the outbox and its relay."""

@@ -1,0 +1,166 @@
+"""What Cloud Tasks, and this library, accept; checked before anything is sent.
+
+The figures are those of https://cloud.google.com/tasks/docs/quotas and of the comments
+in google/cloud/tasks/v2/task.proto and target.proto.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from django.db import connections
+
+from cloudtask import codec, conf
+from cloudtask.exceptions import (
+    ConfigurationError,
+    EnqueueError,
+    PayloadTooLarge,
+    QueueNotFound,
+    UnsupportedValue,
+)
+from cloudtask.message import Message
+from cloudtask.options import nearest
+from cloudtask.targets import HttpTarget, target
+from cloudtask.transports import check_settings
+
+SMALL = 100 * 1024  # bytes of payload with `small`, djangae's limit
+LARGEST = 32 * 1024 * 1024  # bytes of payload in all
+HORIZON = 30 * 24 * 3600.0  # seconds; the service takes no later schedule_time
+PAST = 60.0  # seconds by which an eta may lie behind: clocks differ
+NAME = re.compile(r"[A-Za-z0-9_-]{1,500}")
+QUEUE = re.compile(r"[A-Za-z0-9-]{1,100}")
+HEADER = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # a token of RFC 9110
+CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+LONGEST_URL = 2083  # characters
+LARGEST_HEADERS = 80 * 1024  # bytes, names and values together
+
+
+def check(message: Message, now: float) -> None:
+    """Refuse, with the names of queue and task, what the service would refuse.
+
+    `now` is in unix seconds. Raises QueueNotFound, PayloadTooLarge or another
+    EnqueueError, and ConfigurationError when a setting that sending needs is missing.
+    """
+    check_settings()
+    what = f"Task {message.task} ({message.id}) for queue {message.queue!r}"
+    _check_queue(message, what)
+    if message.options.database != "default":
+        _check_database(message.options.database, what)
+    if message.named and not NAME.fullmatch(message.name):
+        raise EnqueueError(
+            f"{what} was refused: its name {message.name!r} must be 1 to 500 letters, "
+            "digits, hyphens and underscores."
+        )
+    if message.eta is not None:
+        _check_eta(message.eta - now, what)
+    if message.options.timeout is not None:
+        _check_timeout(message.options.timeout.total_seconds(), what)
+    if message.options.carries_backoff:
+        _check_backoff(message.options.backoff, what)
+    if message.options.url is not None:
+        _check_url(message.options.url, what)
+    if message.options.headers:
+        _check_headers(message.options.headers, what)
+    size, limit = len(message.payload), SMALL if message.options.small else LARGEST
+    if size > limit:
+        raise PayloadTooLarge(
+            f"{what} was refused: its arguments take {size:,} bytes, more than "
+            f"{limit:,}"
+            + (", the limit with small=True." if message.options.small else ".")
+            + " Pass the id of what is large."
+        )
+
+
+def _check_queue(message: Message, what: str) -> None:
+    declared = conf.settings().queues
+    if declared and message.queue not in declared:
+        raise QueueNotFound(
+            f"{what} was refused: CLOUDTASK['QUEUES'] has no such queue; "
+            f"{nearest(message.queue, declared)}"
+        )
+    if not QUEUE.fullmatch(message.queue):
+        raise EnqueueError(
+            f"{what} was refused: a queue id has 1 to 100 letters, digits and hyphens."
+        )
+
+
+def _check_database(alias: str, what: str) -> None:
+    if alias not in connections:
+        raise ConfigurationError(
+            f"{what} was refused: DATABASES has no alias {alias!r}; "
+            f"{nearest(alias, connections)}"
+        )
+
+
+def _check_eta(ahead: float, what: str) -> None:
+    if ahead > HORIZON:
+        raise EnqueueError(
+            f"{what} was refused: it is due in {ahead / 86400:.1f} days; Cloud Tasks "
+            "takes 30 at most. Let a task defer the next leg."
+        )
+    if ahead < -PAST:
+        raise EnqueueError(
+            f"{what} was refused: it was due {-ahead:,.0f} seconds ago. Leave eta and "
+            "countdown out to run it now; check the time zone if that surprises you."
+        )
+
+
+def _check_timeout(seconds: float, what: str) -> None:
+    low, high = target().min_deadline, target().max_deadline
+    if not low <= seconds <= high:
+        raise EnqueueError(
+            f"{what} was refused: its timeout of {seconds:g} seconds is not between "
+            f"{low:g} and {high:g}, what Cloud Tasks takes for this target."
+        )
+
+
+def _check_backoff(backoff: object, what: str) -> None:
+    try:
+        codec.dumps(backoff, root="its backoff function")
+    except UnsupportedValue as error:
+        raise UnsupportedValue(f"{what} was refused: {error}") from error
+
+
+def _check_url(url: str, what: str) -> None:
+    if not url.startswith(("/", "https://", "http://")):
+        raise EnqueueError(
+            f"{what} was refused: its url must be a path that starts with / or an "
+            f"address that starts with https:// or http://, not {url!r}."
+        )
+    if re.search(r"[\x00-\x20\x7f]", url):
+        raise EnqueueError(
+            f"{what} was refused: its url {url!r} has spaces or control characters: "
+            "quote them."
+        )
+    if len(url) > LONGEST_URL:
+        raise EnqueueError(
+            f"{what} was refused: its url has {len(url):,} characters; Cloud Tasks "
+            f"takes {LONGEST_URL:,} at most."
+        )
+
+
+def _check_headers(headers: Mapping[str, str], what: str) -> None:
+    for name, value in headers.items():
+        if not isinstance(name, str) or not HEADER.fullmatch(name):
+            raise EnqueueError(
+                f"{what} was refused: a header can't be named {name!r}; a name has "
+                "letters, digits and some signs, no space."
+            )
+        if not isinstance(value, str) or CONTROL.search(value):
+            raise EnqueueError(
+                f"{what} was refused: its header {name!r} must be a line of str."
+            )
+    names = {name.casefold() for name in headers}
+    # App Engine gets it: the headers of both requests in target.proto.
+    if "user-agent" in names and isinstance(target(), HttpTarget):
+        raise EnqueueError(
+            f"{what} was refused: Cloud Tasks replaces the header 'User-Agent' by its "
+            "own. Use another name."
+        )
+    size = sum(len(name) + len(value) for name, value in headers.items())
+    if size > LARGEST_HEADERS:
+        raise EnqueueError(
+            f"{what} was refused: its headers take {size:,} bytes; Cloud Tasks takes "
+            f"{LARGEST_HEADERS:,} at most."
+        )

@@ -1,0 +1,275 @@
+"""Sends what waits in the outboxes: what a dead process, or an outage, left behind.
+
+A row is WAITING until it is sent and deleted, or PARKED when sending it again can't
+help. `due_at` is when a relay may take it: a relay that takes it moves `due_at` ahead,
+so that one that dies gives it back by itself. Sending twice is safe, since the name
+derives from the id.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from django.db import DatabaseError, connections, router, transaction
+from django.db.models import F, QuerySet
+
+from cloudtask import clock, envelope, failpoints
+from cloudtask.clock import database_now
+from cloudtask.exceptions import (
+    ConfigurationError,
+    DuplicateTask,
+    EnqueueUnavailable,
+    PayloadTooLarge,
+)
+from cloudtask.message import Message
+from cloudtask.stores.transactions import delete_by_key
+from cloudtask.transports import transport
+
+if TYPE_CHECKING:
+    from cloudtask.models import OutboxMessage
+
+logger = logging.getLogger("cloudtask")
+
+LEASE = timedelta(seconds=120)  # for a relay to send what it has taken
+BATCH = 100  # rows that a relay takes at once
+PARK_AFTER = 8  # refusals that may pass, such as of a queue just created
+LONGEST_PAUSE = 600  # seconds between two tries of a row
+STALE = timedelta(days=1).total_seconds()  # age at which a message starts anew
+
+
+@dataclass(frozen=True, slots=True)
+class RelayReport:
+    """What one relay did: rows sent, put off until later, and parked."""
+
+    sent: int = 0
+    postponed: int = 0
+    parked: int = 0
+
+    def __add__(self, other: RelayReport) -> RelayReport:
+        return RelayReport(
+            self.sent + other.sent,
+            self.postponed + other.postponed,
+            self.parked + other.parked,
+        )
+
+    def __str__(self) -> str:
+        return f"{self.sent} sent, {self.postponed} postponed, {self.parked} parked"
+
+
+def relay(
+    alias: str = "default", *, limit: int = 1000, seconds: float = 60.0
+) -> RelayReport:
+    """Send what is due in the outbox of `alias`, oldest first.
+
+    Takes `limit` rows at most, and no more after `seconds`, or after a batch for which
+    Cloud Tasks could not be reached. Any number of relays may run at once.
+    """
+    report = RelayReport()
+    stop = time.monotonic() + seconds
+    while limit > 0 and time.monotonic() < stop:
+        rows = _claim(alias, min(limit, BATCH))
+        if not rows:
+            break
+        failpoints.reached("relay.claimed")
+        limit -= len(rows)
+        errors = _send_rows(rows)
+        report += _settle(alias, rows, errors)
+        if all(isinstance(error, EnqueueUnavailable) for error in errors):
+            break
+    return report
+
+
+def relay_all(
+    using: Sequence[str] = (), *, limit: int = 1000, seconds: float = 60.0
+) -> RelayReport:
+    """Relay the outboxes of all databases, or of those in `using`, each with these
+    bounds.
+
+    Raises the DatabaseError of one that can't be reached after the others had their
+    turn. A database without the table has no outbox, unless it was named.
+    """
+    report = RelayReport()
+    failure: DatabaseError | None = None
+    for alias in using or aliases():
+        try:
+            if using or has_outbox(alias):
+                report += relay(alias, limit=limit, seconds=seconds)
+        except DatabaseError as error:
+            logger.error("The outbox of %r was not relayed: %s", alias, error)
+            failure = failure or error
+    if failure is not None:
+        raise failure
+    return report
+
+
+def aliases() -> list[str]:
+    """The databases that may have an outbox, by the routers of the project."""
+    from cloudtask.models import OutboxMessage
+
+    return [
+        alias
+        for alias in connections
+        if router.allow_migrate_model(alias, OutboxMessage)
+    ]
+
+
+def has_outbox(alias: str) -> bool:
+    """Whether the table is there: without a router every database seems to have it."""
+    from cloudtask.models import OutboxMessage
+
+    tables = connections[alias].introspection.table_names()
+    return OutboxMessage._meta.db_table in tables
+
+
+def rows_of(alias: str) -> QuerySet[OutboxMessage]:
+    from cloudtask.models import OutboxMessage
+
+    return OutboxMessage.objects.using(alias)
+
+
+def forget(alias: str, keys: Sequence[str]) -> None:
+    """Delete the rows of `keys`, should they still be there."""
+    delete_by_key(rows_of(alias), keys)
+
+
+def parked(alias: str, limit: int = 100) -> list[OutboxMessage]:
+    """Rows that can't be sent as they are, oldest first; `error` says why."""
+    from cloudtask.models import OutboxMessage
+
+    rows = rows_of(alias).filter(state=OutboxMessage.State.PARKED)
+    return list(rows.order_by("created_at", "key")[:limit])
+
+
+def release(alias: str, keys: Sequence[str] | None = None) -> int:
+    """Let relays try parked rows again, all or those of `keys`; how many."""
+    from cloudtask.models import OutboxMessage
+
+    rows = rows_of(alias).filter(state=OutboxMessage.State.PARKED)
+    if keys is not None:
+        rows = rows.filter(key__in=keys)
+    return rows.update(
+        state=OutboxMessage.State.WAITING, due_at=database_now(), attempts=0
+    )
+
+
+def try_to_send(messages: Sequence[Message]) -> list[Exception | None]:
+    """Send `messages`: for each, in order, what went wrong, or None. Never raises."""
+    try:
+        if len(messages) == 1:
+            transport().send(messages[0])
+            return [None]
+        return list(transport().send_many(messages))
+    except Exception as error:  # noqa: BLE001  one message must not keep others back
+        if len(messages) == 1:
+            return [error]
+        return [try_to_send([message])[0] for message in messages]
+
+
+def _claim(alias: str, count: int) -> list[OutboxMessage]:
+    from cloudtask.models import OutboxMessage
+
+    due = rows_of(alias).filter(
+        state=OutboxMessage.State.WAITING, due_at__lte=database_now()
+    )
+    due = due.order_by("created_at", "key")
+    if connections[alias].features.has_select_for_update_skip_locked:
+        with transaction.atomic(using=alias):
+            rows = list(due.select_for_update(skip_locked=True)[:count])
+            keys = [row.key for row in rows]
+            rows_of(alias).filter(key__in=keys).update(due_at=database_now() + LEASE)
+            return rows
+    return [row for row in due[:count] if _take(row, alias)]
+
+
+def _take(row: OutboxMessage, alias: str) -> bool:
+    """Claim one row where rows can't be skipped: whoever changes `due_at` has it."""
+    untouched = rows_of(alias).filter(key=row.key, due_at=row.due_at)
+    return bool(untouched.update(due_at=database_now() + LEASE))
+
+
+def _send_rows(rows: Sequence[OutboxMessage]) -> list[Exception | None]:
+    opened: dict[str, Message] = {}
+    errors: dict[str, Exception | None] = {}
+    for row in rows:
+        try:
+            opened[row.key] = _opened(row)
+        except Exception as error:  # noqa: BLE001  whatever is in it, the others go on
+            errors[row.key] = _Unreadable(f"{type(error).__name__}: {error}")
+    failpoints.reached("relay.before_send")
+    if opened:
+        errors.update(zip(opened, try_to_send([*opened.values()]), strict=True))
+    failpoints.reached("relay.after_send")
+    return [errors[row.key] for row in rows]
+
+
+class _Unreadable(Exception):
+    """The row can't be opened by this version, with these keys."""
+
+
+def _opened(row: OutboxMessage) -> Message:
+    # A row does not expire: it rests at home. What lay here for long, parked perhaps,
+    # must not expire on its way either.
+    message = envelope.unseal(bytes(row.envelope), now=0.0)
+    now = clock.now()
+    return replace(message, created=now) if now - message.created > STALE else message
+
+
+def _settle(
+    alias: str, rows: Sequence[OutboxMessage], errors: Sequence[Exception | None]
+) -> RelayReport:
+    outcomes = list(zip(rows, errors, strict=True))
+    sent = [row.key for row, error in outcomes if error is None]
+    forget(alias, sent)
+    failed = [(row, error) for row, error in outcomes if error is not None]
+    return RelayReport(sent=len(sent)) + _put_off(alias, failed)
+
+
+def _put_off(
+    alias: str, failed: Iterable[tuple[OutboxMessage, Exception]]
+) -> RelayReport:
+    from cloudtask.models import OutboxMessage
+
+    report = RelayReport()
+    for row, error in failed:
+        values = {"attempts": F("attempts") + 1, "error": _text(error)}
+        if may_pass(row.attempts, error):
+            values["due_at"] = database_now() + _pause(row.attempts)
+            report += RelayReport(postponed=1)
+        else:
+            logger.error(
+                "A message of the outbox can't be sent and is parked: %s", error
+            )
+            values["state"] = OutboxMessage.State.PARKED
+            report += RelayReport(parked=1)
+        rows_of(alias).filter(key=row.key).update(**values)
+    return report
+
+
+def _pause(attempts: int) -> timedelta:
+    seconds = min(2 ** min(attempts, 16), LONGEST_PAUSE)
+    return timedelta(seconds=seconds * random.uniform(0.75, 1.25))
+
+
+def may_pass(attempts: int, error: Exception) -> bool:
+    """Whether sending a row again may help, after `attempts` tries before this one."""
+    if isinstance(error, EnqueueUnavailable | ConfigurationError):
+        return True
+    if isinstance(error, DuplicateTask | PayloadTooLarge | _Unreadable):
+        return False
+    return attempts + 1 < PARK_AFTER
+
+
+def _text(error: Exception) -> str:
+    """What can be written to a text column of any database."""
+    text = f"{error}" if isinstance(error, _Unreadable) else _named(error)
+    return text.encode("ascii", "backslashreplace").decode().replace("\0", "\\0")
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

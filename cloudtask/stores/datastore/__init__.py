@@ -1,0 +1,65 @@
+"""The store in Google Cloud Datastore: Firestore in Datastore mode."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cloudtask import conf
+from cloudtask.exceptions import ConfigurationError
+from cloudtask.stores.datastore.client import Place
+from cloudtask.stores.datastore.failures import DatastoreFailures
+from cloudtask.stores.datastore.payloads import DatastoreFailedCalls, DatastorePayloads
+from cloudtask.stores.datastore.runs import DatastoreRuns
+from cloudtask.stores.datastore.shards import DatastoreShards
+from cloudtask.stores.datastore.starts import DatastoreStarts
+
+DEFAULT_DATABASE = "(default)"
+_PATTERNS = {
+    "PROJECT": (r"[A-Za-z0-9:.-]+", 'a project id, e.g. "my-project"'),
+    "NAMESPACE": (r"[A-Za-z0-9._-]{0,100}", "up to 100 letters, digits and . _ -"),
+    "DATABASE": (
+        r"\(default\)|[a-z][a-z0-9-]{2,61}[a-z0-9]",
+        'a database id, e.g. "tasks", or "(default)"',
+    ),
+}
+
+
+class DatastoreStore(
+    DatastorePayloads,
+    DatastoreFailedCalls,
+    DatastoreStarts,
+    DatastoreRuns,
+    DatastoreShards,
+    DatastoreFailures,
+):
+    """Keeps state in Datastore; options PROJECT, DATABASE and NAMESPACE.
+
+    PROJECT defaults to CLOUDTASK["PROJECT"], then to the environment's. Raises
+    ConfigurationError for an option that is unknown or malformed; nothing is connected
+    before the first call.
+    """
+
+    def __init__(
+        self,
+        options: Mapping[str, Any],
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        conf.check_backend_options("STORE", options, dict.fromkeys(_PATTERNS, str))
+        for name, (pattern, of_what) in _PATTERNS.items():
+            value = options.get(name)
+            if value is not None and not re.fullmatch(pattern, value):
+                raise ConfigurationError(
+                    f"CLOUDTASK['STORE'][{name!r}] must be {of_what}, not {value!r}."
+                )
+        database = options.get("DATABASE")
+        place = Place(
+            project=options.get("PROJECT") or conf.settings().project,
+            database=None if database == DEFAULT_DATABASE else database,
+            namespace=options.get("NAMESPACE") or None,
+        )
+        super().__init__(place, sleep=sleep, monotonic=monotonic)

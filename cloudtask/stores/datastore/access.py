@@ -1,0 +1,283 @@
+"""Reads, writes, queries and transactions of Datastore, as the store's parts use them.
+
+Only what the built-in indexes serve is asked for, so no index.yaml is needed.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from cloudtask import clock
+from cloudtask.stores.datastore.client import Place, calling, code_of, once
+
+T = TypeVar("T")
+Path = tuple[str, ...]  # kind and name, from the root down: a key
+Filter = tuple[str, str, Any]
+
+MUTATIONS = 500  # in one commit
+LOOKUPS = 1000  # keys in one call
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An entity. What is not `indexed` no query finds, and costs no index writes."""
+
+    path: Path
+    values: Mapping[str, Any] = field(default_factory=dict)
+    indexed: Collection[str] = ()
+
+
+@dataclass(slots=True)
+class _Past:
+    """What earlier tries of a transaction would have returned, by their marks."""
+
+    promised: dict[str, Any] = field(default_factory=dict)
+    is_doubtful: bool = False
+
+
+class _Committed(Exception):
+    """An earlier try has happened, although its commit failed."""
+
+    def __init__(self, result: Any) -> None:
+        self.result = result
+
+
+class Access:
+    """The store's way to its Datastore.
+
+    Every method raises EnqueueUnavailable when Datastore can't be reached, and
+    ConfigurationError when it is the wrong one.
+    """
+
+    place: Place
+
+    def __init__(
+        self,
+        place: Place,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.place = place
+        self.sleep = sleep
+        self.monotonic = monotonic
+
+    def now(self) -> datetime:
+        """This process's time: Datastore has none that a condition could use."""
+        return datetime.fromtimestamp(clock.now(), UTC)
+
+    def calling(self, what: str, call: Callable[[Any], T]) -> T:
+        return calling(what, self.place, call, sleep=self.sleep, clock=self.monotonic)
+
+    def key(self, client: Any, path: Path) -> Any:
+        return client.key(*path, namespace=self.place.namespace)
+
+    def get(self, what: str, *paths: Path) -> list[Row | None]:
+        """The rows at `paths`, in their order, each as it is now."""
+        return self.calling(what, lambda client: _lookup(self, client, paths))
+
+    def put(self, what: str, rows: Sequence[Row]) -> None:
+        """Write `rows`, each by itself, in place of what was there."""
+        self.calling(
+            what,
+            lambda client: client.put_multi(
+                [entity_of(self, client, row) for row in rows], **once()
+            ),
+        )
+
+    def delete(self, what: str, paths: Sequence[Path]) -> None:
+        """Delete, each by itself, what is at `paths`."""
+
+        def run(client: Any) -> None:
+            for some in in_groups(paths, MUTATIONS):
+                client.delete_multi([self.key(client, path) for path in some], **once())
+
+        self.calling(what, run)
+
+    def query(
+        self,
+        what: str,
+        kind: str,
+        filters: Sequence[Filter] = (),
+        *,
+        order: str | None = None,
+        projection: Sequence[str] = (),
+        limit: int | None = None,
+    ) -> list[Row]:
+        """Rows as they are when the query arrives: Datastore's queries are strongly
+        consistent. A projection on "__key__" gives rows without values."""
+
+        def run(client: Any) -> list[Row]:
+            query = self._query(client, kind, filters)
+            query.order = [order] if order else []
+            query.projection = projection
+            return [row_of(one) for one in query.fetch(limit=limit, **once())]
+
+        return self.calling(what, run)
+
+    def count(self, what: str, kind: str, filters: Sequence[Filter]) -> int:
+        def run(client: Any) -> int:
+            query = self._query(client, kind, filters)
+            counting = client.aggregation_query(query).count(alias="all")
+            return sum(int(one.value) for [one] in counting.fetch(**once()))
+
+        return self.calling(what, run)
+
+    def _query(self, client: Any, kind: str, filters: Sequence[Filter]) -> Any:
+        from google.cloud.datastore.query import PropertyFilter
+
+        query = client.query(kind=kind, namespace=self.place.namespace)
+        for name, operator, value in filters:
+            if name == "__key__":
+                value = self.key(client, value)
+            query.add_filter(
+                filter=PropertyFilter(name, operator, value)  # type: ignore[no-untyped-call]
+            )
+        return query
+
+    def transact(self, what: str, work: Callable[[Attempt], T]) -> T:
+        """`work` in a transaction, from the start again when it was disturbed.
+
+        A commit that failed may have happened. Every commit therefore leaves a mark of
+        its own on what it writes; the next try that reads one of this call's marks
+        returns what that try would have returned, and writes nothing.
+        """
+        past = _Past()
+
+        def attempt(client: Any) -> T:
+            return Attempt(self, client, past).run(work)
+
+        return self.calling(what, attempt)
+
+
+class Attempt:
+    """One try of a transaction. It does not see its own writes: read first."""
+
+    def __init__(self, access: Access, client: Any, past: _Past) -> None:
+        self._access = access
+        self._client = client
+        self._past = past
+        self._mark = uuid.uuid4().hex
+        # The first lookup begins it: a call less.
+        self._transaction = client.transaction(begin_later=True)
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether an earlier try may have committed: for work that only deletes, which
+        leaves no marks."""
+        return self._past.is_doubtful
+
+    def get(self, path: Path) -> Row | None:
+        return self.get_all(path)[0]
+
+    def get_all(self, *paths: Path) -> list[Row | None]:
+        rows = _lookup(self._access, self._client, paths, self._transaction)
+        for row in rows:
+            mark = row.values.get("mark") if row else None
+            if mark in self._past.promised:
+                raise _Committed(self._past.promised[mark])
+        return rows
+
+    def put(self, *rows: Row) -> None:
+        for row in rows:
+            self._transaction.put(
+                entity_of(self._access, self._client, row, self._mark)
+            )
+
+    def delete(self, *paths: Path) -> None:
+        for path in paths:
+            self._transaction.delete(self._access.key(self._client, path))
+
+    def run(self, work: Callable[[Attempt], T]) -> T:
+        try:
+            result = work(self)
+        except _Committed as earlier:
+            self._roll_back()
+            done: T = earlier.result
+            return done
+        except BaseException:
+            self._roll_back()
+            raise
+        if self._transaction.mutations:
+            self._commit(result)
+        else:
+            self._roll_back()
+        return result
+
+    def _commit(self, result: object) -> None:
+        from google.api_core.exceptions import GoogleAPICallError
+
+        self._past.promised[self._mark] = result
+        try:
+            self._transaction.commit(**once())
+        except GoogleAPICallError as error:
+            self._past.is_doubtful |= code_of(error) != "ABORTED"
+            raise
+
+    def _roll_back(self) -> None:
+        """Let go of its locks; if that fails, they end by themselves."""
+        from google.api_core.exceptions import GoogleAPICallError
+        from google.auth.exceptions import GoogleAuthError
+
+        with suppress(GoogleAPICallError, GoogleAuthError):
+            self._transaction.rollback(**once())
+
+
+def _lookup(
+    access: Access, client: Any, paths: Sequence[Path], transaction: Any = None
+) -> list[Row | None]:
+    found: dict[Path, Row] = {}
+    for some in in_groups(paths, LOOKUPS):
+        keys = [access.key(client, path) for path in some]
+        for one in client.get_multi(keys, transaction=transaction, **once()):
+            row = row_of(one)
+            found[row.path] = row
+    return [found.get(path) for path in paths]
+
+
+def entity_of(access: Access, client: Any, row: Row, mark: str = "") -> Any:
+    """`row` as the client has it; `mark` names the commit that writes it."""
+    from google.cloud.datastore import Entity
+
+    values = {**row.values, "mark": mark} if mark else dict(row.values)
+    made: Any = Entity(  # type: ignore[no-untyped-call]
+        access.key(client, row.path),
+        exclude_from_indexes=tuple(name for name in values if name not in row.indexed),
+    )
+    made.update(values)
+    return made
+
+
+def row_of(entity: Any) -> Row:
+    hidden = entity.exclude_from_indexes
+    return Row(
+        tuple(entity.key.flat_path),
+        dict(entity),
+        tuple(name for name in entity if name not in hidden),
+    )
+
+
+def in_groups(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def names_beginning(kind: str, prefix: str) -> tuple[Filter, Filter]:
+    """Filters for the rows of `kind` whose name begins with `prefix`."""
+    return ("__key__", ">=", (kind, prefix)), ("__key__", "<", (kind, _after(prefix)))
+
+
+def beginning(name: str, prefix: str) -> tuple[Filter, Filter]:
+    """Filters for the rows whose property `name` begins with `prefix`."""
+    return (name, ">=", prefix), (name, "<", _after(prefix))
+
+
+def _after(prefix: str) -> str:
+    """The first text, in the order of Datastore, behind all that begin so."""
+    return prefix[:-1] + chr(ord(prefix[-1]) + 1)

@@ -1,0 +1,127 @@
+"""Bytes of any size in Datastore, whose entities hold one megabyte and commits ten.
+
+A small blob lies in the entity that owns it. A larger one lies in chunks below it, in
+its entity group, and the owner names them: chunks that no owner names are not there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from cloudtask.stores.datastore.access import Access, Path, Row, in_groups
+
+CHUNK_KIND = "CloudtaskChunk"
+CHUNK = 990_000  # bytes
+A_COMMIT = 10  # chunks; with their owner under the 10 MiB that a commit may carry
+A_LOOKUP = 4  # chunks; the client receives no answer over 4 MiB
+INLINE = 16 * 1024  # bytes that lie in the owner itself
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """What the owner says of its bytes; `inline` is the bytes if they are few."""
+
+    name: str
+    size: int
+    digest: str
+    inline: bytes | None
+
+    @classmethod
+    def of(cls, data: bytes, *, inline: int = INLINE) -> Blob:
+        return cls(
+            name=uuid.uuid4().hex,
+            size=len(data),
+            digest=hashlib.sha256(data).hexdigest(),
+            inline=data if len(data) <= inline else None,
+        )
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> Blob | None:
+        """The blob of an owner; None when it has none."""
+        if values.get("blob_name") is None:
+            return None
+        return cls(
+            values["blob_name"],
+            values["blob_size"],
+            values["blob_digest"],
+            values["blob_inline"],
+        )
+
+    @property
+    def values(self) -> dict[str, Any]:
+        return {
+            "blob_name": self.name,
+            "blob_size": self.size,
+            "blob_digest": self.digest,
+            "blob_inline": self.inline,
+        }
+
+    def paths(self, owner: Path) -> list[Path]:
+        """Where the chunks lie."""
+        if self.inline is not None:
+            return []
+        return [
+            (*owner, CHUNK_KIND, f"{self.name}-{index:04d}")
+            for index in range(-(-self.size // CHUNK))
+        ]
+
+    def is_whole(self, data: bytes) -> bool:
+        return len(data) == self.size and (
+            hashlib.sha256(data).hexdigest() == self.digest
+        )
+
+
+NOTHING: dict[str, Any] = dict.fromkeys(Blob.of(b"").values)
+
+
+def paths(row: Row | None) -> list[Path]:
+    """Where the chunks of the owner `row` lie."""
+    blob = Blob.read(row.values) if row else None
+    return blob.paths(row.path) if row and blob else []
+
+
+def save(
+    access: Access,
+    what: str,
+    owner: Path,
+    blob: Blob,
+    data: bytes,
+    *,
+    saved_at: datetime | None = None,
+) -> Sequence[Row]:
+    """Write the chunks, but for the last ten: these are for the commit that writes the
+    owner. `saved_at` is indexed when given, so that chunks without owner are found."""
+    rows = [
+        Row(
+            path,
+            {"data": data[i * CHUNK : (i + 1) * CHUNK], "saved_at": saved_at},
+            ("saved_at",) if saved_at else (),
+        )
+        for i, path in enumerate(blob.paths(owner))
+    ]
+    groups = list(in_groups(rows, A_COMMIT)) or [()]
+    for group in groups[:-1]:
+        access.put(what, group)
+    return groups[-1]
+
+
+def load(access: Access, what: str, row: Row) -> bytes | None:
+    """The bytes of the owner `row`; None when they are damaged, or were replaced."""
+    blob = Blob.read(row.values)
+    if blob is None:
+        return b""
+    if blob.inline is not None:
+        return blob.inline if blob.is_whole(blob.inline) else None
+    parts: list[bytes] = []
+    for some in in_groups(blob.paths(row.path), A_LOOKUP):
+        for chunk in access.get(what, *some):
+            if chunk is None:
+                return None
+            parts.append(chunk.values["data"])
+    data = b"".join(parts)
+    return data if blob.is_whole(data) else None

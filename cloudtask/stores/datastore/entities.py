@@ -1,0 +1,184 @@
+"""Records of iteration as entities of Datastore, and back.
+
+| kind | name | finds it |
+|---|---|---|
+| CloudtaskRun | id | state and time of creation; `unsettled` when it owes a next step |
+| CloudtaskShard | id:index | its name; `undone_of` while it is undone |
+| CloudtaskShardCount | id of the run | only its name |
+| CloudtaskRowFailure | id:digest of the key | its name; `due` or `given_up` by state |
+
+Each is an entity group of its own: shards don't contend with each other nor, but for
+reading it, with their run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import fields
+from datetime import UTC, datetime
+from typing import Any
+
+from cloudtask.runs import (
+    STOPPED,
+    FailureState,
+    RowFailure,
+    Run,
+    RunState,
+    Shard,
+    ShardState,
+)
+from cloudtask.stores.datastore.access import Path, Row
+
+RUN = "CloudtaskRun"
+SHARD = "CloudtaskShard"
+COUNT = "CloudtaskShardCount"
+FAILURE = "CloudtaskRowFailure"
+
+LONGEST = 100_000  # bytes of a text that is only there to be read
+
+_RUN_FIELDS = tuple(
+    f.name for f in fields(Run) if f.name not in ("id", "state", "description")
+)
+_SHARD_FIELDS = tuple(
+    f.name for f in fields(Shard) if f.name not in ("run", "index", "state")
+)
+_OWING = (
+    RunState.WAITING,
+    RunState.PLANNING,
+    RunState.RUNNING,
+    RunState.FINALIZING,
+)
+
+
+def moment(value: datetime) -> datetime:
+    """A time of the client, which counts nanoseconds, as everybody else has it."""
+    return datetime.combine(value.date(), value.time(), tzinfo=UTC)
+
+
+def sortable(when: datetime) -> str:
+    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")
+
+
+def shortened(value: Any) -> Any:
+    if isinstance(value, str) and len(value.encode()) > LONGEST:
+        return value.encode()[:LONGEST].decode(errors="ignore")
+    return value
+
+
+# Runs
+
+
+def run_path(run_id: str) -> Path:
+    return (RUN, run_id)
+
+
+def count_path(run_id: str) -> Path:
+    return (COUNT, run_id)
+
+
+def run_row(run: Run, blob: dict[str, Any], touched_at: datetime) -> Row:
+    """The entity of `run`; `blob` says where its description is."""
+    values = {name: shortened(getattr(run, name)) for name in _RUN_FIELDS}
+    values |= blob
+    values |= {"state": run.state.value, "touched_at": touched_at}
+    created = run.created_at or touched_at
+    values |= {
+        "created_at": created,
+        # By state and then by time, so that one property serves both.
+        "place": place(run.state) + sortable(created),
+    }
+    if _is_unsettled(run):
+        values["unsettled"] = True
+    return Row(run_path(run.id), values, ("created_at", "place", "unsettled"))
+
+
+def place(state: RunState) -> str:
+    """What the places of runs in `state` begin with."""
+    return f"{state.value} "
+
+
+def _is_unsettled(run: Run) -> bool:
+    return run.state in _OWING or (run.state in STOPPED and run.finished_at is None)
+
+
+def run_of(row: Row, description: bytes = b"") -> Run:
+    # An entity of an earlier version lacks what was added since.
+    there = [name for name in _RUN_FIELDS if name in row.values]
+    values = {name: _plain(row.values[name]) for name in there}
+    return Run(
+        id=row.path[-1],
+        state=RunState(row.values["state"]),
+        description=description,
+        **values,
+    )
+
+
+def _plain(value: Any) -> Any:
+    return moment(value) if isinstance(value, datetime) else value
+
+
+# Shards
+
+
+def shard_path(run_id: str, index: int) -> Path:
+    return (SHARD, f"{run_id}:{index:06d}")
+
+
+def shard_row(shard: Shard, touched_at: datetime) -> Row:
+    values = {name: getattr(shard, name) for name in _SHARD_FIELDS}
+    values |= {"state": shard.state.value, "touched_at": touched_at}
+    if shard.state is not ShardState.DONE:
+        values["undone_of"] = shard.run
+    return Row(shard_path(shard.run, shard.index), values, ("undone_of",))
+
+
+def shard_of(row: Row) -> Shard:
+    run_id, _, index = row.path[-1].rpartition(":")
+    there = [name for name in _SHARD_FIELDS if name in row.values]
+    values = {name: _plain(row.values[name]) for name in there}
+    state = ShardState(row.values["state"])
+    return Shard(run=run_id, index=int(index), state=state, **values)
+
+
+# Rows that failed
+
+
+def failure_path(run_id: str, key: str) -> Path:
+    return (FAILURE, f"{run_id}:{hashlib.sha256(key.encode()).hexdigest()}")
+
+
+def failures_of(run_id: str, shard: int) -> str:
+    """What `due` and `given_up` of the failures of a shard begin with."""
+    return f"{run_id}:{shard:06d} "
+
+
+def failure_row(failure: RowFailure, due_at: datetime) -> Row:
+    values = {
+        "key": failure.key,
+        "shard": failure.shard,
+        "state": failure.state.value,
+        "attempts": failure.attempts,
+        "error": shortened(failure.error),
+        "traceback": shortened(failure.traceback),
+        "due_at": due_at,
+    }
+    of_shard = failures_of(failure.run, failure.shard)
+    if failure.state is FailureState.WAITING:
+        values["due"] = of_shard + sortable(due_at)
+    else:
+        values["given_up"] = of_shard
+    path = failure_path(failure.run, failure.key)
+    return Row(path, values, ("shard", "due", "given_up"))
+
+
+def failure_of(row: Row) -> RowFailure:
+    return RowFailure(
+        run=row.path[-1].rpartition(":")[0],
+        shard=row.values["shard"],
+        key=row.values["key"],
+        state=FailureState(row.values["state"]),
+        attempts=row.values["attempts"],
+        error=row.values["error"],
+        traceback=row.values["traceback"],
+        due_at=moment(row.values["due_at"]),
+    )

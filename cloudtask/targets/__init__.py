@@ -1,0 +1,232 @@
+"""Which HTTP request Cloud Tasks must make, and how to trust it when it arrives."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from django.http import HttpRequest
+from django.urls import NoReverseMatch, reverse
+
+from cloudtask import conf
+from cloudtask.exceptions import (
+    ConfigurationError,
+    EnqueueError,
+    UntrustedRequest,
+)
+from cloudtask.message import Message
+from cloudtask.targets import oidc
+
+CONTENT_TYPE = "application/octet-stream"
+BOT_ACCOUNT_HINT = 'e.g. "tasks@my-project.iam.gserviceaccount.com"'
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpDispatch:
+    """An HttpRequest of google.cloud.tasks.v2, without its body."""
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    service_account: str | None = None
+    audience: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppEngineDispatch:
+    """An AppEngineHttpRequest of google.cloud.tasks.v2, without its body."""
+
+    relative_uri: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    service: str | None = None
+    version: str | None = None
+    instance: str | None = None
+
+
+class Target(Protocol):
+    """Where tasks are delivered to, and how deliveries are told from strangers."""
+
+    min_deadline: float
+    max_deadline: float
+    default_deadline: float
+
+    def request_for(self, message: Message) -> HttpDispatch | AppEngineDispatch:
+        """The request for `message`; raises ConfigurationError or EnqueueError."""
+        ...
+
+    def verify(self, request: HttpRequest) -> None:
+        """Raise UntrustedRequest unless Cloud Tasks sent `request` to this project."""
+        ...
+
+
+@lru_cache(maxsize=4096)
+def _reversed(task: str, urlconf: str) -> str:
+    try:
+        return reverse("cloudtask:run", urlconf=urlconf, args=[task])
+    except NoReverseMatch as error:
+        raise ConfigurationError(
+            "The task handler has no URL: add path('_cloudtask/', "
+            "include('cloudtask.urls')) to the root URLconf, or set "
+            "CLOUDTASK['PREFIX'] to the path where another service has it."
+        ) from error
+
+
+def handler_path(task: str) -> str:
+    """The path of the handler for a task, e.g. /_cloudtask/run/app.tasks.send."""
+    prefix = conf.settings().prefix
+    if prefix is not None:
+        return f"/{prefix.strip('/')}/run/{task}".replace("//", "/", 1)
+    return _reversed(task, conf.root_urlconf())
+
+
+def _headers(message: Message) -> dict[str, str]:
+    return {"Content-Type": CONTENT_TYPE, **(message.options.headers or {})}
+
+
+class HttpTarget:
+    """Any HTTPS service, such as Cloud Run or GKE; trust rests on an OIDC token.
+
+    Options: URL (scheme and host), SERVICE_ACCOUNT (its email), AUDIENCE (default:
+    URL), ISSUER (default: Google; an emulator's in development), VERIFY (True).
+    The rules of the token are those of
+    https://cloud.google.com/tasks/docs/creating-http-target-tasks.
+    """
+
+    min_deadline = 15.0
+    max_deadline = 1800.0
+    default_deadline = 600.0
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        known = {
+            "URL": str,
+            "SERVICE_ACCOUNT": str,
+            "AUDIENCE": str,
+            "ISSUER": str,
+            "VERIFY": bool,
+        }
+        conf.check_backend_options("TARGET", options, known)
+        self.url = str(options.get("URL") or "").rstrip("/")
+        parts = urlsplit(self.url)
+        if parts.scheme not in {"http", "https"} or not parts.netloc:
+            raise ConfigurationError(
+                "CLOUDTASK['TARGET']['URL'] must be the address of this service, e.g. "
+                f'"https://app.example", not {options.get("URL")!r}.'
+            )
+        self.service_account: str | None = options.get("SERVICE_ACCOUNT")
+        self.audience = str(options.get("AUDIENCE") or self.url)
+        self.issuer: str | None = options.get("ISSUER")
+        self.verifies = options.get("VERIFY", True) is not False
+        if self.verifies and not self.service_account:
+            raise ConfigurationError(
+                "CLOUDTASK['TARGET']['SERVICE_ACCOUNT'] must be the account that signs "
+                f"the deliveries, {BOT_ACCOUNT_HINT}."
+            )
+
+    def request_for(self, message: Message) -> HttpDispatch:
+        url = message.options.url or self.url + handler_path(message.task)
+        return HttpDispatch(
+            url=url if "://" in url else self.url + url,
+            headers=_headers(message),
+            service_account=self.service_account,
+            audience=self.audience if self.service_account else None,
+        )
+
+    def verify(self, request: HttpRequest) -> None:
+        if not self.verifies:
+            return
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
+            raise UntrustedRequest("The request carries no bearer token.")
+        claims = oidc.verified_claims(token.strip(), self.audience, self.issuer)
+        if claims.get("email") != self.service_account:
+            raise UntrustedRequest("The token belongs to another account.")
+        if claims.get("email_verified") is not True:
+            raise UntrustedRequest("The token's email is not verified.")
+
+
+class AppEngineTarget:
+    """The App Engine application of the project; trust rests on stripped headers.
+
+    Options: SERVICE and VERSION (default: the running ones), ON_APP_ENGINE (default:
+    found out from the environment), VERIFY (True). App Engine removes X-AppEngine-*
+    from requests of strangers, nothing else does: see
+    https://cloud.google.com/tasks/docs/creating-appengine-handlers.
+    """
+
+    min_deadline = 15.0
+    max_deadline = 86_415.0
+    default_deadline = 600.0  # automatic scaling; others allow 24 hours
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        known = {
+            "SERVICE": str,
+            "VERSION": str,
+            "ON_APP_ENGINE": bool,
+            "VERIFY": bool,
+        }
+        conf.check_backend_options("TARGET", options, known)
+        here = os.environ.get("GAE_SERVICE")
+        self.service: str | None = options.get("SERVICE") or here
+        self.version: str | None = options.get("VERSION")
+        if self.version is None and self.service == here:
+            # The running version means nothing in another service.
+            self.version = os.environ.get("GAE_VERSION")
+        claimed = options.get("ON_APP_ENGINE")
+        self.on_app_engine = on_app_engine() if claimed is None else bool(claimed)
+        self.verifies = options.get("VERIFY", True) is not False
+
+    @property
+    def is_claimed(self) -> bool:
+        """Whether a setting says App Engine where the environment does not."""
+        return bool(self.on_app_engine) and not on_app_engine()
+
+    def request_for(self, message: Message) -> AppEngineDispatch:
+        options = message.options
+        elsewhere = options.service not in (None, self.service)
+        uri = options.url or handler_path(message.task)
+        if not uri.startswith("/"):
+            raise EnqueueError(
+                f"Task {message.task} ({message.id}) for queue {message.queue!r} was "
+                f"refused: App Engine tasks take a path, such as /tasks/, not {uri!r}."
+            )
+        return AppEngineDispatch(
+            relative_uri=uri,
+            headers=_headers(message),
+            service=options.service or self.service,
+            version=options.version or (None if elsewhere else self.version),
+            instance=options.instance,
+        )
+
+    def verify(self, request: HttpRequest) -> None:
+        if not self.verifies:
+            return
+        # An application that talks to an emulator is not deployed: nothing strips the
+        # headers for it, and the signature still guards what runs.
+        if not self.on_app_engine and not conf.emulator_host():
+            raise UntrustedRequest(
+                "X-AppEngine-* headers prove nothing off App Engine."
+            )
+        if not request.headers.get("X-AppEngine-QueueName"):
+            raise UntrustedRequest("The request does not come from a task queue.")
+
+
+@lru_cache(maxsize=8)
+def _target_of(settings: conf.Settings) -> Target:
+    made: Target = conf.backend("TARGET", settings.target)(settings.target)
+    return made
+
+
+def target() -> Target:
+    """The target that CLOUDTASK["TARGET"] describes; raises ConfigurationError."""
+    return _target_of(conf.settings())
+
+
+def on_app_engine() -> bool:
+    """Whether the process runs on App Engine, standard or flexible."""
+    environ = os.environ
+    return environ.get("GAE_ENV") == "standard" or bool(
+        environ.get("GAE_INSTANCE") and environ.get("GAE_SERVICE")
+    )

@@ -1,0 +1,137 @@
+"""Messages as protobuf requests of google.cloud.tasks.v2.
+
+Raw protobuf classes: they cost a third of the proto-plus ones.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from cloudtask import conf
+from cloudtask.exceptions import ConfigurationError, PayloadTooLarge
+from cloudtask.message import Message
+from cloudtask.options import Backoff
+from cloudtask.targets import AppEngineDispatch, HttpDispatch
+
+MAX_STORED_TASK = 1_048_569  # bytes; the service refuses larger tasks
+LOCAL = "local"  # project and location at an emulator, where none are set
+MAX_BATCH_SIZE = 3_500_000  # bytes; gRPC servers take 4 MiB by default
+
+
+@lru_cache(maxsize=1)
+def _pb() -> Any:
+    """The module-like proto-plus package; first touched when something is sent."""
+    from google.cloud import tasks_v2
+
+    return tasks_v2
+
+
+def project() -> str:
+    """The Google Cloud project: the setting, the environment, the metadata server."""
+    found = conf.settings().project or os.environ.get("GOOGLE_CLOUD_PROJECT")
+    if not found:
+        found = LOCAL if conf.emulator_host() else _project_of_credentials()
+    if not found:
+        raise ConfigurationError(
+            "CLOUDTASK['PROJECT'] is not set, and neither GOOGLE_CLOUD_PROJECT nor the "
+            "metadata server names a project. Set it to the id of the project that has "
+            'the queues, e.g. "my-project".'
+        )
+    return found
+
+
+_found_projects: list[str] = []
+
+
+def _project_of_credentials() -> str | None:
+    """The project of the default credentials; asked for until there is one."""
+    import google.auth
+    from google.auth.exceptions import GoogleAuthError
+
+    if not _found_projects:
+        try:
+            found = google.auth.default()[1]
+        except GoogleAuthError:
+            return None
+        if not found:
+            return None
+        _found_projects.append(found)
+    return _found_projects[0]
+
+
+def queue_path(queue: str) -> str:
+    location = conf.settings().location or (conf.emulator_host() and LOCAL)
+    if not location:
+        raise ConfigurationError(
+            "CLOUDTASK['LOCATION'] is not set; it is the region of the queues, e.g. "
+            '"europe-west1".'
+        )
+    return f"projects/{project()}/locations/{location}/queues/{queue}"
+
+
+def create_task_request(
+    message: Message, dispatch: HttpDispatch | AppEngineDispatch, body: bytes
+) -> Any:
+    """A CreateTaskRequest; raises PayloadTooLarge when the service would refuse it."""
+    parent = queue_path(message.queue)
+    request = _pb().CreateTaskRequest.pb()(parent=parent)
+    task = request.task
+    task.name = f"{parent}/tasks/{message.name}"
+    if message.eta is not None:
+        task.schedule_time.FromNanoseconds(int(message.eta * 1_000_000) * 1_000)
+    _fill_dispatch(task, dispatch, body)
+    _fill_policy(task, message)
+    if task.ByteSize() > MAX_STORED_TASK:
+        raise PayloadTooLarge(
+            f"Task {message.task} ({message.id}) for queue {message.queue!r} takes "
+            f"{task.ByteSize():,} bytes, more than the {MAX_STORED_TASK:,} that Cloud "
+            "Tasks accepts. Pass the id of what is large, or lower "
+            "CLOUDTASK['MAX_TASK_SIZE'] so that its payload rests in the store."
+        )
+    return request
+
+
+def _fill_dispatch(
+    task: Any, dispatch: HttpDispatch | AppEngineDispatch, body: bytes
+) -> None:
+    if isinstance(dispatch, HttpDispatch):
+        http = task.http_request
+        http.url, http.body = dispatch.url, body
+        http.http_method = _pb().HttpMethod.POST
+        if dispatch.service_account:
+            http.oidc_token.service_account_email = dispatch.service_account
+            http.oidc_token.audience = dispatch.audience or ""
+    else:
+        http = task.app_engine_http_request
+        http.relative_uri, http.body = dispatch.relative_uri, body
+        http.http_method = _pb().HttpMethod.POST
+        for part in ("service", "version", "instance"):
+            if value := getattr(dispatch, part):
+                setattr(http.app_engine_routing, part, value)
+    http.headers.update(dispatch.headers)
+
+
+def _fill_policy(task: Any, message: Message) -> None:
+    options = message.options
+    if options.timeout is not None:
+        task.dispatch_deadline.FromTimedelta(options.timeout)
+    if not conf.settings().retry_config:
+        return
+    if options.max_attempts is not None:
+        # The handler counts: it keeps the last failure, where the service would drop
+        # the task, also one whose last attempt was killed and could keep nothing.
+        task.retry_config.max_attempts = -1
+    if isinstance(options.backoff, Backoff):
+        task.retry_config.min_backoff.FromTimedelta(options.backoff.min)
+        task.retry_config.max_backoff.FromTimedelta(options.backoff.max)
+        task.retry_config.max_doublings = options.backoff.doublings
+
+
+def batch_request(requests: Sequence[Any]) -> Any:
+    """A BatchCreateTasksRequest for requests of one queue."""
+    return _pb().BatchCreateTasksRequest.pb()(
+        parent=requests[0].parent, requests=requests
+    )
