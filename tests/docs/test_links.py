@@ -38,3 +38,9 @@ def test_links_to_pages_and_their_titles_lead_somewhere(page: str) -> None:
         assert found.exists(), link
         if anchor:
             assert anchor in anchors(str(found.relative_to(ROOT))), link
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    found = re.findall(r": (\S+\.md)$", navigation, re.MULTILINE)
+    assert sorted(f"docs/{page}" for page in found) == sorted(pages()[1:])
