@@ -12,22 +12,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cloudtask.emulator.chaos import Chaos
-    from cloudtask.emulator.dispatch_log import DispatchRecord
+    from cloudtask.emulator.dispatch import Chaos, DispatchRecord
     from cloudtask.emulator.embedded import Emulator, QueueInfo
 
 __all__ = ["Chaos", "DispatchRecord", "Emulator", "QueueInfo"]
 
 _MODULES = {
-    "Chaos": "chaos",
-    "DispatchRecord": "dispatch_log",
+    "Chaos": "dispatch",
+    "DispatchRecord": "dispatch",
     "Emulator": "embedded",
     "QueueInfo": "embedded",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Imported late: `__main__` comes after this module, and tells what is missing."""
+    """Import a public name late: `__main__` then says which package is missing."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

@@ -1,4 +1,4 @@
-"""`python -m cloudtask.emulator`."""
+"""Runs the emulator: `python -m cloudtask.emulator`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The command line, shared by `python -m cloudtask.emulator` and `manage.py`."""
+"""The command line of `python -m cloudtask.emulator` and of `manage.py`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cloudtask.emulator.chaos import parse_chaos
-from cloudtask.emulator.queue_options import Options, declare
-from cloudtask.emulator.queue_yaml import read_queue_yaml
-from cloudtask.emulator.server import Server
-from cloudtask.emulator.settings import DEFAULT_TARGET, Settings
+from cloudtask.emulator.dispatch import parse_chaos
+from cloudtask.emulator.options import (
+    DEFAULT_TARGET,
+    Options,
+    Settings,
+    declare,
+    read_queue_yaml,
+)
+from cloudtask.emulator.serving import Engine, Server
 
 DEFAULT_PORT = 8123
 DEFAULT_PROJECT = DEFAULT_LOCATION = "local"
@@ -28,7 +32,7 @@ Write = Callable[[str], None]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options; their values are what `settings_from` reads."""
+    """Declare the options; `settings_from` reads their values."""
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     add("--port", type=int, default=DEFAULT_PORT, help="gRPC port (%(default)s)")
@@ -104,8 +108,10 @@ def serve(
     announce: Path | None = None,
     until_stdin_closes: bool = False,
 ) -> None:
-    """Run until SIGINT or SIGTERM, or until the parent goes away; `OSError` if it
-    can't start."""
+    """Run until SIGINT or SIGTERM, or until the parent process ends.
+
+    `OSError` when it can't start.
+    """
     with asyncio.Runner() as runner:
         runner.run(_serve(settings, write, announce, until_stdin_closes))
 
@@ -115,18 +121,19 @@ async def _serve(
 ) -> None:
     stop = asyncio.Event()
     server = Server(settings)
+    engine = server.engine
     with _stopped_by_signals(stop, ignore_interrupt=until_stdin_closes):
         await server.start()
         # Tasks live long and in great number: there is little garbage among them.
         gc.freeze()
         gc.set_threshold(20_000, 20, 50)
         try:
-            write(f"Cloud Tasks emulator: gRPC on {server.address}")
-            write(f"Status page: {server.http_address}/")
-            for name in sorted(server.state.queues):
+            write(f"Cloud Tasks emulator: gRPC on {engine.address}")
+            write(f"Status page: {engine.http_address}/")
+            for name in sorted(engine.state.queues):
                 write(f"Queue: {name}")
             if announce is not None:
-                _announce(announce, server)
+                _announce(announce, engine)
             if until_stdin_closes:
                 _watch_stdin(stop)
             await stop.wait()
@@ -139,7 +146,7 @@ async def _serve(
 def _stopped_by_signals(
     stop: asyncio.Event, *, ignore_interrupt: bool
 ) -> Iterator[None]:
-    """SIGTERM and SIGINT end it in order; a parent may keep Ctrl-C to itself."""
+    """SIGTERM and SIGINT end it in order; a parent may reserve Ctrl-C for itself."""
     loop = asyncio.get_running_loop()
 
     def on_signal(number: int, _: object) -> None:
@@ -168,10 +175,10 @@ def _watch_stdin(stop: asyncio.Event) -> None:
     threading.Thread(target=wait, name="watch-stdin", daemon=True).start()
 
 
-def _announce(path: Path, server: Server) -> None:
-    """Tell who waits where the ports are; the file appears complete or not at all."""
+def _announce(path: Path, engine: Engine) -> None:
+    """Write the ports to a file, which appears complete or not at all."""
     partial = path.with_suffix(".partial")
-    facts = {"address": server.address, "http_address": server.http_address}
+    facts = {"address": engine.address, "http_address": engine.http_address}
     partial.write_text(json.dumps(facts), encoding="utf-8")
     partial.replace(path)
 

@@ -1,4 +1,4 @@
-"""`Emulator`: the server in a thread of this process, for tests and scripts."""
+"""`Emulator`: runs the server in a thread of this process, for tests and scripts."""
 
 from __future__ import annotations
 
@@ -14,13 +14,10 @@ from typing import Any, Self, TypeVar
 
 from google.cloud import tasks_v2
 
-from cloudtask.emulator.chaos import Chaos, parse_chaos
-from cloudtask.emulator.dispatch_log import DispatchRecord
-from cloudtask.emulator.protos import VIEW_FULL
-from cloudtask.emulator.queue_options import Queues, declare
-from cloudtask.emulator.server import Server
-from cloudtask.emulator.settings import DEFAULT_TARGET, Settings
-from cloudtask.emulator.task import view
+from cloudtask.emulator.dispatch import Chaos, DispatchRecord, parse_chaos
+from cloudtask.emulator.options import DEFAULT_TARGET, Queues, Settings, declare
+from cloudtask.emulator.queues import FULL, view
+from cloudtask.emulator.serving import Engine, Server
 
 T = TypeVar("T")
 
@@ -30,7 +27,7 @@ _STOP_TIMEOUT = 10.0
 
 @dataclass(frozen=True, slots=True)
 class QueueInfo:
-    """A queue as it was when asked: tasks held and requests under way."""
+    """A queue at the moment of the call: tasks held and requests under way."""
 
     name: str
     paused: bool
@@ -41,7 +38,7 @@ class QueueInfo:
 
 
 class Emulator:
-    """A Cloud Tasks of one's own, beside the code under test.
+    """A local Cloud Tasks beside the code under test.
 
     Options, all but the ports kept for every `start`:
 
@@ -150,18 +147,18 @@ class Emulator:
     @property
     def address(self) -> str:
         """ "host:port" of the gRPC API, for `CLOUD_TASKS_EMULATOR_HOST`."""
-        return self._started().address
+        return self._started().engine.address
 
     @property
     def http_address(self) -> str:
         """ "http://host:port" of the status page and the token certificates."""
-        return self._started().http_address
+        return self._started().engine.http_address
 
-    # What tests want to know.
+    # For the assertions of tests.
 
     def reset(self) -> None:
         """Forget all tasks, names, logs and queues but the declared ones."""
-        self._await(self._started().reset())
+        self._await(self._started().engine.reset())
 
     def wait_idle(self, timeout: float = 10.0, *, scheduled: bool = False) -> None:
         """Wait until nothing is running, due, or waiting for another attempt.
@@ -170,9 +167,9 @@ class Emulator:
         `scheduled`; those in paused queues never. `TimeoutError` after `timeout`
         seconds.
         """
-        server = self._started()
+        engine = self._started().engine
         waiting = asyncio.wait_for(
-            server.wait_idle(include_scheduled=scheduled), timeout
+            engine.wait_idle(include_scheduled=scheduled), timeout
         )
         try:
             self._await(waiting)
@@ -188,14 +185,14 @@ class Emulator:
 
     def tasks(self, queue: str | None = None) -> list[tasks_v2.Task]:
         """The tasks that wait or run, of one queue (id or full name) or of all."""
-        return self._ask(lambda server: _tasks(server, queue))
+        return self._ask(lambda engine: _tasks(engine, queue))
 
     def dispatches(self, task: str | None = None) -> list[DispatchRecord]:
         """The last 10,000 requests, of one task (id or full name) or of all."""
         return self._ask(
-            lambda server: [
+            lambda engine: [
                 record
-                for record in server.log.records
+                for record in engine.log.records
                 if task is None or task in (record.task, record.task_id)
             ]
         )
@@ -226,12 +223,12 @@ class Emulator:
             raise RuntimeError("The emulator is not started.")
         return self._server
 
-    def _ask(self, question: Callable[[Server], T]) -> T:
-        server = self._started()
+    def _ask(self, question: Callable[[Engine], T]) -> T:
+        engine = self._started().engine
 
         async def ask() -> T:
-            with server.state.lock:
-                return question(server)
+            with engine.state.lock:
+                return question(engine)
 
         return self._await(ask())
 
@@ -251,7 +248,7 @@ def _chaos(chaos: Chaos | str | None, seed: int | None) -> Chaos | None:
     return chaos
 
 
-def _queues(server: Server) -> list[QueueInfo]:
+def _queues(engine: Engine) -> list[QueueInfo]:
     return [
         QueueInfo(
             name=queue.name,
@@ -261,14 +258,14 @@ def _queues(server: Server) -> list[QueueInfo]:
             rate=queue.config.rate,
             next_eta=queue.next_eta(),
         )
-        for _, queue in sorted(server.state.queues.items())
+        for _, queue in sorted(engine.state.queues.items())
     ]
 
 
-def _tasks(server: Server, queue_name: str | None) -> list[tasks_v2.Task]:
+def _tasks(engine: Engine, queue_name: str | None) -> list[tasks_v2.Task]:
     return [
-        tasks_v2.Task.wrap(view(task, VIEW_FULL))
-        for queue in server.state.queues.values()
+        tasks_v2.Task.wrap(view(task, FULL))
+        for queue in engine.state.queues.values()
         if queue_name in (None, queue.id, queue.name)
         for task in queue.tasks.values()
     ]

@@ -1,7 +1,7 @@
-"""Tokens for service accounts, signed with the emulator's own key.
+"""Makes tokens for service accounts, signed with the emulator's own key.
 
-An OIDC token is the JWT that Google would send: RS256, issuer, audience, email. Who
-wants to verify one fetches the key from the HTTP side (see `web`).
+An OIDC token is the JWT that Google would send: RS256, issuer, audience, email. A
+target verifies it with the key that the HTTP side publishes.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def _b64_number(number: int) -> str:
 
 
 class SigningKey:
-    """An RSA key; made when first needed, unless it was kept from an earlier run."""
+    """An RSA key; made when first needed, unless an earlier run kept one."""
 
     def __init__(
         self,
@@ -96,7 +96,7 @@ class SigningKey:
 
 
 class TokenMaker:
-    """Tokens by account and audience; each is used for five minutes of its hour."""
+    """Makes tokens by account and audience; uses each for five minutes of its hour."""
 
     def __init__(
         self, key: SigningKey, issuer: Callable[[], str], clock: Callable[[], float]

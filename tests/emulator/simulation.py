@@ -7,12 +7,15 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cloudtask.emulator.attempt import Response
-from cloudtask.emulator.protos import Task as TaskMessage
-from cloudtask.emulator.queue import Queue
-from cloudtask.emulator.queue_config import QueueConfig
-from cloudtask.emulator.retry import RetryPolicy
-from cloudtask.emulator.task import Dispatch, Task
+from cloudtask.emulator.protocol import v2
+from cloudtask.emulator.queues import (
+    Dispatch,
+    Queue,
+    QueueConfig,
+    Response,
+    RetryPolicy,
+    Task,
+)
 
 NAME = "projects/p/locations/l/queues/q"
 START = 1_800_000_000.0
@@ -33,7 +36,7 @@ def make_queue(*, retry: RetryPolicy | None = None, **config: object) -> Queue:
 def make_task(
     task_id: str = "t", *, eta: float = START, app_engine: bool = False
 ) -> Task:
-    message = TaskMessage(name=f"{NAME}/tasks/{task_id}")
+    message = v2.Task(name=f"{NAME}/tasks/{task_id}")
     if app_engine:
         message.app_engine_http_request.relative_uri = "/"
     else:
@@ -55,7 +58,7 @@ def drive(
     while now <= until:
         while answers and answers[0][0] <= now:
             dispatch = heapq.heappop(answers)[2]
-            queue.finish(dispatch, respond(dispatch), now=now, remember=60)
+            queue.finish(dispatch, respond(dispatch), now=now)
         while (dispatch := queue.take(now, shuffle)) is not None:
             events.append(Event(now, dispatch, queue.running))
             heapq.heappush(answers, (now + latency, len(events), dispatch))

@@ -166,7 +166,7 @@ def test_the_management_command_refuses_in_its_own_words(served) -> None:
 
 def test_it_imports_nothing_of_the_rest() -> None:
     folder = Path(cloudtask.emulator.__file__).parent
-    for path in folder.glob("*.py"):
+    for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = []
             if isinstance(node, ast.Import):

@@ -251,14 +251,13 @@ def test_the_iam_calls_are_answered(client, queue) -> None:
     empty = client.get_iam_policy(request={"resource": queue}, timeout=TIMEOUT)
     assert not empty.bindings
     binding = policy_pb2.Binding(role="roles/cloudtasks.viewer", members=["user:a@b.c"])
-    client.set_iam_policy(
+    policy = client.set_iam_policy(
         request=iam_policy_pb2.SetIamPolicyRequest(
             resource=queue, policy=policy_pb2.Policy(bindings=[binding])
         ),
         timeout=TIMEOUT,
     )
 
-    policy = client.get_iam_policy(request={"resource": queue}, timeout=TIMEOUT)
     allowed = client.test_iam_permissions(
         request={"resource": queue, "permissions": ["cloudtasks.tasks.create"]},
         timeout=TIMEOUT,

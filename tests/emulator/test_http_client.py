@@ -17,9 +17,13 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudtask.emulator.http_client import HttpClient, address_of, retry_after_seconds
-from cloudtask.emulator.http_response import BadResponse, ResponseReader
-from cloudtask.emulator.outgoing import Outgoing
+from cloudtask.emulator.dispatch.client import (
+    HttpClient,
+    address_of,
+    retry_after_seconds,
+)
+from cloudtask.emulator.dispatch.request import Outgoing
+from cloudtask.emulator.dispatch.response import BadResponse, ResponseReader
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 RESPONSES = {

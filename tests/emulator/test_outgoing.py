@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from cloudtask.emulator.attempt import Response
-from cloudtask.emulator.outgoing import Target, outgoing
-from cloudtask.emulator.protos import HttpTarget
-from cloudtask.emulator.queue import Queue
-from cloudtask.emulator.retry import RetryPolicy
-from cloudtask.emulator.task import Task
-from cloudtask.emulator.uri_override import overridden_url, with_port
+from cloudtask.emulator.dispatch.request import (
+    Target,
+    outgoing,
+    overridden_url,
+    with_port,
+)
+from cloudtask.emulator.protocol import v2
+from cloudtask.emulator.queues import Queue, Response, RetryPolicy, Task
 from tests.emulator.simulation import START, make_queue, make_task
 
 TARGET = Target("http://app:8000/", {"worker": "http://worker:9000"})
@@ -48,7 +49,7 @@ def sequence(statuses: list[int | None], *, app_engine: bool) -> list[dict[str, 
                 if name.startswith("X-")
             }
         )
-        queue.finish(dispatch, Response(status), now=now, remember=1)
+        queue.finish(dispatch, Response(status), now=now)
         now += 2
     return seen
 
@@ -131,9 +132,7 @@ def test_app_engine_services_may_have_targets_of_their_own() -> None:
 
 
 def test_the_queues_routing_goes_over_the_tasks() -> None:
-    from cloudtask.emulator.protos import AppEngineRouting
-
-    queue = make_queue(routing=AppEngineRouting(service="worker"))
+    queue = make_queue(routing=v2.AppEngineRouting(service="worker"))
 
     request = request_of(queue, make_task(app_engine=True))
 
@@ -157,7 +156,7 @@ def test_an_oidc_token_is_for_the_target_unless_told() -> None:
 
 
 def test_a_queue_overrides_method_headers_token_and_url() -> None:
-    override = HttpTarget(http_method=2)
+    override = v2.HttpTarget(http_method=2)
     override.uri_override.host = "other"
     override.header_overrides.add().header.key = "X-Kind"
     override.header_overrides[0].header.value = "queue"
@@ -195,14 +194,14 @@ def test_a_queue_overrides_method_headers_token_and_url() -> None:
 def test_uri_overrides(override: dict, mode: int, expected: str) -> None:
     from google.protobuf.json_format import ParseDict
 
-    message = ParseDict(override, HttpTarget().uri_override)
+    message = ParseDict(override, v2.HttpTarget().uri_override)
     message.uri_override_enforce_mode = mode
 
     assert overridden_url("http://a:1/p?q=1", message) == expected
 
 
 def test_what_the_url_lacks_is_added_in_the_mode_if_not_exists() -> None:
-    message = HttpTarget().uri_override
+    message = v2.HttpTarget().uri_override
     message.uri_override_enforce_mode = 1
     message.port = 9
     message.path_override.path = "n"

@@ -8,10 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloudtask.emulator.attempt import Response
-from cloudtask.emulator.queue import Verdict
-from cloudtask.emulator.queue_config import QueueConfig
-from cloudtask.emulator.retry import RETENTION, RetryPolicy
+from cloudtask.emulator.queues import QueueConfig, Response, RetryPolicy, Verdict
+from cloudtask.emulator.queues.policy import DAY
 from tests.emulator.simulation import OK, START, drive, make_queue, make_task
 
 HOUR = 3600.0
@@ -36,7 +34,7 @@ def test_a_rate_is_kept_within_five_percent_over_an_hour(rate: float) -> None:
     while now < START + HOUR:
         while (dispatch := queue.take(now)) is not None:
             dispatched += 1
-            queue.finish(dispatch, Response(500), now=now, remember=1)
+            queue.finish(dispatch, Response(500), now=now)
         now += max(queue.delay(now) or 0.0, 0.05)
 
     assert dispatched == pytest.approx(rate * HOUR, rel=0.05)
@@ -146,7 +144,7 @@ def test_run_task_ignores_pause_rate_and_schedule() -> None:
     dispatch = queue.force(task, START)
 
     assert dispatch.number == 1
-    assert queue.finish(dispatch, OK, now=START, remember=1) is Verdict.DONE
+    assert queue.finish(dispatch, OK, now=START) is Verdict.DONE
 
 
 def test_a_failed_run_task_is_scheduled_from_the_call() -> None:
@@ -155,7 +153,7 @@ def test_a_failed_run_task_is_scheduled_from_the_call() -> None:
     queue.add(task)
 
     dispatch = queue.force(task, START + 5)
-    queue.finish(dispatch, Response(500), now=START + 20, remember=1)
+    queue.finish(dispatch, Response(500), now=START + 20)
 
     assert task.eta == START + 35
 
@@ -164,10 +162,10 @@ def test_a_task_deleted_while_it_runs_is_not_tried_again() -> None:
     queue = make_queue()
     queue.add(make_task())
     dispatch = queue.take(START)
-    queue.remove("t", now=START, remember=1)
+    queue.remove("t", now=START)
 
     assert dispatch is not None
-    verdict = queue.finish(dispatch, Response(500), now=START + 1, remember=1)
+    verdict = queue.finish(dispatch, Response(500), now=START + 1)
     assert verdict is Verdict.GONE
     assert queue.next_eta() is None
     assert queue.running == 0
@@ -177,38 +175,38 @@ def test_a_new_task_of_a_purged_name_is_not_hit_by_the_old_response() -> None:
     queue = make_queue()
     queue.add(make_task())
     dispatch = queue.take(START)
-    queue.purge(now=START, remember=0)
+    queue.purge(now=START)
     queue.add(make_task())
 
     assert dispatch is not None
-    assert queue.finish(dispatch, OK, now=START + 1, remember=1) is Verdict.GONE
+    assert queue.finish(dispatch, OK, now=START + 1) is Verdict.GONE
     assert "t" in queue.tasks
 
 
-def test_names_stay_taken_as_long_as_remembered() -> None:
-    queue = make_queue()
+def test_names_stay_taken_as_long_as_the_tombstone() -> None:
+    queue = make_queue(tombstone=60)
     queue.add(make_task())
-    queue.remove("t", now=START, remember=60)
+    queue.remove("t", now=START)
 
     assert queue.is_name_taken("t", START + 59)
     assert not queue.is_name_taken("t", START + 61)
 
 
 def test_expired_names_do_not_pile_up() -> None:
-    queue = make_queue()
+    queue = make_queue(tombstone=10)
     for number in range(1000):
         queue.add(make_task(str(number)))
-        queue.remove(str(number), now=START + number, remember=10)
+        queue.remove(str(number), now=START + number)
 
     assert len(queue.tombstones) < 20
 
 
 def test_tasks_older_than_the_retention_are_dropped() -> None:
-    queue = make_queue()
-    queue.add(make_task(eta=START + 40 * 86_400))
+    queue = make_queue(retention=31 * DAY)
+    queue.add(make_task(eta=START + 40 * DAY))
 
-    assert queue.drop_expired(START + RETENTION - 1) == []
-    assert [task.id for task in queue.drop_expired(START + RETENTION)] == ["t"]
+    assert queue.drop_expired(START + 31 * DAY - 1) == []
+    assert [task.id for task in queue.drop_expired(START + 31 * DAY)] == ["t"]
 
 
 def test_a_new_rate_counts_at_once_and_brings_no_new_burst() -> None:
@@ -237,7 +235,7 @@ def test_503_slows_the_queue_down_and_quiet_brings_it_back() -> None:
     dispatch = queue.take(START)
     assert dispatch is not None
 
-    queue.finish(dispatch, Response(503), now=START, remember=1)
+    queue.finish(dispatch, Response(503), now=START)
 
     assert queue.throttle_factor(START) == 0.5
     assert queue.throttle_factor(START + 10) == 1.0
@@ -249,7 +247,7 @@ def test_retry_after_holds_the_whole_queue() -> None:
     dispatch = queue.take(START)
     assert dispatch is not None
 
-    queue.finish(dispatch, Response(429, retry_after=30), now=START, remember=1)
+    queue.finish(dispatch, Response(429, retry_after=30), now=START)
 
     assert queue.delay(START) == pytest.approx(30)
     assert queue.throttle_factor(START) == 0.0
@@ -263,7 +261,7 @@ def test_on_app_engine_only_503_throttles(status: int, factor: float) -> None:
     dispatch = queue.take(START)
     assert dispatch is not None
 
-    queue.finish(dispatch, Response(status, retry_after=9), now=START, remember=1)
+    queue.finish(dispatch, Response(status, retry_after=9), now=START)
 
     assert queue.throttle_factor(START) == factor
     assert queue.tasks["t"].eta < START + 9
@@ -276,6 +274,6 @@ def test_many_overloads_in_one_moment_count_once() -> None:
 
     for dispatch in dispatches:
         assert dispatch is not None
-        queue.finish(dispatch, Response(503), now=START, remember=1)
+        queue.finish(dispatch, Response(503), now=START)
 
     assert queue.throttle_factor(START) == 0.5

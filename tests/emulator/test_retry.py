@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudtask.emulator.attempt import Response
-from cloudtask.emulator.protos import RetryConfig
-from cloudtask.emulator.retry import RetryPolicy, backoff, is_exhausted, overridden
+from cloudtask.emulator.protocol import v2
+from cloudtask.emulator.queues import Response, RetryPolicy, overridden
+from cloudtask.emulator.queues.policy import backoff, is_exhausted
 from tests.emulator.simulation import START, drive, make_queue, make_task
 
 FAIL = Response(500)
@@ -113,7 +113,7 @@ def test_a_tasks_own_policy_goes_over_the_queues() -> None:
 
 
 def test_an_override_keeps_what_it_does_not_set() -> None:
-    config = RetryConfig(max_attempts=7)
+    config = v2.RetryConfig(max_attempts=7)
     config.max_retry_duration.seconds = 0
     base = RetryPolicy(min_backoff=3, max_retry_duration=9)
 

@@ -1,0 +1,15 @@
+"""Deliveries: the request of an attempt, the client that sends it, what follows."""
+
+from cloudtask.emulator.dispatch.chaos import Chaos, parse_chaos
+from cloudtask.emulator.dispatch.dispatcher import Dispatcher
+from cloudtask.emulator.dispatch.log import DispatchLog, DispatchRecord
+from cloudtask.emulator.dispatch.request import Target
+
+__all__ = [
+    "Chaos",
+    "DispatchLog",
+    "DispatchRecord",
+    "Dispatcher",
+    "Target",
+    "parse_chaos",
+]

@@ -1,0 +1,62 @@
+"""The settings of an emulator, checked."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cloudtask.emulator.dispatch import Chaos, DispatchRecord
+from cloudtask.emulator.options.queues import Declared
+
+DEFAULT_TARGET = "http://127.0.0.1:8000"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The choices that last as long as an emulator runs.
+
+    A port of 0 is any free one. `services` maps App Engine services to base URLs of
+    their own. `data` is the SQLite file that keeps the queued tasks. `issuer` is that
+    of OIDC tokens; the HTTP address when empty. Tombstones are in seconds.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    http_port: int = 0
+    target: str = DEFAULT_TARGET
+    services: Mapping[str, str] = field(default_factory=dict)
+    queues: Mapping[str, Declared] = field(default_factory=dict)
+    rate_limits: bool = True
+    data: Path | None = None
+    chaos: Chaos | None = None
+    projects: Collection[str] | None = None
+    issuer: str = ""
+    allow_remote: bool = False
+    task_tombstone: float = 86_400.0
+    queue_tombstone: float = 3 * 86_400.0
+    listener: Callable[[DispatchRecord], None] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.allow_remote and not is_loopback(self.host):
+            raise ValueError(
+                f"{self.host!r} can be reached from other machines, and anyone who "
+                "reaches an emulator can make it call any URL. Use 127.0.0.1, or allow "
+                "it with allow_remote (--allow-remote)."
+            )
+        for url in (self.target, *self.services.values()):
+            if not url.startswith(("http://", "https://")):
+                raise ValueError(
+                    f"The target {url!r} must start with http:// or https://."
+                )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server on `host`."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,109 @@
+"""The server: binds both ports around an engine, and stops everything in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+from aiohttp import web as aiohttp_web
+
+from cloudtask.emulator.options import Settings
+from cloudtask.emulator.serving import rpc
+from cloudtask.emulator.serving.engine import Engine
+from cloudtask.emulator.serving.web import application
+
+# Two keep both sides of gRPC busy; more only compete for the interpreter's lock.
+_GRPC_THREADS = 2
+_WAITING_THREADS = 32
+_GRPC_OPTIONS = (
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.so_reuseport", 0),  # a taken port is an error, not a shared one
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+
+class Server:
+    """Started and stopped once, inside a running event loop."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.engine = Engine(settings)
+        self._stops: list[Callable[[], Awaitable[object]]] = []
+        self._pools = (
+            ThreadPoolExecutor(_GRPC_THREADS, "cloudtask-emulator-grpc"),
+            ThreadPoolExecutor(_WAITING_THREADS, "cloudtask-emulator-run"),
+        )
+
+    async def start(self) -> None:
+        """Bind both ports and dispatch what is due; `OSError` when a port is taken."""
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
+        engine = self.engine
+        self._stops.append(engine.close)
+        engine.load()
+        await self._start_http()
+        engine.start()
+        self._stops.append(engine.stop)
+        await self._start_grpc()
+        keeper = asyncio.get_running_loop().create_task(engine.keep_house())
+        self._stops.append(lambda: _cancelled(keeper))
+
+    async def stop(self) -> None:
+        """Close the ports, abandon the requests in flight, write the data file."""
+        while self._stops:
+            await self._stops.pop()()
+
+    def join(self) -> None:
+        """Wait for the last threads, after `stop` and outside of the loop."""
+        for pool in self._pools:
+            pool.shutdown()
+
+    async def _start_http(self) -> None:
+        settings = self.engine.settings
+        runner = aiohttp_web.AppRunner(
+            application(self.engine), access_log=None, shutdown_timeout=1.0
+        )
+        await runner.setup()
+        self._stops.append(runner.cleanup)
+        await aiohttp_web.TCPSite(runner, settings.host, settings.http_port).start()
+        port = runner.addresses[0][1]
+        self.engine.http_address = f"http://{_bracketed(settings.host)}:{port}"
+
+    async def _start_grpc(self) -> None:
+        settings = self.engine.settings
+        pool, waiting = self._pools
+        server = grpc.server(pool, options=_GRPC_OPTIONS)
+        server.add_generic_rpc_handlers((rpc.Handlers(self.engine.state, waiting),))
+        host = _bracketed(settings.host)
+        wanted = f"{host}:{settings.port}"
+        try:
+            port = server.add_insecure_port(wanted)
+        except RuntimeError as error:
+            raise OSError(f"The address {wanted} can't be listened on.") from error
+        server.start()
+        self._stops.append(lambda: _stopped(server))
+        self.engine.address = f"{host}:{port}"
+
+
+async def _stopped(server: grpc.Server) -> None:
+    # Not in a thread: at the end of the interpreter none can be started any more.
+    stopped = server.stop(None)
+    while not stopped.is_set():
+        await asyncio.sleep(0.001)
+
+
+async def _cancelled(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.wait([task])
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host

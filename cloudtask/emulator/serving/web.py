@@ -1,0 +1,147 @@
+"""The HTTP side: status page, health, reset, and the documents that verify tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from cloudtask.emulator.calls import CALLS, answer, run_task
+from cloudtask.emulator.options import is_loopback
+from cloudtask.emulator.protocol import v2
+from cloudtask.emulator.protocol.errors import ApiError
+from cloudtask.emulator.serving.engine import Engine
+from cloudtask.emulator.serving.page import render
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_NO_CACHE = {"Cache-Control": "no-store"}
+# A restarted emulator has another key: clients that honour this notice soon.
+_CERTS_CACHE = {"Cache-Control": "public, max-age=5"}
+_PAGE_HEADERS = {
+    **_NO_CACHE,
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; "
+    "form-action 'self'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
+_CLAIMS = ["aud", "azp", "email", "email_verified", "exp", "iat", "iss", "sub"]
+_QUEUE_ACTIONS = {"pause": "PauseQueue", "resume": "ResumeQueue", "purge": "PurgeQueue"}
+
+
+def application(engine: Engine) -> web.Application:
+    """The aiohttp application that shows and controls an engine."""
+    side = HttpSide(engine)
+    app = web.Application(middlewares=[side.guard])
+    app.add_routes(
+        [
+            web.get("/", side.page),
+            web.get("/healthz", side.health),
+            web.get("/.well-known/openid-configuration", side.discovery),
+            web.get("/oauth2/v3/certs", side.jwks),
+            web.get("/oauth2/v1/certs", side.pem_certs),
+            web.post("/reset", side.reset),
+            web.post("/queues/{action}", side.act_on_queue),
+            web.post("/tasks/run", side.run_task),
+        ]
+    )
+    return app
+
+
+class HttpSide:
+    """The handlers, around one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @web.middleware
+    async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Keep web pages of other sites from reading or controlling the emulator.
+
+        A page of another site can make a browser post here; the Origin shows that. With
+        a name that resolves to 127.0.0.1 it could also read; the Host shows that.
+        """
+        host = urlsplit(f"//{request.host}").hostname or ""
+        if not self._engine.settings.allow_remote and not is_loopback(host):
+            raise web.HTTPForbidden(text=f"Not for the host {host!r}.\n")
+        origin = request.headers.get("Origin")
+        is_foreign = origin is not None and urlsplit(origin).netloc != request.host
+        fetch_site = request.headers.get("Sec-Fetch-Site", "none")
+        if request.method == "POST" and (
+            is_foreign or fetch_site not in ("none", "same-origin")
+        ):
+            raise web.HTTPForbidden(text="Not from another site.\n")
+        try:
+            return await handler(request)
+        except ApiError as error:
+            status = 404 if error.code.name == "NOT_FOUND" else 400
+            return web.Response(status=status, text=f"{error.message}\n")
+
+    async def page(self, request: web.Request) -> web.Response:
+        with self._engine.state.lock:
+            text = render(self._engine)
+        return web.Response(text=text, content_type="text/html", headers=_PAGE_HEADERS)
+
+    async def health(self, request: web.Request) -> web.Response:
+        with self._engine.state.lock:
+            queues = list(self._engine.state.queues.values())
+        return web.json_response(
+            {
+                "status": "ok",
+                "grpc": self._engine.address,
+                "queues": len(queues),
+                "tasks": sum(len(queue.tasks) for queue in queues),
+            },
+            headers=_NO_CACHE,
+        )
+
+    async def discovery(self, request: web.Request) -> web.Response:
+        """OpenID Connect Discovery 1.0."""
+        here = self._engine.http_address
+        return web.json_response(
+            {
+                "issuer": self._engine.issuer,
+                "jwks_uri": f"{here}/oauth2/v3/certs",
+                "id_token_signing_alg_values_supported": ["RS256"],
+                "response_types_supported": ["id_token"],
+                "subject_types_supported": ["public"],
+                "claims_supported": _CLAIMS,
+            }
+        )
+
+    async def jwks(self, request: web.Request) -> web.Response:
+        return web.json_response(
+            {"keys": [self._engine.tokens.key.jwk()]}, headers=_CERTS_CACHE
+        )
+
+    async def pem_certs(self, request: web.Request) -> web.Response:
+        """Key id to PEM, the form that google-auth reads without PyJWT."""
+        key = self._engine.tokens.key
+        return web.json_response({key.id: key.public_pem}, headers=_CERTS_CACHE)
+
+    async def reset(self, request: web.Request) -> web.Response:
+        await self._engine.reset()
+        return await _back(request)
+
+    async def act_on_queue(self, request: web.Request) -> web.Response:
+        call = _QUEUE_ACTIONS.get(request.match_info["action"])
+        if call is None:
+            raise web.HTTPNotFound
+        form = await request.post()
+        message = v2.PauseQueueRequest(name=str(form.get("name", "")))
+        answer(self._engine.state, CALLS[call], message)
+        return await _back(request)
+
+    async def run_task(self, request: web.Request) -> web.Response:
+        form = await request.post()
+        name = str(form.get("name", ""))
+        with self._engine.state.lock:
+            run_task(self._engine.state, v2.RunTaskRequest(name=name))
+        return await _back(request)
+
+
+async def _back(request: web.Request) -> web.Response:
+    """Redirect a browser to the page; answer a program with JSON."""
+    if "text/html" in request.headers.get("Accept", ""):
+        raise web.HTTPSeeOther("/")
+    return web.json_response({"status": "ok"})
