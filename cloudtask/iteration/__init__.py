@@ -21,8 +21,7 @@ from cloudtask.iteration.handle import (
     Progress,
     ShardReport,
 )
-from cloudtask.iteration.messages import carried, message_of
-from cloudtask.iteration.planning import PLAN
+from cloudtask.iteration.messages import PLAN, carried, message_of
 from cloudtask.iteration.policy import IterateOptions, MapOptions
 from cloudtask.iteration.querysets import walkable
 from cloudtask.iteration.refusals import check

@@ -21,7 +21,14 @@ from cloudtask.exceptions import (
     TaskNotFound,
 )
 from cloudtask.iteration.description import Description, unsealed
-from cloudtask.iteration.messages import message_of, options_of, send, step
+from cloudtask.iteration.messages import (
+    FINALIZE,
+    STOP,
+    message_of,
+    options_of,
+    send,
+    step,
+)
 from cloudtask.iteration.running import A_MOMENT, LOST_KEY, inside, say
 from cloudtask.options import Options
 from cloudtask.runs import STOPPED, LeaseLost, Run, RunState
@@ -80,6 +87,7 @@ def _function(description: Description, what: str) -> Any:
     return None if encoded is None else codec.loads(encoded)
 
 
+@step(FINALIZE)
 def finalize(run_id: str, generation: int) -> None:
     """Call finalize and end the run: committed once.
 
@@ -109,6 +117,7 @@ def _forget(kept: Store, run: Run) -> None:
         kept.delete_run(run.id)
 
 
+@step(STOP)
 def stopped(run_id: str, generation: int) -> None:
     """Call `on_failure` for a run that was cancelled or aborted, and end it."""
     kept = store()
@@ -282,7 +291,3 @@ def _delay(error: Retry) -> timedelta | None:
 def budget(options: Options) -> timedelta:
     """How long a delivery may take before Cloud Tasks gives it up."""
     return options.timeout or timedelta(seconds=target().default_deadline)
-
-
-FINALIZE = step(finalize)
-STOP = step(stopped)

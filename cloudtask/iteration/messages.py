@@ -28,6 +28,15 @@ STEP_ATTEMPTS = 1_000_000
 STEP_BACKOFF = Backoff(timedelta(seconds=1), timedelta(minutes=1), 6)
 LONGEST_DELAY = HORIZON - 3600  # seconds; a step that comes early waits once more
 
+# The names of the steps stand in URLs, in queued tasks and in logs. They never follow
+# from the place of the code: a file may move while its tasks are on their way.
+PLAN = "cloudtask.plan"
+WALK = "cloudtask.walk"
+FINALIZE = "cloudtask.finalize"
+STOP = "cloudtask.stop"
+REOPEN = "cloudtask.reopen"
+STEPS = frozenset({PLAN, WALK, FINALIZE, STOP, REOPEN})
+
 # The options of a task that its runs' steps travel with, and those that rows have.
 _CARRIED = (
     "timeout",
@@ -40,15 +49,15 @@ _CARRIED = (
 )
 
 
-def step(function: Callable[..., Any]) -> Definition:
-    """Register one of the steps with the runtime."""
-    definition = Definition(
-        f"{function.__module__}.{function.__qualname__}",
-        function,
-        Options(max_attempts=STEP_ATTEMPTS, backoff=STEP_BACKOFF),
-    )
-    registry.register(definition)
-    return definition
+def step(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a function as the step of this name."""
+
+    def registered(function: Callable[..., None]) -> Callable[..., None]:
+        options = Options(max_attempts=STEP_ATTEMPTS, backoff=STEP_BACKOFF)
+        registry.register(Definition(name, function, options))
+        return function
+
+    return registered
 
 
 def carried(options: Options) -> bytes:
@@ -64,19 +73,19 @@ def options_of(run: Run) -> Options:
 
 
 def message_of(
-    definition: Definition,
+    name: str,
     run: Run,
     *parts: int,
     delay: float = 0.0,
     renamed: int | None = None,
     **options: Any,
 ) -> Message:
-    """The message of a step, named by what it is to do: run, step, and numbers.
+    """The message of the step `name`, with a task name made of run, step and numbers.
 
     `delay` is in seconds. `renamed` makes another name for the same.
     """
     numbers = parts if renamed is None else (*parts, renamed)
-    named = f"{run.id}:{definition.path}:" + ":".join(map(str, numbers))
+    named = f"{run.id}:{name}:" + ":".join(map(str, numbers))
     if renamed is not None:
         named += ":renamed"
     delay = min(delay, LONGEST_DELAY)
@@ -87,7 +96,7 @@ def message_of(
         "countdown": timedelta(seconds=delay) if delay else None,
     }
     chosen = replace(options_of(run), **{**own, **options})
-    message = runtime.make_message(definition, chosen, (run.id, *parts), {})
+    message = runtime.make_message(registry.find(name), chosen, (run.id, *parts), {})
     # The name is ours, not a caller's: that it is there already is as good.
     return replace(message, named=False)
 

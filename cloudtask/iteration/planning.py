@@ -19,7 +19,7 @@ from cloudtask.iteration import stopping
 from cloudtask.iteration.description import Description
 from cloudtask.iteration.finalizing import finalize_if_done
 from cloudtask.iteration.keys import text_of
-from cloudtask.iteration.messages import message_of, send, step
+from cloudtask.iteration.messages import PLAN, message_of, send, step
 from cloudtask.iteration.planner import IsOver, Piece, rest_of
 from cloudtask.iteration.running import readable, say
 from cloudtask.iteration.sources import Source
@@ -34,6 +34,7 @@ PART_TIME = 20.0  # seconds after which shards start, whether all are known or n
 monotonic: Callable[[], float] = time.monotonic  # tests put a virtual one here
 
 
+@step(PLAN)
 def plan(run_id: str, generation: int, part: int = 0) -> None:
     """Cut what the run walks, or the rest of it, into shards, once, and enqueue them.
 
@@ -128,6 +129,3 @@ def start(kept: Store, run_id: str) -> None:
 def send_plan(run: Run) -> None:
     """Enqueue the plan of a run, or the next part of it."""
     send(message_of(PLAN, run, run.generation, run.part))
-
-
-PLAN = step(plan)

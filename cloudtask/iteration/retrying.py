@@ -14,7 +14,7 @@ from cloudtask import conf, failpoints
 from cloudtask.exceptions import CloudTaskError, Retry
 from cloudtask.iteration.control import loaded
 from cloudtask.iteration.finalizing import LOOK_AGAIN
-from cloudtask.iteration.messages import message_of, send, step
+from cloudtask.iteration.messages import REOPEN, message_of, send, step
 from cloudtask.iteration.planning import start
 from cloudtask.runs import Run, RunState
 from cloudtask.stores import Store, store
@@ -71,6 +71,7 @@ def _pause(kept: Store, run: Run) -> bool:
     )
 
 
+@step(REOPEN)
 def reopen(run_id: str, paused: int) -> None:
     """Open the rows when nobody is at work, and let the run go on."""
     kept = store()
@@ -115,6 +116,3 @@ def _reopen(kept: Store, run_id: str, paused: int) -> bool:
     # Also if somebody else has resumed it meanwhile: they know the old numbers.
     start(kept, run_id)
     return True
-
-
-REOPEN = step(reopen)

@@ -12,10 +12,9 @@ from functools import partial
 from cloudtask import conf
 from cloudtask.exceptions import EnqueueError
 from cloudtask.iteration.finalizing import finalize_if_done, send_finalize, send_stopped
-from cloudtask.iteration.messages import message_of, send
+from cloudtask.iteration.messages import WALK, message_of, send
 from cloudtask.iteration.planning import send_plan, start
 from cloudtask.iteration.running import say
-from cloudtask.iteration.walking import WALK
 from cloudtask.runs import STOPPED, Run, RunState, Shard
 from cloudtask.stores import Store, store
 

@@ -18,7 +18,7 @@ from cloudtask.iteration.finalizing import (
     send_stopped,
 )
 from cloudtask.iteration.legs import CAREFUL_FROM, End, Leg, Stopped, Work
-from cloudtask.iteration.messages import message_of, options_of, send, step
+from cloudtask.iteration.messages import WALK, message_of, options_of, send, step
 from cloudtask.iteration.running import inside, readable, say
 from cloudtask.iteration.sources import Source
 from cloudtask.iteration.splitting import half_of
@@ -29,6 +29,7 @@ from cloudtask.stores import Store, store
 monotonic: Callable[[], float] = time.monotonic  # tests put a virtual one here
 
 
+@step(WALK)
 def walk(run_id: str, index: int, seq: int) -> None:
     """Walk a shard for as long as one delivery may, then hand over or complete it."""
     kept = store()
@@ -285,6 +286,3 @@ def send_watch(run: Run, shard: Shard) -> None:
         WALK, run, shard.index, shard.seq, delay=wait, renamed=run.generation
     )
     send(message)
-
-
-WALK = step(walk)

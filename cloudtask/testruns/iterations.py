@@ -14,7 +14,6 @@ from cloudtask.message import Message
 from cloudtask.runs import STOPPED, FailureState, RowFailure
 from cloudtask.testruns.ran import Ran
 
-STEPS = "cloudtask.iteration."
 MANY = 100_000  # rows that failed, of which a report tells
 
 

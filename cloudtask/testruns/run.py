@@ -11,13 +11,14 @@ from cloudtask.exceptions import Retry, SingularTaskFailure
 from cloudtask.failpoints import Crashed
 from cloudtask.iteration import failing
 from cloudtask.iteration.finalizing import GivenUp
+from cloudtask.iteration.messages import STEPS
 from cloudtask.message import Delivery, Message
 from cloudtask.stores import AlreadyDone
 from cloudtask.testruns import calls, direct, policy, sweeping
 from cloudtask.testruns.commits import Commits
 from cloudtask.testruns.endless import endless
 from cloudtask.testruns.http import Http
-from cloudtask.testruns.iterations import STEPS, Iterations
+from cloudtask.testruns.iterations import Iterations
 from cloudtask.testruns.misfortune import InjectedFailure, Misfortune
 from cloudtask.testruns.ran import Ran
 from cloudtask.testruns.report import Parked, Report
@@ -101,12 +102,12 @@ class Run:
 
     def _steps_after(self, entry: Waiting) -> set[str]:
         """The steps that a step has enqueued; no watcher is told of them."""
-        if not entry.message.task.startswith(STEPS):
+        if entry.message.task not in STEPS:
             return set()
         return {
             other.message.id
             for other in self.queue
-            if other.parent is entry and other.message.task.startswith(STEPS)
+            if other.parent is entry and other.message.task in STEPS
         }
 
     @contextmanager
@@ -178,7 +179,7 @@ class Run:
             self.row_error = error
 
     def _attempt(self, entry: Waiting) -> Ran:
-        if not entry.message.task.startswith(STEPS):
+        if entry.message.task not in STEPS:
             return self._delivered(entry)
         self.iterations.before(entry.message)
         ran = self._delivered(entry)
@@ -255,7 +256,7 @@ class Run:
             return True
         # So says a delivery that meets a lease: of another one, or of one that died.
         is_meant = isinstance(ran.error, SingularTaskFailure)
-        is_step = entry.message.task.startswith(STEPS)
+        is_step = entry.message.task in STEPS
         return is_meant and (is_step or self.misfortune is not None)
 
 
