@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from servers import Server
 
 WIDTH = 40
-PATIENCE = 60.0  # seconds without any progress after which the demo gives up
+PATIENCE = 120.0  # seconds without any progress after which the demo gives up
 POLL = 0.1  # seconds
 
 

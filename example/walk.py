@@ -61,7 +61,7 @@ def _follow(run: Any, url: str, servers: list[Server]) -> int | None:
 
 def _kill_a_worker(url: str) -> int:
     """One that has answered a moment ago; gunicorn starts another in its place."""
-    with urllib.request.urlopen(f"{url}/progress/", timeout=30) as response:
+    with urllib.request.urlopen(f"{url}/progress/", timeout=PATIENCE) as response:
         worker: int = json.load(response)["worker"]
     with suppress(ProcessLookupError):
         os.kill(worker, signal.SIGKILL)

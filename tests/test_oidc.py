@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -53,7 +52,7 @@ def verified(issuer: Issuer, token: str) -> Any:
     return oidc.verified_claims(token, AUDIENCE, issuer.url)
 
 
-NOW = int(time.time())
+PAST, FUTURE = 1_600_000_000, 4_000_000_000  # in 2020 and in 2096
 WRONG_CLAIMS: dict[str, dict[str, Any]] = {
     "wrong audience": {"aud": "https://other.example"},
     "audience with a slash": {"aud": "https://app.example/"},
@@ -67,13 +66,13 @@ WRONG_CLAIMS: dict[str, dict[str, Any]] = {
     "unverified email": {"email_verified": False},
     "email that says it is verified": {"email_verified": "true"},
     "no word on the email": {"email_verified": None},
-    "expired": {"iat": NOW - 7200, "exp": NOW - 3600},
-    "issued in the future": {"iat": NOW + 600},
-    "not valid before": {"nbf": NOW + 600},
+    "expired": {"iat": PAST, "exp": PAST + 3600},
+    "issued in the future": {"iat": FUTURE, "exp": FUTURE + 3600},
+    "not valid before": {"nbf": FUTURE},
     "no expiry": {"exp": None},
     "no time of issue": {"iat": None},
     "expiry that is no number": {"exp": "never"},
-    "expiry that is a list": {"exp": [NOW + 60]},
+    "expiry that is a list": {"exp": [FUTURE]},
     "start that is no number": {"nbf": "now"},
     "wrong issuer": {"iss": "https://evil.example"},
     "issuer that is Google": {"iss": "https://accounts.google.com"},

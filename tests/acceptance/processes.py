@@ -5,29 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
+from tests.support.waiting import PATIENCE, wait_until
+
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-DEADLINE = 90.0  # seconds for anything to happen; far beyond what it takes
-PAUSE = 0.03  # seconds between two looks
-
-
-def wait_until(
-    look: Callable[[], T | None], what: str, tell: Callable[[], str] = str
-) -> T:
-    """What `look` returns once that is true; fails at the deadline, with `tell()`."""
-    give_up = time.monotonic() + DEADLINE
-    while time.monotonic() < give_up:
-        if found := look():
-            return found
-        time.sleep(PAUSE)
-    raise AssertionError(f"{what}: not within {DEADLINE:g} s. {tell()}")
 
 
 @contextmanager
@@ -60,7 +47,7 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     """End the whole group: in order, else by force."""
     _signal(process, signal.SIGTERM)
     try:
-        process.wait(20)
+        process.wait(PATIENCE)
     except subprocess.TimeoutExpired:
         _signal(process, signal.SIGKILL)
         process.wait()

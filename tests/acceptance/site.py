@@ -17,7 +17,8 @@ from typing import Any
 from urllib.parse import urlencode
 
 from tests.acceptance.clouds import Cloud
-from tests.acceptance.processes import ROOT, running, wait_for_server, wait_until
+from tests.acceptance.processes import ROOT, running, wait_for_server
+from tests.support.waiting import wait_until
 
 WSGI = "tests.acceptance.project.wsgi:application"
 ACCOUNT = "tasks@p.iam.gserviceaccount.com"

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.processes import ROOT, wait_until
+from tests.acceptance.processes import ROOT
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 

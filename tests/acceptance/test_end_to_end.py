@@ -10,8 +10,8 @@ import time
 import pytest
 
 from cloudtask.emulator.tokens import SigningKey
-from tests.acceptance.processes import wait_until
 from tests.acceptance.site import ACCOUNT
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 

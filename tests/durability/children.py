@@ -92,6 +92,7 @@ def relay(hours: float) -> None:
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     request_queue_size = 64
+    allow_reuse_port = True  # the test has bound the port, so that nobody else takes it
 
 
 class _Quiet(WSGIRequestHandler):

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
-import random
 import signal
 import socket
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -15,12 +14,10 @@ from django.db import connections
 
 from cloudtask.emulator import Emulator
 from tests.durability.children import main
+from tests.support.waiting import PATIENCE, wait_until
 
 KILLED = -signal.SIGKILL
-PATIENCE = 30.0  # seconds until a test gives up
 QUEUES = {"default": {"backoff": "0.01s..0.05s"}}
-# Not the generator of `random`, which every run of the tests seeds alike.
-anything = random.SystemRandom()
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload(["tests.durability.children"])
 
@@ -88,11 +85,25 @@ class Site:
         assert self.run("relay", 2.0) == 0
         self.emulator.wait_idle(PATIENCE, scheduled=True)
 
+    def drain(self) -> None:
+        """Wait until no task is left, as long as some go: no deadline for them all."""
+        while left := depth_of(self.emulator):
+            wait_until(
+                lambda left=left: depth_of(self.emulator) < left, f"{left} tasks go on"
+            )
+        self.emulator.wait_idle(PATIENCE)
+
+
+def depth_of(emulator: Emulator) -> int:
+    return sum(queue.depth for queue in emulator.queues())
+
 
 @pytest.fixture(scope="module")
 def emulator() -> Iterator[tuple[Emulator, int]]:
-    port = free_port()
-    with Emulator(target=f"http://127.0.0.1:{port}", queues=QUEUES) as emulator:
+    with (
+        reserved_port() as port,
+        Emulator(target=f"http://127.0.0.1:{port}", queues=QUEUES) as emulator,
+    ):
         yield emulator, port
 
 
@@ -104,10 +115,11 @@ def site(emulator: tuple[Emulator, int], committed: None) -> Iterator[Site]:
     site.stop()
 
 
-def free_port() -> int:
-    """A port that stays free until a server takes it: below those that systems give to
-    outgoing connections, of which other tests make many meanwhile."""
-    while True:
-        port = anything.randrange(20_000, 32_000)
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            return port
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """A port that is given to nobody else: bound here, and never listened on. A server
+    that asks for SO_REUSEPORT may share it; until then it refuses connections."""
+    with socket.socket() as reserved:
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        reserved.bind(("127.0.0.1", 0))
+        yield reserved.getsockname()[1]

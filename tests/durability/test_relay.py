@@ -17,6 +17,7 @@ from cloudtask.sending import outbox, relay
 from tests.durability import tasks
 from tests.durability.conftest import in_threads
 from tests.durability.left import keys, leave_behind, one, waiting
+from tests.support.waiting import PATIENCE
 from tests.testapp.models import Author
 
 pytestmark = pytest.mark.django_db(databases="__all__")
@@ -285,7 +286,7 @@ def test_relays_at_the_same_time_claim_different_rows(world):
     claim = relay._claim
 
     def claim_together() -> None:
-        barrier.wait(20)
+        barrier.wait(PATIENCE)
         claimed.append({row.key for row in claim("default", 30)})
 
     with world.later(60):

@@ -15,6 +15,7 @@ from cloudtask.sending import outbox, uniqueness
 from tests.durability import tasks
 from tests.durability.conftest import in_threads
 from tests.durability.database import rolled_back
+from tests.support.waiting import PATIENCE
 from tests.testapp.models import Author
 
 pytestmark = pytest.mark.django_db(databases="__all__")
@@ -73,7 +74,7 @@ def test_calls_at_the_same_time_leave_one(world):
     barrier = threading.Barrier(16)
 
     def defer() -> str:
-        barrier.wait(20)
+        barrier.wait(PATIENCE)
         return tasks.single.defer("a").id
 
     ids = in_threads([defer] * 16)
@@ -124,11 +125,11 @@ def test_a_concurrent_call_waits_for_the_transaction_that_has_the_key(world):
         with rolled_back():
             tasks.single.defer("a")
             claimed.set()
-            assert go.wait(20)
+            assert go.wait(PATIENCE)
         return ""
 
     def second() -> str:
-        assert claimed.wait(20)
+        assert claimed.wait(PATIENCE)
         threading.Timer(0.2, go.set).start()
         return tasks.single.defer("a").id
 
@@ -152,7 +153,7 @@ def test_a_start_waits_for_a_transaction_that_relies_on_the_call(world):
             order.append("committed")
 
     def start() -> None:
-        assert relied.wait(20)
+        assert relied.wait(PATIENCE)
         with failpoints.at("execute.before_call", lambda: order.append("started")):
             world.deliver(message)
 

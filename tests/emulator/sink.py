@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from tests.support.waiting import PATIENCE
+
 
 @dataclass(frozen=True)
 class Request:
@@ -62,7 +64,7 @@ class Sink:
         self.statuses[path] = deque(statuses)
         return self.url + path
 
-    def wait_for(self, count: int, timeout: float = 10.0) -> list[Request]:
+    def wait_for(self, count: int, timeout: float = PATIENCE) -> list[Request]:
         """The requests, once there are `count`."""
         with self._changed:
             if not self._changed.wait_for(lambda: len(self.requests) >= count, timeout):
@@ -107,7 +109,7 @@ class Sink:
                 status = sink._take(
                     Request(self.command, self.path, self.headers, body, time.time())
                 )
-                sink.hold.wait(20)
+                sink.hold.wait(PATIENCE)
                 sink._done()
                 self.send_response(status)
                 for name, value in sink.answer_headers.items():

@@ -17,6 +17,7 @@ from django.core.management.base import CommandError
 import cloudtask.emulator
 from cloudtask.emulator import cli
 from tests.emulator.conftest import client_of
+from tests.support.waiting import PATIENCE
 
 COMMAND = [sys.executable, "-W", "error", "-m", "cloudtask.emulator", "--port=0"]
 
@@ -81,7 +82,7 @@ def test_it_tells_what_it_does_and_stops_cleanly(number: int, sink) -> None:
         client.create_task(parent=queue, task=task)
     line = process.stdout.readline()
     process.send_signal(number)
-    rest, _ = process.communicate(timeout=20)
+    rest, _ = process.communicate(timeout=PATIENCE)
 
     assert line.startswith(f"default/one attempt 1 POST {sink.url}/a -> 200 in ")
     assert line.endswith(" ms\n")

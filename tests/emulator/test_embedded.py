@@ -12,6 +12,7 @@ import pytest
 
 from cloudtask.emulator import Emulator
 from tests.emulator.conftest import FAST, QUEUE, client_of
+from tests.support.waiting import PATIENCE, wait_until
 
 
 def http(url: str) -> dict:
@@ -175,10 +176,7 @@ def test_rate_limits_can_be_left_out(
     def depth() -> int:
         return emulator.queues()[0].depth
 
-    give_up = time.monotonic() + 5
-    while depth() != held_back and time.monotonic() < give_up:
-        time.sleep(0.01)
-    assert depth() == held_back
+    wait_until(lambda: depth() == held_back, f"{held_back} tasks are held back")
 
 
 def test_a_listener_that_fails_stops_nothing(start, connect, sink, caplog) -> None:
@@ -203,7 +201,7 @@ def test_an_emulator_left_running_ends_with_its_process() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=PATIENCE,
     )
 
     assert result.returncode == 0

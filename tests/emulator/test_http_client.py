@@ -24,6 +24,7 @@ from cloudtask.emulator.dispatch.client import (
 )
 from cloudtask.emulator.dispatch.request import Outgoing
 from cloudtask.emulator.dispatch.response import BadResponse, ResponseReader
+from tests.support.waiting import PATIENCE
 
 HEAD = b"HTTP/1.1 200 OK\r\n"
 RESPONSES = {
@@ -317,7 +318,7 @@ def test_idle_connections_are_given_up() -> None:
     async def main() -> None:
         async with serving(serve) as (client, url):
             assert (await client.send(post(url))).ok
-            await asyncio.wait_for(ended.wait(), 20)
+            await asyncio.wait_for(ended.wait(), PATIENCE)
 
     asyncio.run(main())
 

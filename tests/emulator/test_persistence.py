@@ -17,6 +17,7 @@ from google.api_core import exceptions
 
 from cloudtask.emulator import Emulator
 from tests.emulator.conftest import FAST, QUEUE, client_of
+from tests.support.waiting import wait_until
 
 PARENT = "projects/p/locations/l"
 
@@ -60,8 +61,7 @@ def test_a_retry_goes_on_where_it_was(data, sink) -> None:
         url = sink.answer("/flaky", 503, 200)
         name = client.create_task(parent=QUEUE, task=http(url)).name
         sink.wait_for(1)
-        while not client.get_task(name=name).response_count:
-            time.sleep(0.01)
+        wait_until(lambda: client.get_task(name=name).response_count, "It was answered")
         before = client.get_task(name=name)
 
     with kept(data, queues={"default": retry}) as (_, client):
@@ -202,7 +202,7 @@ def test_what_was_acknowledged_before_a_kill_is_dispatched_after_it(
             while True:
                 try:
                     task = client.create_task(
-                        parent=QUEUE, task=http(sink.url), timeout=5
+                        parent=QUEUE, task=http(sink.url), timeout=20
                     )
                 except exceptions.GoogleAPICallError:
                     return
@@ -214,22 +214,19 @@ def test_what_was_acknowledged_before_a_kill_is_dispatched_after_it(
             thread.start()
         sink.wait_for(100)
         sink.hold.clear()  # from here on the queue fills
-        while len(acknowledged) < 300:
-            time.sleep(0.005)
+        wait_until(lambda: len(acknowledged) >= 300, "300 tasks are acknowledged")
         os.kill(child.pid, signal.SIGKILL)
         for thread in threads:
             thread.join()
     sink.hold.set()
 
     with process(data, tmp_path / "2", "--no-rate-limits") as (_, address):
-        give_up = time.monotonic() + 20
-        while time.monotonic() < give_up:
-            came = {each.facts("cloudtasks")["taskname"] for each in sink.requests}
-            if acknowledged <= came:
-                break
-            time.sleep(0.02)
-        assert acknowledged <= came
+        wait_until(lambda: acknowledged <= came_to(sink), "All are dispatched")
         with client_of(address) as client:
-            while list(client.list_tasks(parent=QUEUE)):
-                assert time.monotonic() < give_up
-                time.sleep(0.02)
+            wait_until(
+                lambda: not list(client.list_tasks(parent=QUEUE)), "All are settled"
+            )
+
+
+def came_to(sink) -> set[str]:
+    return {each.facts("cloudtasks")["taskname"] for each in sink.requests}

@@ -6,7 +6,7 @@ import pytest
 from django.test import override_settings
 
 from cloudtask import clock
-from cloudtask.iteration import stopping, walking
+from cloudtask.iteration import planner, planning, stopping, walking
 from cloudtask.stores import store
 from cloudtask.testing import run_queued
 from tests.iteration.models import Thing
@@ -18,10 +18,12 @@ DATASTORE = "cloudtask.stores.datastore.DatastoreStore"
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing was called; the clock of the legs goes with the virtual one, and is not
-    ahead after the test."""
+    """Nothing was called. The clock of legs and plans goes only where a test moves it,
+    so that the speed of the machine decides nothing; it is put back after the test."""
     trace.clear()
-    monkeypatch.setattr(walking, "monotonic", clock.now)
+    for module in (walking, planning):
+        monkeypatch.setattr(module, "monotonic", lambda: clock._ahead)
+    monkeypatch.setattr(planner, "SLOW", 3600.0)
     before = clock._ahead
     yield
     clock.move(before - clock._ahead)

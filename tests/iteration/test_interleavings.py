@@ -28,12 +28,12 @@ from tests.iteration import tasks
 from tests.iteration.matrix import POINTS
 from tests.iteration.tasks import trace
 from tests.iteration.world import World
+from tests.support.waiting import PATIENCE
 from tests.testapp.models import Author
 
 ROWS = 4
 SWITCHES = int(os.environ.get("CLOUDTASK_TEST_SWITCHES", "2"))
 LONGEST = {"plan": 8, "walk": 16, "finalize": 8}  # points that a copy passes, about
-PATIENCE = 30.0  # seconds for a thread to come to its next point
 
 
 class Copy:

@@ -18,11 +18,12 @@ from cloudtask import conf
 from cloudtask.emulator import Emulator
 from cloudtask.iteration import RunState
 from cloudtask.stores import store
-from tests.acceptance.processes import running, wait_until
+from tests.acceptance.processes import running
 from tests.acceptance.site import listening
 from tests.durability.database import committing
 from tests.iteration import tasks
 from tests.iteration.models import Effect, Thing
+from tests.support.waiting import wait_until
 
 ROWS = 100_000
 WORKERS, SHARDS = 3, 4

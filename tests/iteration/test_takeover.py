@@ -11,12 +11,12 @@ from django.db import connection, connections
 
 from cloudtask import clock, failpoints
 from cloudtask.iteration import RunState, pages
-from tests.acceptance.processes import wait_until
 from tests.durability.database import committing
 from tests.iteration import tasks
 from tests.iteration.models import Effect, Thing
 from tests.iteration.tasks import trace
 from tests.iteration.world import World
+from tests.support.waiting import PATIENCE, wait_until
 
 ROWS = 8
 
@@ -63,7 +63,7 @@ class Hanging(threading.Thread):
     def stop(self):
         if threading.current_thread() is self and not self.hangs.is_set():
             self.hangs.set()
-            assert self.may_go_on.wait(60)
+            assert self.may_go_on.wait(PATIENCE)
 
 
 def check(run, world):
@@ -79,7 +79,7 @@ def check(run, world):
 def test_a_page_whose_lease_was_taken_is_rolled_back(committed, world):
     run, entry = start(world)
     first = Hanging(entry, "shard.before_checkpoint")
-    assert first.hangs.wait(60)
+    assert first.hangs.wait(PATIENCE)
     clock.move(61)
 
     world.deliver(entry, 1)  # takes the lease, and does all rows
@@ -95,7 +95,7 @@ def test_a_page_whose_lease_was_taken_is_rolled_back(committed, world):
 def test_a_page_that_has_written_its_cursor_keeps_others_waiting(committed, world):
     run, entry = start(world)
     first = Hanging(entry, "shard.after_checkpoint")
-    assert first.hangs.wait(60)
+    assert first.hangs.wait(PATIENCE)
     clock.move(61)
 
     def second():

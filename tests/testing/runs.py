@@ -11,6 +11,8 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.waiting import PATIENCE
+
 ROOT = Path(__file__).resolve().parents[2]
 IMPORTS = """
 import pytest
@@ -41,7 +43,7 @@ def _run(command: list[str], **environ: str) -> subprocess.CompletedProcess[str]
         env={**inherited, "PYTHONPATH": str(ROOT), **environ},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=PATIENCE,
         check=False,
     )
 

@@ -13,8 +13,9 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from tests.acceptance.processes import ROOT, running, wait_for_server, wait_until
+from tests.acceptance.processes import ROOT, running, wait_for_server
 from tests.acceptance.site import APP_ENGINE, HTTP, listening, target_settings
+from tests.support.waiting import wait_until
 
 HERE = Path(__file__).parent
 APP = "tests.acceptance.ported.shop"
