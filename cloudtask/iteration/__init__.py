@@ -182,7 +182,7 @@ def _leave(run: Run, message: Message) -> None:
     """Create the run and enqueue its plan: both with the open transaction if it is that
     of the store's database, else the run first, for good."""
     kept = store()
-    alias, options = getattr(kept, "alias", None), message.options
+    alias, options = kept.database, message.options
     if alias == options.database and _is_transactional(options):
         with transaction.atomic(using=alias):
             kept.create_run(run, delay=_delay(options))

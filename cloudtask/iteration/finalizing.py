@@ -218,7 +218,7 @@ def _end_unread(kept: Store, found: Run, last: _Last, error: PayloadError) -> No
 
 def is_atomic_here(kept: Store, options: Options) -> bool:
     """Whether a function of these options can commit together with its run."""
-    return options.atomic and getattr(kept, "alias", None) == options.database
+    return options.atomic and kept.database == options.database
 
 
 def _call_and_settle(kept: Store, run: Run, last: _Last) -> None:

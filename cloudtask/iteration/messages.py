@@ -110,7 +110,7 @@ def send(*messages: Message) -> None:
     if not messages:
         return
     failpoints.reached("step.before_send")
-    alias = getattr(store(), "alias", None)
+    alias = store().database
     if alias is not None and is_undecided(alias):
         outbox.add([_of_database(message, alias) for message in messages], alias)
     else:

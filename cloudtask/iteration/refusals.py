@@ -40,7 +40,7 @@ def check(
         if function is not None:
             _check_last(what, function, args, kwargs)
     _check_values(description)
-    if description.atomic and getattr(store(), "alias", None) != description.database:
+    if description.atomic and store().database != description.database:
         raise ConfigurationError(
             f"atomic={description.atomic!r} needs the cursor in the database that the "
             f"callback writes to: set CLOUDTASK['STORE'] to a DatabaseStore with "

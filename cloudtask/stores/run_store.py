@@ -16,6 +16,14 @@ class RunStore(Protocol):
     raise EnqueueUnavailable when the store can't be reached.
     """
 
+    @property
+    def database(self) -> str | None:
+        """Alias of the SQL database whose open transaction includes the store's writes.
+
+        None if the store can take part in no SQL transaction.
+        """
+        ...
+
     def create_run(self, run: Run, *, delay: timedelta | None = timedelta(0)) -> None:
         """Insert `run`, whose plan is due `delay` from now; None when a transaction
         elsewhere decides whether it ever is."""

@@ -42,6 +42,10 @@ def test_the_default_database_may_be_named() -> None:
     assert DatastoreStore({"DATABASE": "tasks"}).place.database == "tasks"
 
 
+def test_writes_join_no_transaction_of_a_database() -> None:
+    assert DatastoreStore({}).database is None
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

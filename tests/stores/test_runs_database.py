@@ -16,6 +16,11 @@ from tests.stores.runs_contract import RunsContract
 from tests.stores.shards_contract import ShardsContract
 
 
+def test_writes_join_a_transaction_of_the_database_of_the_option() -> None:
+    assert DatabaseStore({}).database == "default"
+    assert DatabaseStore({"ALIAS": "other"}).database == "other"
+
+
 class TestDatabaseRuns(
     RunsContract, ShardsContract, RowFailuresContract, SweepingContract
 ):

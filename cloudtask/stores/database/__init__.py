@@ -28,40 +28,40 @@ class DatabaseStore(DatabaseRuns, DatabaseShards):
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         check_backend_options("STORE", options, {"ALIAS"})
-        self.alias = str(options.get("ALIAS", "default"))
+        self.database = str(options.get("ALIAS", "default"))
 
     @contextmanager
     def reachable(self, what: str) -> Iterator[None]:
-        with translated(what, self.alias), transaction.atomic(using=self.alias):
+        with translated(what, self.database), transaction.atomic(using=self.database):
             yield
 
     def save_payload(self, key: str, data: bytes, *, joins: str | None = None) -> None:
         what = f"Saving payload {key}"
-        with translated(what, self.alias):
-            if joins == self.alias:
-                with transaction.atomic(using=self.alias):
+        with translated(what, self.database):
+            if joins == self.database:
+                with transaction.atomic(using=self.database):
                     self._save(key, data)
             else:
-                with apart(self.alias, what):
+                with apart(self.database, what):
                     self._save(key, data)
 
     def _save(self, key: str, data: bytes) -> None:
         from cloudtask.models import Payload, PayloadChunk
 
-        Payload.objects.using(self.alias).filter(key=key).delete()
-        payload = Payload.objects.using(self.alias).create(
+        Payload.objects.using(self.database).filter(key=key).delete()
+        payload = Payload.objects.using(self.database).create(
             key=key, size=len(data), saved_at=now()
         )
         for index, start in enumerate(range(0, len(data), CHUNK)):
-            PayloadChunk.objects.using(self.alias).create(
+            PayloadChunk.objects.using(self.database).create(
                 payload=payload, index=index, data=data[start : start + CHUNK]
             )
 
     def load_payload(self, key: str) -> bytes:
         from cloudtask.models import Payload, PayloadChunk
 
-        payloads = Payload.objects.using(self.alias).filter(key=key)
-        chunks = PayloadChunk.objects.using(self.alias).filter(payload_id=key)
+        payloads = Payload.objects.using(self.database).filter(key=key)
+        chunks = PayloadChunk.objects.using(self.database).filter(payload_id=key)
         with self.reachable(f"Loading payload {key}"):
             rows = chunks.order_by("index").values_list("data", flat=True)
             data = b"".join(bytes(row) for row in rows)
@@ -82,37 +82,39 @@ class DatabaseStore(DatabaseRuns, DatabaseShards):
         from cloudtask.models import Payload, PayloadChunk
 
         with self.reachable(f"Finishing payload {key}"):
-            Payload.objects.using(self.alias).filter(key=key).update(
+            Payload.objects.using(self.database).filter(key=key).update(
                 is_done=True, saved_at=now()
             )
-            PayloadChunk.objects.using(self.alias).filter(payload_id=key).delete()
+            PayloadChunk.objects.using(self.database).filter(payload_id=key).delete()
 
     def touch_payload(self, key: str) -> None:
         from cloudtask.models import Payload
 
         with self.reachable(f"Keeping payload {key}"):
-            Payload.objects.using(self.alias).filter(key=key).update(saved_at=now())
+            Payload.objects.using(self.database).filter(key=key).update(saved_at=now())
 
     def delete_payload(self, key: str) -> None:
         from cloudtask.models import Payload
 
         with self.reachable(f"Deleting payload {key}"):
-            Payload.objects.using(self.alias).filter(key=key).delete()
+            Payload.objects.using(self.database).filter(key=key).delete()
 
     def prune_payloads(self, older_than: timedelta, limit: int) -> int:
         from cloudtask.models import Payload
 
-        old = Payload.objects.using(self.alias).filter(saved_at__lt=now() - older_than)
+        old = Payload.objects.using(self.database).filter(
+            saved_at__lt=now() - older_than
+        )
         with self.reachable("Pruning payloads"):
             keys = list(old.values_list("key", flat=True)[:limit])
-            return delete_by_key(Payload.objects.using(self.alias), keys)
+            return delete_by_key(Payload.objects.using(self.database), keys)
 
     def save_failed(self, failed: FailedCall) -> None:
         from cloudtask.models import FailedTask
 
         values = {f: getattr(failed, f) for f in (*_KEPT, "envelope")}
         with self.reachable(f"Keeping failed task {failed.key}"):
-            FailedTask.objects.using(self.alias).update_or_create(
+            FailedTask.objects.using(self.database).update_or_create(
                 key=failed.key, defaults={**values, "failed_at": now()}
             )
 
@@ -120,14 +122,14 @@ class DatabaseStore(DatabaseRuns, DatabaseShards):
         from cloudtask.models import FailedTask
 
         with self.reachable(f"Loading failed task {key}"):
-            row = FailedTask.objects.using(self.alias).filter(key=key).first()
+            row = FailedTask.objects.using(self.database).filter(key=key).first()
         return _failed_call(row, bytes(row.envelope)) if row else None
 
     def list_failed(self, *, task: str | None, limit: int) -> list[FailedCall]:
         from cloudtask.models import FailedTask
 
         # An envelope may be as large as a task; a list of them is of no use.
-        rows = FailedTask.objects.using(self.alias).defer("envelope")
+        rows = FailedTask.objects.using(self.database).defer("envelope")
         rows = rows.order_by("-failed_at", "key")
         if task is not None:
             rows = rows.filter(task=task)
@@ -139,13 +141,13 @@ class DatabaseStore(DatabaseRuns, DatabaseShards):
 
         with self.reachable(f"Deleting failed task {key}"):
             return bool(
-                FailedTask.objects.using(self.alias).filter(key=key).delete()[0]
+                FailedTask.objects.using(self.database).filter(key=key).delete()[0]
             )
 
     def old_failed(self, older_than: timedelta, limit: int) -> list[str]:
         from cloudtask.models import FailedTask
 
-        old = FailedTask.objects.using(self.alias).filter(
+        old = FailedTask.objects.using(self.database).filter(
             failed_at__lt=now() - older_than
         )
         with self.reachable("Listing old failed tasks"):
@@ -154,7 +156,7 @@ class DatabaseStore(DatabaseRuns, DatabaseShards):
     def note_start(self, key: str) -> int:
         from cloudtask.models import LateStart
 
-        rows = LateStart.objects.using(self.alias)
+        rows = LateStart.objects.using(self.database)
         with self.reachable(f"Noting a start of {key}"):
             late, _ = rows.select_for_update().get_or_create(key=key)
             late.starts += 1
@@ -164,7 +166,7 @@ class DatabaseStore(DatabaseRuns, DatabaseShards):
     def prune_starts(self, older_than: timedelta, limit: int) -> int:
         from cloudtask.models import LateStart
 
-        rows = LateStart.objects.using(self.alias)
+        rows = LateStart.objects.using(self.database)
         with self.reachable("Pruning late starts"):
             old = rows.filter(noted_at__lt=now() - older_than)
             keys = list(old.values_list("key", flat=True)[:limit])

@@ -78,7 +78,7 @@ def digest_of(key: str) -> str:
 class IterationRows:
     """What the parts of DatabaseStore that keep iterations share."""
 
-    alias: str
+    database: str
 
     def reachable(self, what: str) -> AbstractContextManager[None]:
         """A transaction whose connection errors are EnqueueUnavailable."""
@@ -86,22 +86,22 @@ class IterationRows:
 
     @property
     def _runs(self) -> QuerySet[Any]:
-        rows: QuerySet[Any] = _tables().IterationRun.objects.using(self.alias)
+        rows: QuerySet[Any] = _tables().IterationRun.objects.using(self.database)
         return rows
 
     @property
     def _shards(self) -> QuerySet[Any]:
-        rows: QuerySet[Any] = _tables().IterationShard.objects.using(self.alias)
+        rows: QuerySet[Any] = _tables().IterationShard.objects.using(self.database)
         return rows
 
     @property
     def _failures(self) -> QuerySet[Any]:
-        rows: QuerySet[Any] = _tables().IterationFailure.objects.using(self.alias)
+        rows: QuerySet[Any] = _tables().IterationFailure.objects.using(self.database)
         return rows
 
     @property
     def _chunks(self) -> QuerySet[Any]:
-        rows: QuerySet[Any] = _tables().IterationChunk.objects.using(self.alias)
+        rows: QuerySet[Any] = _tables().IterationChunk.objects.using(self.database)
         return rows
 
     def _running(self, run_id: str) -> Exists:

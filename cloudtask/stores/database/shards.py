@@ -129,7 +129,7 @@ class DatabaseShards(DatabaseFailures):
         # The run's row serializes whatever adds shards to it.
         self._runs.filter(pk=split.run).update(touched_at=now())
         placed = replace(split, index=self._next_index(split.run))
-        self._shard_row(placed).save(using=self.alias, force_insert=True)
+        self._shard_row(placed).save(using=self.database, force_insert=True)
         return placed
 
     def complete(self, shard: Shard, walked: Walked) -> bool:

@@ -42,6 +42,8 @@ class DatastoreStore(
     before the first call.
     """
 
+    database = None  # Datastore's transactions are not those of an SQL database.
+
     def __init__(
         self,
         options: Mapping[str, Any],
