@@ -1,3 +1,5 @@
+"""The Django app: it imports the tasks of the library and of every installed app."""
+
 from __future__ import annotations
 
 from importlib.util import find_spec
@@ -12,10 +14,12 @@ class CloudTaskConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from cloudtask import checks  # noqa: F401  registers the system checks
+        # For what they register: the system checks, and the tasks of the library,
+        # whose names tell no module to import.
+        from cloudtask import checks, deferred  # noqa: F401
 
-        # Imports `django.tasks`, which registers its checks only then, and lets workers
-        # find the tasks that are declared with it.
+        # `django.tasks` registers its checks when it is imported. Workers find the
+        # tasks that are declared with it only then.
         if find_spec("django.tasks") or apps.is_installed("django_tasks"):
             from cloudtask import backend  # noqa: F401
 

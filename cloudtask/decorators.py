@@ -71,10 +71,22 @@ def task(function: Any = None, /, **options: Any) -> Any:
     return _made(function, chosen)
 
 
-def _made(given: Any, options: Options) -> Task[Any, Any]:
+def library_task(
+    path: str, **options: Unpack[TaskOptions]
+) -> Callable[[Callable[P, R]], Task[P, R]]:
+    """As `@task`, under a path that is independent of where the function lies.
+
+    Tasks of the library travel under names of their own: a function may move to another
+    file while calls of it wait in a queue. `apps` imports their modules.
+    """
+    chosen = Options().updated(options)
+    return lambda function: _made(function, chosen, path)
+
+
+def _made(given: Any, options: Options, path: str | None = None) -> Task[Any, Any]:
     function, binding = _unwrapped(given)
     _refuse_unimportable(given, function)
-    path = f"{function.__module__}.{function.__qualname__}"
+    path = path or f"{function.__module__}.{function.__qualname__}"
     definition = Definition(path, function, options, binding)
     registry.register(definition)
     made: Task[Any, Any] = Task(given, definition)

@@ -15,7 +15,7 @@ from django.utils.timezone import is_naive
 from cloudtask import callables, clock, runtime
 from cloudtask.callables import Form
 from cloudtask.context import current
-from cloudtask.decorators import Deferrable, task
+from cloudtask.decorators import Deferrable, library_task
 from cloudtask.exceptions import PermanentTaskFailure, SingularTaskFailure
 from cloudtask.iteration import Iteration
 from cloudtask.message import Enqueued
@@ -32,6 +32,11 @@ __all__ = [
 
 CALLBACK_TIME = timedelta(seconds=30)  # for a callback: shards stop that much early
 ROW_ATTEMPTS = 1_000_000  # djangae tries a row until somebody deploys a fix
+
+# The names of the tasks below stand in URLs, in queued tasks and in logs.
+DEFER = "cloudtask.defer"
+DEFER_ROW = "cloudtask.defer_row"
+DEFER_FINALIZE = "cloudtask.defer_finalize"
 
 # What `defer` calls by a name of its own; the other options have the same names.
 _RENAMED = {
@@ -91,7 +96,7 @@ def defer(obj: Any, /, *args: Any, **kwargs: Any) -> Enqueued:
     return runtime.enqueue(definition, chosen, (form, *args), kwargs)
 
 
-@task
+@library_task(DEFER)
 def run(subject: Form, /, *args: Any, **kwargs: Any) -> Any:
     """Call what `defer` was given; the task of all its calls."""
     return callables.resolve(subject)(*args, **kwargs)
@@ -194,13 +199,13 @@ def defer_iteration_with_finalize(
     )
 
 
-@task(max_attempts=ROW_ATTEMPTS)
+@library_task(DEFER_ROW, max_attempts=ROW_ATTEMPTS)
 def run_row(instance: Any, forms: list[Form], /, *args: Any, **kwargs: Any) -> None:
     """Call the callback of an iteration for one row."""
     callables.resolve(forms[0])(instance, *args, **kwargs)
 
 
-@task
+@library_task(DEFER_FINALIZE)
 def run_finalize(forms: list[Form], /, *args: Any, **kwargs: Any) -> None:
     """Call finalize of an iteration."""
     callables.resolve(forms[1])(*args, **kwargs)

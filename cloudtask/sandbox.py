@@ -50,7 +50,7 @@ _NEEDED = ("aiohttp", "cryptography", "yaml")
 _START_TIMEOUT = 60.0
 _STOP_TIMEOUT = 10.0
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("cloudtask")
 
 
 @dataclass

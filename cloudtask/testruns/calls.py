@@ -18,7 +18,7 @@ from cloudtask.stores import AlreadyDone
 from cloudtask.testruns import commits
 from cloudtask.transports import memory
 
-DEFERRED = deferred.run.path  # the task of all calls of `cloudtask.deferred.defer`
+DEFERRED = deferred.DEFER
 
 
 @dataclass(frozen=True, slots=True)

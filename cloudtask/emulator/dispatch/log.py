@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-_logger = logging.getLogger(__name__)
+_logger = logging.getLogger("cloudtask.emulator")
 
 KEPT = 10_000
 KEPT_ERRORS = 20
