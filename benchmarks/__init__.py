@@ -1,7 +1,8 @@
-"""Benchmarks: what the library costs, beside its peers, in one run.
+"""Benchmarks: the time that cloudtask and other libraries need, measured in one run.
 
     python -m benchmarks [--quick] [scenario ...]
 
-A scenario is a module here with a function `scenario(effort) -> Scenario`, and a line
-in `SCENARIOS` of `__main__.py`. Only figures of one run compare: machines differ.
+A scenario is a module of this package with a function `scenario(effort) -> Scenario`,
+and a line in `SCENARIOS` of `__main__.py`. Compare only figures of the same run:
+machines differ.
 """

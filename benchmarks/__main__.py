@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: measure, compare, and hold against the budgets."""
+"""`python -m benchmarks`: measure, compare, and check the budgets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def main() -> int:
     parser.add_argument("--strict", action="store_true", help="fail on a missed budget")
     options = parser.parse_args()
     if unknown := set(options.scenarios) - set(SCENARIOS):
-        parser.error(f"no scenario {', '.join(unknown)}; there are {SCENARIOS}")
+        parser.error(f"no scenario {', '.join(unknown)}; known are {SCENARIOS}")
     effort = QUICK if options.quick else FULL
     started = time.monotonic()
     project.set_up()

@@ -1,4 +1,4 @@
-"""What `defer()` costs in the library: the whole wire format, and no network."""
+"""Measures `defer()` with the whole wire format and without a network."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ PEERS = {
 
 
 class StubTransport:
-    """Seals the envelope, and drops it."""
+    """Creates the envelope and drops it."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         pass
@@ -40,7 +40,7 @@ class StubTransport:
 
 
 class StubClient:
-    """Takes the place of Google's client: the request ends here."""
+    """Replaces Google's client; the request is dropped."""
 
     def create_task(self, request: object, **options: object) -> None:
         pass
@@ -78,7 +78,7 @@ def _case(name: str, enqueue: Callable[..., object], *around: Any) -> Case:
 
 @contextmanager
 def _to_the_rpc() -> Iterator[None]:
-    """The real transport, whose client goes nowhere."""
+    """The real transport with a client that sends nothing."""
     transport = {"BACKEND": "cloudtask.transports.cloud.CloudTransport"}
     before = cloud.clients.get
     cloud.clients.get = StubClient  # type: ignore[method-assign,assignment]
@@ -91,7 +91,7 @@ def _to_the_rpc() -> Iterator[None]:
 
 @contextmanager
 def _emptied() -> Iterator[None]:
-    """The peers keep in memory what was enqueued."""
+    """Empty the queues that the other libraries keep in memory."""
     yield
     with tasks.celery_memory.connection_for_write() as connection:
         connection.default_channel.queue_purge("celery")

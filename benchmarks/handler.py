@@ -1,4 +1,4 @@
-"""What the handler costs over an empty view: a delivery through WSGI, in process."""
+"""Measures a delivery through WSGI in this process, compared with an empty view."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def _sealed_call() -> bytes:
 def _requests(
     application: WSGIHandler, path: str, body: bytes, headers: dict[str, str]
 ) -> Callable[[], None]:
-    """POST the body `REQUESTS` times, as a WSGI server does."""
+    """A function that posts the body `REQUESTS` times, as a WSGI server does."""
     environ: dict[str, Any] = {
         "REQUEST_METHOD": "POST",
         "PATH_INFO": path,
@@ -99,8 +99,10 @@ def _requests(
 
 
 class Issuer:
-    """Signs tokens, and serves its certificate on a port of this machine: the library
-    fetches it once, as it does Google's."""
+    """Signs tokens, and serves its certificate on a port of this machine.
+
+    cloudtask fetches the certificate once, like Google's.
+    """
 
     def __init__(self) -> None:
         key = SigningKey()
@@ -137,7 +139,7 @@ class Issuer:
             thread.join()
 
     def trusted(self) -> AbstractContextManager[object]:
-        """The settings of a site that believes this issuer."""
+        """The settings of a site that trusts this issuer."""
         target = {
             "BACKEND": "cloudtask.targets.HttpTarget",
             "URL": AUDIENCE,

@@ -1,6 +1,7 @@
-"""Cases measured side by side: every repeat runs all of them, the best one counts.
+"""Measures cases side by side: every repeat runs all of them.
 
-The best of many repeats is what the code costs; the median tells how noisy it was.
+The best of many repeats is the cost of the code. The median shows how much the machine
+disturbed it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ OURS = "cloudtask"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """How long to measure."""
+    """How many repeats to measure."""
 
     quick: bool
     repeats: int
@@ -25,11 +26,11 @@ class Effort:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One thing to measure.
+    """One case to measure.
 
-    `run` does `operations` operations; or, with `operations` 0, it measures one itself
-    and returns seconds. `around` is entered for each repeat and is not timed. `most`
-    bounds the repeats of a case that takes long.
+    `run` does `operations` operations. If `operations` is 0, `run` measures one itself
+    and returns seconds. `around` is entered for each repeat and is not timed. `most` is
+    the largest number of repeats, for a case that takes long.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Case:
     most: int | None = None
 
     def sample(self) -> float:
-        """Seconds for each operation, once."""
+        """Run the case once; the seconds for each operation."""
         gc.collect()
         with self.around():
             if not self.operations:
@@ -69,7 +70,7 @@ Results = Mapping[str, Measured]
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A figure, computed from the results, that must be under `limit`."""
+    """A figure that is computed from the results and must be under `limit`."""
 
     what: str
     figure: Callable[[Results], float]
@@ -77,7 +78,7 @@ class Budget:
     unit: str
 
     def verdict(self, results: Results) -> tuple[bool, str]:
-        """Whether it is met, and the line that says so."""
+        """Tell whether the budget is met, with a line for the report."""
         figure = self.figure(results)
         met = figure < self.limit
         mark = "met   " if met else "MISSED"
@@ -86,9 +87,10 @@ class Budget:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
-    """Cases that are compared with each other; figures are shown in `scale` a second.
+    """Cases that are compared with each other.
 
-    The case named `baseline` is what the ratios refer to.
+    Figures are shown in `unit`, of which a second has `scale`. Ratios refer to the case
+    that is named `baseline`.
     """
 
     title: str
@@ -115,7 +117,7 @@ def measure(scenario: Scenario, repeats: int) -> Results:
 
 
 def report(scenario: Scenario, results: Results) -> bool:
-    """Print the table and the budgets; whether all budgets are met."""
+    """Print the table and the budgets; tell whether all budgets are met."""
     unit, scale = scenario.unit, scenario.scale
     reference = results[scenario.baseline].best
     print(f"\n{scenario.title}")

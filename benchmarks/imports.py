@@ -1,4 +1,4 @@
-"""What importing costs a process that has Django loaded already."""
+"""Measures the import in a process that has already loaded Django."""
 
 from __future__ import annotations
 

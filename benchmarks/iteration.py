@@ -1,4 +1,4 @@
-"""What walking a queryset costs: the wrapper of a row, queries, memory, plans."""
+"""Measures iterations: the cost of each row, queries, memory, and plans."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ pymysql.install_as_MySQLdb()
 BARE = "a bare loop over the same pages"
 ROWS = 200_000  # of the loops
 PLANNED, SHARDS = 1_000_000, 32
-SKEW = 900_000_000  # where the last tenth of the keys lies
+SKEW = 900_000_000  # first key of the last tenth
 RUN = "b" * 32
 
 
@@ -49,7 +49,7 @@ class BenchmarkRow(models.Model):
 
 
 class Prefetched:
-    """Pages of rows that are in memory already: what is left is the loop's own cost."""
+    """Pages of rows that are already in memory, so that only the loop is measured."""
 
     def __init__(self, rows: Sequence[Any]) -> None:
         self.rows = rows
@@ -129,7 +129,7 @@ def _leg(source: Any, **changes: Any) -> Leg:
 
 
 class _Costs:
-    """What is counted and not timed; made when it is first asked for."""
+    """Figures that are counted, not timed; computed when first used."""
 
     def __init__(self, small: int, large: int) -> None:
         self.small, self.large = small, large
@@ -151,7 +151,7 @@ class _Costs:
 
     @property
     def updates_in_2s(self) -> float:
-        """On a clock on which a row takes a millisecond."""
+        """Count queries, with a clock on which each row takes a millisecond."""
         ticks = count()
         with _rows(self.small) as rows:
             leg = _leg(QuerySetSource(rows), clock=lambda: next(ticks) / 1000)
@@ -242,8 +242,10 @@ def _planning_budgets() -> list[Budget]:
 
 @contextmanager
 def _tables() -> Iterator[None]:
-    """The library's tables in SQLite, and a million skewed rows wherever there is a
-    server; they go with the block."""
+    """Create the tables in SQLite, and a million skewed rows on each server.
+
+    They are dropped at the end of the block.
+    """
     from django.core.management import call_command
 
     call_command("migrate", verbosity=0, run_syncdb=False)
@@ -274,7 +276,7 @@ _NUMBERS = {
 
 @contextmanager
 def _filled(alias: str, rows: int, dense: int) -> Iterator[None]:
-    """`rows` rows, the keys of those above `dense` far away."""
+    """Create `rows` rows; keys above `dense` begin far away from the others."""
     there = connections[alias]
     with there.schema_editor() as editor:
         editor.execute("DROP TABLE IF EXISTS benchmarks_benchmarkrow")

@@ -1,4 +1,4 @@
-"""The Django project in which everything is measured: no server, no files."""
+"""The Django project of the benchmarks: no server, no files."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from django.conf import settings
 STUB = {"BACKEND": "benchmarks.enqueue.StubTransport"}
 MEMORY = {"BACKEND": "cloudtask.transports.memory.MemoryTransport"}
 
-# In Django 6, a package of its own before that.
+# Part of Django since 6.0; a package of its own before that.
 DJANGO_TASKS = "django.tasks" if find_spec("django.tasks") else "django_tasks"
 
 
 def cloudtask_settings(**changes: object) -> dict[str, object]:
-    """CLOUDTASK with `changes`."""
+    """The setting CLOUDTASK with `changes`."""
     target = {"BACKEND": "cloudtask.targets.AppEngineTarget", "ON_APP_ENGINE": True}
     return {
         "PROJECT": "p",
@@ -47,7 +47,7 @@ def set_up() -> None:
         },
     )
     django.setup()
-    # What a production project logs; lines at INFO and below cost extra everywhere.
+    # As in production: in every library, lines at INFO and below cost extra time.
     logging.disable(logging.INFO)
 
 

@@ -1,4 +1,4 @@
-"""What a no-op costs in a test: `defer`, then `run_queued`, the whole wire format."""
+"""Measures an empty task in a test: `defer`, `run_queued`, and the wire format."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cloudtask.testing import run_queued
 from cloudtask.transports import memory
 
 FEW, SOME, MANY, MOST = 100, 1_000, 10_000, 100_000
-FLAT = 1.5  # by which a task among many may cost more than one among few
+FLAT = 1.5  # limit for the cost of a task among many, over that of one among few
 EAGER = {
     "Celery (eager)": tasks.celery_eager_task.delay,
     "Huey (immediate)": tasks.huey_immediate_task,
@@ -72,7 +72,7 @@ def _ours(size: int) -> Case:
                 tasks.ours.defer(number, template="rich")
             assert len(run_queued(limit=size)) == size
 
-    # The most of them take seconds: the first repeats tell enough.
+    # The largest size takes seconds, so two repeats are enough.
     return Case(
         _name(size), run, rounds * size, _empty_queue, 2 if size == MOST else None
     )
@@ -94,8 +94,10 @@ def _eager(name: str, enqueue: Callable[..., object]) -> Case:
 
 
 class _Dramatiq:
-    """A broker, an actor and a worker; all new each time, since a broker that a worker
-    has left takes no other."""
+    """A broker, an actor and a worker.
+
+    Each repeat creates new ones, because a broker accepts no second worker.
+    """
 
     def run(self) -> None:
         for number in range(SOME):

@@ -1,4 +1,4 @@
-"""The task that does nothing, and its likes in other libraries."""
+"""A task that does nothing, in cloudtask and in other libraries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The handler, and a view that does nothing."""
+"""The URLs of the benchmarks: the handler, and a view that does nothing."""
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import include, path

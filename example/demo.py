@@ -1,9 +1,9 @@
-"""`make demo`: the example with a local Cloud Tasks and gunicorn, start to end.
+"""`make demo`: run the example with a local Cloud Tasks and gunicorn.
 
     python example/demo.py [--cities 2000]
 
-Everything is on this machine: two servers on free ports of 127.0.0.1, a database and
-logs in example/out. Ctrl-C ends all of it.
+Everything runs on this machine: two servers on free ports of 127.0.0.1, a database and
+logs in example/out. Ctrl-C ends everything.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def _prepare() -> None:
-    """A new database, with cities."""
+    """Create a new database with cities."""
     out = Path(os.environ.setdefault("ATLAS_OUT", str(FOLDER / "out")))
     out.mkdir(parents=True, exist_ok=True)
     for old in out.glob("db.sqlite3*"):
@@ -66,29 +66,32 @@ def _show(count: int, running: list[servers.Server]) -> None:
     from cities.models import City, Report
 
     progress = Progress(_defer_all(count), running)
-    # A web request that defers in its transaction; that task fails at first.
+    # A web request that defers a task in its transaction. The first attempt fails.
     grown = _post(f"{url}/cities/{REYKJAVIK}/grow/")
     progress.follow(City.objects.filter(metropolis__isnull=False).count)
     seconds = progress.seconds
     progress.wait_for(Report.objects.exists, "the report")
     noted = City.objects.filter(pk=REYKJAVIK).exclude(local_time="")
     progress.wait_for(noted.exists, "the local time")
-    _summarise(progress.total, seconds, grown["task"], running)
+    _summarize(progress.total, seconds, grown["task"], running)
     walk.show(url, running)
 
 
 def _set_up_django() -> None:
-    """This process only defers; it knows the emulator from the environment."""
+    """Load Django in this process, which defers tasks to the emulator."""
     import django
 
-    # Not a line from gRPC when the emulator goes before this process.
+    # gRPC would print lines when the emulator ends before this process.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "atlas.settings")
     django.setup()
 
 
 def _defer_all(count: int) -> int:
-    """Defer a task for each of `count` cities, and one that waits; how many cities."""
+    """Defer a task for each of `count` cities, and one that waits.
+
+    Returns the number of cities.
+    """
     from cities.models import METROPOLIS, City
     from cities.tasks import find_metropolis, write_report
 
@@ -110,7 +113,7 @@ def _post(url: str) -> dict[str, Any]:
         return answer
 
 
-def _summarise(
+def _summarize(
     count: int, seconds: float, retried: str, running: list[servers.Server]
 ) -> None:
     from cities.models import City, Report
@@ -141,7 +144,7 @@ def _summarise(
 
 
 def _dispatches(name: str, log: Path) -> list[str]:
-    """What the emulator wrote about a task: each attempt with its answer."""
+    """Lines of the emulator's log about a task: each attempt with its answer."""
     lines = log.read_text().splitlines()
     found = [line.partition(f"/{name} ")[2] for line in lines if f"/{name} " in line]
     return [re.sub(r"POST \S+ ", "", line) for line in found]

@@ -1,4 +1,4 @@
-"""Waiting for the tasks: a progress bar in a terminal, plain lines elsewhere."""
+"""Waits for the tasks, with a progress bar in a terminal and plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ POLL = 0.1  # seconds
 
 
 class Failed(Exception):
-    """The demo did not come to its end."""
+    """The demo did not finish."""
 
 
 class Progress:
-    """Waits for `total` tasks, as long as the servers run and something moves."""
+    """Waits for `total` tasks while the servers run and tasks make progress."""
 
     def __init__(self, total: int, servers: Sequence[Server]) -> None:
         self.total = total
@@ -32,7 +32,7 @@ class Progress:
         return time.monotonic() - self.started
 
     def follow(self, count: Callable[[], int]) -> None:
-        """Show what `count` gives until it is `total`."""
+        """Show the result of `count` until it is `total`."""
         last, moved = -1, time.monotonic()
         while last < self.total:
             done = count()
@@ -52,7 +52,7 @@ class Progress:
         for server in self.servers:
             server.check()
         if time.monotonic() - since > PATIENCE:
-            raise Failed(f"nothing moved for {PATIENCE:g} s, waiting for {what}")
+            raise Failed(f"no progress for {PATIENCE:g} s while waiting for {what}")
         time.sleep(POLL)
 
     def _show(self, done: int) -> None:

@@ -1,7 +1,7 @@
-"""The two servers of the demo, as processes that end with it, however it ends.
+"""Starts the two servers of the demo, as processes that always end with it.
 
-Part of the show, not of the model: a project of your own runs
-`manage.py cloudtask_emulator` and its web server in two terminals.
+Don't copy this. A project of your own runs `manage.py cloudtask_emulator` and its web
+server in two terminals, or only `manage.py runserver`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ POLL = 0.05  # seconds
 
 
 class ServerEnded(Exception):
-    """A server ended by itself; the message has the end of its log."""
+    """A server ended unexpectedly; the message has the end of its log."""
 
 
 class Server:
-    """A process at the head of a group of its own: its workers end with it, and Ctrl-C
-    reaches the demo only, which then ends them in order."""
+    """A server as a process with a process group of its own.
+
+    Its workers end with it. Ctrl-C reaches only the demo, which then stops the servers.
+    """
 
     def __init__(self, name: str, command: Sequence[str], *fds: int) -> None:
         self.name = name
@@ -65,8 +67,11 @@ class Server:
 
 
 class Interrupts:
-    """Ctrl-C, and other requests to end, as KeyboardInterrupt; but not in the middle of
-    starting or stopping a server, which would leave it running."""
+    """Turns signals that end the demo into KeyboardInterrupt.
+
+    While a server is being started or stopped, a signal waits. Otherwise the server
+    could be left running.
+    """
 
     def __init__(self) -> None:
         self.holds = 0
@@ -92,10 +97,12 @@ class Interrupts:
 
 @contextmanager
 def running(interrupts: Interrupts) -> Iterator[list[Server]]:
-    """The emulator and gunicorn, on free ports; their addresses go into the
-    environment, where the settings look for them."""
+    """Run the emulator and gunicorn on free ports.
+
+    Their addresses are put into the environment, where the settings read them.
+    """
     started: list[Server] = []
-    # Bound here and inherited by gunicorn: its address is known before it starts.
+    # Bound here and inherited by gunicorn, so the address is known before it starts.
     with socket.create_server(("127.0.0.1", 0), backlog=512) as sock:
         url = f"http://127.0.0.1:{sock.getsockname()[1]}"
         os.environ["ATLAS_URL"] = url
@@ -109,21 +116,21 @@ def running(interrupts: Interrupts) -> Iterator[list[Server]]:
             _wait_for(started[1], lambda: _answers(f"{url}/progress/"))
             yield started
         finally:
-            # The emulator first: then nothing new reaches gunicorn.
+            # The emulator is stopped first, so that no new request reaches gunicorn.
             with interrupts.held():
                 for server in started:
                     server.stop()
 
 
 def _emulator() -> Server:
-    """With the queues of settings.CLOUDTASK; signs deliveries as Google does."""
+    """Start the emulator with the queues of settings.CLOUDTASK."""
     _announcement().unlink(missing_ok=True)
     ports = ("--port=0", "--http-port=0", f"--announce={_announcement()}")
     return Server("emulator", ["manage.py", "cloudtask_emulator", *ports])
 
 
 def _announcement() -> Path:
-    """Where the emulator writes its addresses once it answers."""
+    """The file in which the emulator writes its addresses when it is ready."""
     return Path(os.environ["ATLAS_OUT"]) / "emulator.json"
 
 

@@ -1,4 +1,4 @@
-"""The second half of the demo: every city, in shards, though a worker is killed."""
+"""The second half of the demo: process all cities in shards, and kill a worker."""
 
 from __future__ import annotations
 
@@ -15,27 +15,30 @@ from progress import PATIENCE, POLL, Failed
 from servers import Server
 
 SHARDS = 6
-KILL_AT = 0.3  # of the way
+KILL_AT = 0.3  # share of the cities that are done by then
 WIDTH = 30
 
 
 def show(url: str, servers: list[Server]) -> None:
-    """Walk all cities, kill a worker on the way, and print what came of it."""
+    """Process all cities, kill a worker on the way, and print the result."""
     from cities.models import City
     from cities.tasks import draw_atlas, measure
 
     City.objects.update(metropolis=None, distance=None)
-    print(f"\nWalking all {City.objects.count():,} cities in {SHARDS} shards")
+    print(f"\nProcessing all {City.objects.count():,} cities in {SHARDS} shards")
     run = measure.iterate(
         City.objects.all(), finalize=draw_atlas, shards=SHARDS, keep=True
     )
     started = time.monotonic()
     killed = _follow(run, url, servers)
-    _summarise(run, killed, time.monotonic() - started)
+    _summarize(run, killed, time.monotonic() - started)
 
 
 def _follow(run: Any, url: str, servers: list[Server]) -> int | None:
-    """Draw a line a shard until the run has ended; the worker that was killed."""
+    """Draw a line for each shard until the run has ended.
+
+    Returns the process id of the worker that was killed.
+    """
     lines = _Lines()
     killed: int | None = None
     last, moved = -1, time.monotonic()
@@ -51,16 +54,16 @@ def _follow(run: Any, url: str, servers: list[Server]) -> int | None:
         if settled != last:
             last, moved = settled, time.monotonic()
         if time.monotonic() - moved > PATIENCE:
-            raise Failed(f"the walk stands at {settled:,}: {run.error or run.state}")
+            raise Failed(f"no progress after {settled:,}: {run.error or run.state}")
         time.sleep(POLL)
     lines.draw(run.report().shards)
     if str(run.state) != "finished":
-        raise Failed(f"the walk is {run.state}: {run.error}")
+        raise Failed(f"the iteration is {run.state}: {run.error}")
     return killed
 
 
 def _kill_a_worker(url: str) -> int:
-    """One that has answered a moment ago; gunicorn starts another in its place."""
+    """Kill the worker that answers a request; gunicorn starts another one."""
     with urllib.request.urlopen(f"{url}/progress/", timeout=PATIENCE) as response:
         worker: int = json.load(response)["worker"]
     with suppress(ProcessLookupError):
@@ -69,7 +72,7 @@ def _kill_a_worker(url: str) -> int:
 
 
 class _Lines:
-    """A line a shard: redrawn in a terminal, else printed when all have moved on."""
+    """Prints a line for each shard, and draws the lines again in a terminal."""
 
     def __init__(self) -> None:
         self.is_live = sys.stdout.isatty()
@@ -87,7 +90,7 @@ class _Lines:
             print("\n".join(lines), flush=True)
 
     def _has_moved(self, shards: Any) -> bool:
-        """Whether another quarter of the rows is done."""
+        """Tell whether another quarter of the rows is done."""
         settled = sum(shard.done + shard.failed + shard.skipped for shard in shards)
         tenth = 4 * settled // max(1, sum(shard.expected for shard in shards))
         moved = tenth > self.tenth_shown
@@ -107,14 +110,14 @@ def _line(shard: Any) -> str:
     return f"  shard {shard.index} [{bar}] {settled:,} {shard.state}"
 
 
-def _summarise(run: Any, killed: int | None, seconds: float) -> None:
+def _summarize(run: Any, killed: int | None, seconds: float) -> None:
     from cities.models import City, Report
     from django.conf import settings
 
     report, cities = run.report(), City.objects.count()
     missing = City.objects.filter(distance=None).count()
     atlases = Report.objects.filter(title="atlas").count()
-    print("\nSummary of the walk")
+    print("\nSummary of the iteration")
     print(f"  {report.done:,} of {cities:,} cities: {cities / seconds:,.0f} a second")
     print(
         f"  {report.failed} failed, {report.skipped} skipped, {missing} left out; "

@@ -1,4 +1,4 @@
-"""Settings of the example; what concerns cloudtask is at the end."""
+"""Settings of the example; those of cloudtask are at the end."""
 
 import os
 from datetime import timedelta
@@ -7,7 +7,7 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parent.parent
 OUT = Path(os.environ.get("ATLAS_OUT", FOLDER / "out"))
 
-SECRET_KEY = os.environ.get("SECRET_KEY", "of the example, and of nothing else")
+SECRET_KEY = os.environ.get("SECRET_KEY", "only for this example")
 DEBUG = False
 ALLOWED_HOSTS = ["127.0.0.1", "localhost"]
 ROOT_URLCONF = "atlas.urls"
@@ -44,13 +44,13 @@ CLOUDTASK = {
         "default": {},
         "places": {"rate": "500/s", "concurrency": 16},
     },
-    # How long a shard waits for a process that died with it; a minute by default. The
-    # demo kills one, and nobody wants to watch for a minute.
+    # How long a shard waits after its process was killed; a minute by default. The demo
+    # kills a process, and a minute would be long to watch.
     "LEASE": timedelta(seconds=6),
 }
 if "CLOUDTASK_EMULATOR_URL" in os.environ:
-    # In development the emulator signs the deliveries, not Google, and shows its
-    # certificates beside its status page. `manage.py check --deploy` refuses this.
+    # In development, the emulator signs the deliveries instead of Google, and publishes
+    # its certificates. `manage.py check --deploy` refuses this setting.
     CLOUDTASK["TARGET"]["ISSUER"] = os.environ["CLOUDTASK_EMULATOR_URL"]
 
 LOGGING = {

@@ -1,7 +1,9 @@
+"""URLs of the example: cloudtask's handler, and the views about cities."""
+
 from django.urls import include, path
 
 urlpatterns = [
-    # Where Cloud Tasks delivers.
+    # Cloud Tasks sends deliveries here.
     path("_cloudtask/", include("cloudtask.urls")),
     path("", include("cities.urls")),
 ]

@@ -1,3 +1,5 @@
+"""Cities, and reports about them."""
+
 from __future__ import annotations
 
 from math import asin, cos, radians, sin, sqrt
@@ -16,7 +18,7 @@ class City(models.Model):
     longitude = models.FloatField()
     timezone = models.CharField(max_length=50)
 
-    # What the tasks find out.
+    # Found by the tasks.
     metropolis = models.ForeignKey(
         "self", models.SET_NULL, null=True, related_name="surroundings"
     )
@@ -30,7 +32,7 @@ class City(models.Model):
         return f"{self.name} ({self.country})"
 
     def distance_to(self, other: City) -> float:
-        """Kilometres along the surface."""
+        """The distance along the surface, in kilometers."""
         here, there = radians(self.latitude), radians(other.latitude)
         width = radians(other.longitude - self.longitude)
         half = sin((there - here) / 2) ** 2
@@ -39,7 +41,7 @@ class City(models.Model):
 
 
 class Report(models.Model):
-    """How far the search was when somebody looked."""
+    """How many cities were done at one moment."""
 
     title = models.CharField(max_length=100)
     cities_done = models.PositiveIntegerField()

@@ -1,6 +1,6 @@
-"""The functions that run later. An app's tasks.py is found by itself.
+"""The tasks of this app. cloudtask imports the module `tasks` of every app.
 
-A task may be delivered twice: each of these may run again without harm.
+A task may be delivered twice, so each of these can run again without harm.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cities.models import METROPOLIS, City, Report
 from cloudtask import Backoff, current, task
 
 
-# Ids travel, not objects: the task sees the row as it is when the task runs.
+# It takes an id, not an object, so it reads the row as it is when the task runs.
 @task(queue="places")
 def find_metropolis(city_id: int) -> None:
     """Find the nearest city of more than a million people."""
@@ -27,18 +27,18 @@ def find_metropolis(city_id: int) -> None:
 
 @cache
 def metropolises() -> list[City]:
-    """Read once for each process of the web server."""
+    """All cities with more than a million people, read once for each process."""
     return list(City.objects.filter(population__gt=METROPOLIS))
 
 
 @task
 def write_report(title: str) -> None:
     done = City.objects.filter(metropolis__isnull=False).count()
-    # Keyed by what the caller chose: a second delivery writes the same row.
+    # The title is the key, so a second delivery writes the same row.
     Report.objects.update_or_create(title=title, defaults={"cities_done": done})
 
 
-# At most 5 attempts, the second after half a second; then it is kept as a failed task.
+# Five attempts at most, the second after half a second. Then it is kept as failed.
 @task(max_attempts=5, backoff=Backoff(min=0.5, max=30))
 def note_local_time(city_id: int) -> None:
     city = City.objects.get(pk=city_id)
@@ -46,27 +46,29 @@ def note_local_time(city_id: int) -> None:
 
 
 def ask_time_service(city: City) -> str:
-    """Stands for a service elsewhere that is down at first: an attempt that raises is
-    made again by Cloud Tasks."""
+    """Stand in for another service that is unavailable at first.
+
+    Cloud Tasks repeats the attempt that raises the error.
+    """
     context = current()
     if context is not None and context.attempt == 1:
         raise ConnectionError("the time service does not answer")
     return f"{datetime.now(ZoneInfo(city.timezone)):%A, %H:%M}"
 
 
-# For `measure.iterate(queryset)`: called with every row. If a process dies, rows since
-# the last checkpoint are called again, so this may run twice without harm, too.
+# `measure.iterate(queryset)` calls this with every row. If a process is killed, rows
+# since the last checkpoint are called again, so this can run twice without harm too.
 @task(queue="places")
 def measure(city: City) -> None:
     nearest = min(metropolises(), key=city.distance_to)
     city.metropolis = nearest
     city.distance = city.distance_to(nearest)
-    # Only what was found out: the rest of the row may have changed meanwhile.
+    # Only these columns: the others may have changed meanwhile.
     city.save(update_fields=["metropolis", "distance"])
 
 
 @task
 def draw_atlas() -> None:
-    """Runs once, after the last of the cities."""
+    """Write the table and the map; runs once, after the last city."""
     atlas.write(City.objects.select_related("metropolis").order_by("pk").iterator())
     Report.objects.create(title="atlas", cities_done=City.objects.count())

@@ -1,3 +1,5 @@
+"""The views about cities."""
+
 from django.urls import path
 
 from cities import views

@@ -1,3 +1,5 @@
+"""The views: how far the demo is, and one that defers a task in a transaction."""
+
 from __future__ import annotations
 
 import os
@@ -13,7 +15,7 @@ from cloudtask.models import FailedTask, OutboxMessage
 
 @require_GET
 def progress(request: HttpRequest) -> JsonResponse:
-    """How much is done, and what of it failed."""
+    """How many cities are done, and how many tasks have failed."""
     return JsonResponse(
         {
             "cities": City.objects.count(),
@@ -27,10 +29,10 @@ def progress(request: HttpRequest) -> JsonResponse:
 
 @require_POST
 def grow(request: HttpRequest, city_id: int) -> JsonResponse:
-    """Count one inhabitant more, and have the local time noted.
+    """Add an inhabitant to the city, and defer a task that notes its local time.
 
-    In a transaction `defer` writes to the outbox: the task is enqueued if the rest is
-    committed, and only then.
+    In a transaction, `defer` writes to the outbox. The task is enqueued only if the
+    transaction commits.
     """
     with transaction.atomic():
         city = City.objects.select_for_update().get(pk=city_id)

