@@ -1,7 +1,7 @@
 """Runs and shards of iterations: their records and their states.
 
-The transitions below are the whole life of a run and of a shard; docs/explanation/
-iteration-states.md is drawn from them, and a store changes a state only along them.
+The two tables of transitions hold every change of state. A store changes a state only
+as they allow, and docs/explanation/iteration-states.md is drawn from them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from enum import StrEnum
 class RunState(StrEnum):
     """Where a run stands."""
 
-    WAITING = "waiting"  # made; the plan is not begun
+    WAITING = "waiting"  # created; planning has not begun
     PLANNING = "planning"
     RUNNING = "running"
     PAUSED = "paused"
@@ -24,6 +24,8 @@ class RunState(StrEnum):
     CANCELLED = "cancelled"
     ABORTED = "aborted"  # by on_error="abort"
     FAILED = "failed"  # what it walks can't be read, or finalize was given up
+    # Of a handle only: the transaction that created the run was rolled back.
+    ROLLED_BACK = "rolled_back"
 
 
 class ShardState(StrEnum):
@@ -38,8 +40,9 @@ class FailureState(StrEnum):
     """Where a row that raised stands."""
 
     WAITING = "waiting"  # to be tried again
+    STOPPED = "stopped"  # it paused the run; resume() calls it again
     FAILED = "failed"  # given up or skipped
-    KILLED = "killed"  # its process died in the callback, again and again
+    KILLED = "killed"  # the worker was killed in its callback, again and again
 
 
 RUN_TRANSITIONS: Mapping[RunState, tuple[RunState, ...]] = {
@@ -66,12 +69,15 @@ RUN_TRANSITIONS: Mapping[RunState, tuple[RunState, ...]] = {
     # To themselves: when their on_failure task is done.
     RunState.CANCELLED: (RunState.CANCELLED,),
     RunState.ABORTED: (RunState.ABORTED,),
+    RunState.ROLLED_BACK: (),
 }
 SHARD_TRANSITIONS: Mapping[ShardState, tuple[ShardState, ...]] = {
     ShardState.WAITING: (ShardState.RUNNING,),
     ShardState.RUNNING: (ShardState.RUNNING, ShardState.WAITING, ShardState.DONE),
     ShardState.DONE: (ShardState.WAITING,),  # only by retry_failures()
 }
+# Rows for which no other try is planned.
+GIVEN_UP = (FailureState.FAILED, FailureState.KILLED)
 MOST_DOUBLINGS = 6  # of the sweeper's patience
 STOPPED = frozenset({RunState.CANCELLED, RunState.ABORTED})
 ENDED = frozenset(
@@ -88,12 +94,20 @@ def states_before(to: RunState) -> list[RunState]:
 class Run:
     """One iteration. Keys are encoded by the codec; times are the store's own.
 
-    `description` is a sealed value: what to walk and how; it may take megabytes.
-    `options` is how its tasks travel, as JSON. `generation` numbers the tasks that plan
-    or finalize it, `fence` whoever holds its lease. `part` counts the parts of its plan
-    that are stored, `rest` is where the planner goes on. `attempts` counts the calls of
-    its finalize, or of its `on_failure`, in this state. `due_at` is when its next step
-    is due, its plan or such a call.
+    `description` is a sealed value: what to walk and how. It may take megabytes.
+    `options` are the options of its tasks, as JSON. `generation` numbers the tasks
+    that plan or finalize the run. `fence` grows with each lease of the run. `part`
+    counts the stored parts of the plan, and `rest` is where the planner goes on.
+    `total` is the number of rows by the plan; `is_estimated` tells that the plan did
+    not count them.
+
+    `attempts` counts the calls of finalize, or of `on_failure`, in this state. `due_at`
+    is the time of the next step: the plan or such a call. `error` is why the run is in
+    its state, `waiting` what its next step waits for, or what its last one raised.
+
+    While workers are killed, `leg_limit` is the longest time in seconds that a leg may
+    take, and `killed_after` how long the latest killed leg had lived. A run with
+    `is_summary` has no shards any more: `done`, `failed` and `skipped` are its counts.
     """
 
     id: str
@@ -107,11 +121,19 @@ class Run:
     rest: str | None = None
     keep: bool = False
     total: int = 0
+    is_estimated: bool = False
     generation: int = 0
     fence: int = 0
     attempts: int = 0
     lease_until: datetime | None = None
     error: str = ""
+    waiting: str = ""
+    leg_limit: float | None = None
+    killed_after: float | None = None
+    is_summary: bool = False
+    done: int = 0
+    failed: int = 0
+    skipped: int = 0
     created_at: datetime | None = None
     due_at: datetime | None = None
     started_at: datetime | None = None
@@ -119,19 +141,22 @@ class Run:
 
     @property
     def has_plan(self) -> bool:
-        """Whether a part of the plan is stored; `part` alone does not tell of runs that
-        an earlier version has planned."""
+        """Whether a part of the plan is stored."""
         return self.is_planned or self.part > 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
-    """A piece of a run: the keys above `low`, up to and with `high`; None is open.
+    """A piece of a run: the keys above `low`, up to and including `high`. None is open.
 
-    `seq` numbers the tasks that walk it, `fence` whoever holds its lease, and whom
-    Cloud Tasks gives up at `deadline_at`. `deaths` counts the leases that ended without
-    a word since `cursor` last moved with no `suspect`, the key whose callback was about
-    to be called. `sweeps` counts the tasks that were made for it since one has come.
+    `cursor` is the key up to which all rows are settled. `seq` numbers the tasks that
+    walk the shard. `fence` grows with each lease. Cloud Tasks gives the delivery that
+    has the lease up at `deadline_at`; the leg had lived for `lived` seconds at its last
+    checkpoint. `deaths` counts the leases that expired without being given back since
+    `cursor` last moved while there was no `suspect`. `suspect` is a key that is written
+    just before its callback is called. `sweeps` counts the tasks that the sweeper made
+    since one was delivered. A query looks at `stride` keys of the table at most; None
+    is no bound.
     """
 
     run: str
@@ -145,10 +170,12 @@ class Shard:
     state: ShardState = ShardState.WAITING
     lease_until: datetime | None = None
     deadline_at: datetime | None = None
+    lived: float = 0.0
     deaths: int = 0
     sweeps: int = 0
     suspect: str | None = None
     is_walked: bool = False
+    stride: int | None = None
     done: int = 0
     failed: int = 0
     skipped: int = 0
@@ -156,18 +183,25 @@ class Shard:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Walked:
-    """How far the holder of a lease has come, in all."""
+    """The progress of a shard, as a leg writes it. The counts are of the whole shard.
+
+    `is_walked` tells that no row is left above the cursor; rows may still wait for
+    another try. `stride` and `lived` are those of the shard.
+    """
 
     cursor: str | None
     done: int
     failed: int
     skipped: int
     is_walked: bool = False
+    stride: int | None = None
+    lived: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowFailure:
-    """A row whose callback raised; `due_at` is when it is tried again."""
+    """A row whose callback raised an error. A row that is WAITING is tried again at
+    `due_at`."""
 
     run: str
     shard: int
@@ -180,4 +214,5 @@ class RowFailure:
 
 
 class LeaseLost(Exception):
-    """Another delivery holds the shard now: stop at once, write nothing."""
+    """Another delivery holds the lease now: the leg must stop at once and write
+    nothing."""

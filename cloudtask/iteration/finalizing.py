@@ -6,7 +6,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from itertools import takewhile
 from typing import Any
 
 from django.db import transaction
@@ -158,7 +157,7 @@ def _end(kept: Store, found: Run, last: _Last) -> None:
     try:
         last = _read(found, last, description)
     except (PayloadError, TaskNotFound) as error:
-        say(kept, found, _with_reason(found, last, f"{last.what} waits: {error}"))
+        say(kept, found, f"{last.what} waits: {error}")
         kept.touch_run(found.id)
         raise
     failpoints.reached("finalize.before_lease")
@@ -240,22 +239,10 @@ def _call(last: _Last) -> None:
 
 
 def _settle(kept: Store, run: Run, last: _Last) -> None:
-    if not kept.settle_run(run, to=last.to, error=_reason(run, last)):
+    # The reason why a run was stopped stays, as long as the run does.
+    error = None if last.to in STOPPED else ""
+    if not kept.settle_run(run, to=last.to, error=error):
         raise LeaseLost(f"{run.id}: its last function took longer than its lease.")
-
-
-def _reason(run: Run, last: _Last) -> str:
-    """Why a run was aborted, which is to be seen as long as it is; not what its last
-    function raised, or waited for, before it returned."""
-    if last.to not in STOPPED:
-        return ""
-    return "\n".join(
-        takewhile(lambda line: not line.startswith(last.what), run.error.split("\n"))
-    )
-
-
-def _with_reason(run: Run, last: _Last, text: str) -> str:
-    return storable("\n".join(filter(None, (_reason(run, last), text))))
 
 
 def _after_error(kept: Store, run: Run, last: _Last, error: Exception) -> None:
@@ -268,15 +255,17 @@ def _after_error(kept: Store, run: Run, last: _Last, error: Exception) -> None:
     limit = last.options.max_attempts
     is_hopeless = isinstance(error, PermanentTaskFailure)
     if not is_hopeless and (limit is None or run.attempts < limit):
-        kept.settle_run(run, to=None, error=_with_reason(run, last, text))
+        kept.settle_run(run, to=None, waiting=storable(text))
     elif _give_up(kept, run, last, text) and not is_hopeless:
         raise GivenUp(text) from error
 
 
 def _give_up(kept: Store, run: Run, last: _Last, why: str) -> bool:
     """End the run without its last function; False when the lease is another's."""
-    error = _with_reason(run, last, why)
-    return kept.settle_run(run, to=last.given_up, error=error)
+    text = storable(why)
+    if last.given_up in STOPPED:
+        return kept.settle_run(run, to=last.given_up, waiting=text)
+    return kept.settle_run(run, to=last.given_up, error=text)
 
 
 def _delay(error: Retry) -> timedelta | None:

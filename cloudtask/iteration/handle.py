@@ -111,7 +111,9 @@ class Iteration:
     @property
     def error(self) -> str:
         """Why the run waits, is paused or has failed; empty when nothing is wrong."""
-        return self._run.error if self._run else ""
+        if self._run is None:
+            return ""
+        return "\n".join(filter(None, (self._run.error, self._run.waiting)))
 
     def progress(self) -> Progress:
         """How far the run is now; after its rows are gone, how far it last was seen."""

@@ -96,7 +96,7 @@ def _reopen(kept: Store, run_id: str, paused: int) -> bool:
     if run is None:
         return False
     if run.generation != paused:
-        kept.settle_run(run, to=None, error=run.error)
+        kept.settle_run(run, to=None, waiting=run.waiting)
         return True
     failpoints.reached("reopen.paused")
     kept.reopen_failures(run_id)
@@ -104,7 +104,7 @@ def _reopen(kept: Store, run_id: str, paused: int) -> bool:
     for shard in kept.load_shards(run_id):
         kept.bump_shard(shard)
     failpoints.reached("reopen.opened")
-    kept.settle_run(run, to=None, error=run.error)
+    kept.settle_run(run, to=None, waiting=run.waiting)
     kept.change_run(
         run_id,
         to=RunState.RUNNING,

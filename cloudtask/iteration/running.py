@@ -69,14 +69,14 @@ def _fail(kept: Store, run: Run, why: str) -> None:
     )
 
 
-def say(kept: Store, run: Run, error: str) -> None:
-    """Let the run tell what it waits for; "" when it waits no more.
+def say(kept: Store, run: Run, waiting: str) -> None:
+    """Store what the run waits for; "" when it does not wait any more.
 
-    It may stay unsaid where another step has the run's lease.
+    Nothing is stored while another step has the run's lease.
     """
-    text = storable(error)
-    if text == run.error:
+    text = storable(waiting)
+    if text == run.waiting:
         return
     held = kept.acquire_run(run.id, state=run.state, lease=A_MOMENT)
     if held is not None:
-        kept.settle_run(held, to=None, error=text)
+        kept.settle_run(held, to=None, waiting=text)

@@ -156,7 +156,7 @@ def _callback(definition: Definition, description: Description) -> Callable[[Any
 
 def _walk_leg(leg: Leg) -> None:
     kept, run = leg.work.store, leg.work.run
-    if run.error:
+    if run.waiting:
         say(kept, run, "")
     with inside(run, shard_index=leg.shard.index):
         end, seconds = _walked(leg)

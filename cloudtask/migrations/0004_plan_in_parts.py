@@ -39,4 +39,87 @@ class Migration(migrations.Migration):
             name="rest",
             field=models.TextField(null=True),
         ),
+        migrations.AddField(
+            model_name="iterationrun",
+            name="is_estimated",
+            field=models.BooleanField(db_default=False, default=False),
+        ),
+        migrations.AddField(
+            model_name="iterationrun",
+            name="waiting",
+            field=models.TextField(blank=True, default=""),
+        ),
+        migrations.AddField(
+            model_name="iterationrun",
+            name="leg_limit",
+            field=models.FloatField(null=True),
+        ),
+        migrations.AddField(
+            model_name="iterationrun",
+            name="killed_after",
+            field=models.FloatField(null=True),
+        ),
+        migrations.AddField(
+            model_name="iterationrun",
+            name="is_summary",
+            field=models.BooleanField(db_default=False, default=False),
+        ),
+        migrations.AddField(
+            model_name="iterationrun",
+            name="done",
+            field=models.PositiveBigIntegerField(db_default=0, default=0),
+        ),
+        migrations.AddField(
+            model_name="iterationrun",
+            name="failed",
+            field=models.PositiveBigIntegerField(db_default=0, default=0),
+        ),
+        migrations.AddField(
+            model_name="iterationrun",
+            name="skipped",
+            field=models.PositiveBigIntegerField(db_default=0, default=0),
+        ),
+        migrations.AddField(
+            model_name="iterationshard",
+            name="lived",
+            field=models.FloatField(db_default=0.0, default=0.0),
+        ),
+        migrations.AddField(
+            model_name="iterationshard",
+            name="stride",
+            field=models.PositiveBigIntegerField(null=True),
+        ),
+        migrations.AlterField(
+            model_name="iterationfailure",
+            name="state",
+            field=models.CharField(
+                choices=[
+                    ("waiting", "waiting"),
+                    ("stopped", "stopped"),
+                    ("failed", "failed"),
+                    ("killed", "killed"),
+                ],
+                max_length=12,
+            ),
+        ),
+        migrations.AlterField(
+            model_name="iterationrun",
+            name="state",
+            field=models.CharField(
+                choices=[
+                    ("waiting", "waiting"),
+                    ("planning", "planning"),
+                    ("running", "running"),
+                    ("paused", "paused"),
+                    ("finalizing", "finalizing"),
+                    ("finished", "finished"),
+                    ("cancelled", "cancelled"),
+                    ("aborted", "aborted"),
+                    ("failed", "failed"),
+                    ("rolled_back", "rolled_back"),
+                ],
+                db_index=True,
+                max_length=12,
+            ),
+        ),
     ]

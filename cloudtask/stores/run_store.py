@@ -49,8 +49,8 @@ class RunStore(Protocol):
         from where RUN_TRANSITIONS must lead to `to`, and had `generation` if given.
 
         Entering RUNNING sets `started_at` if it is not set; `generation` grows with
-        every change, `attempts` becomes 0 and `due_at` None. `error` and `description`
-        replace theirs when given.
+        every change, `attempts` becomes 0, `due_at` None and `waiting` empty. `error`
+        and `description` replace the stored ones if they are given.
         """
         ...
 
@@ -61,11 +61,13 @@ class RunStore(Protocol):
         shards: Sequence[Shard],
         *,
         total: int,
+        is_estimated: bool = False,
         rest: str | None = None,
     ) -> bool:
-        """Compare and set: in one transaction insert `shards`, their indexes counted on
-        from those that are there, add `total` to the run's, and let a run that is
-        PLANNING be RUNNING. Without a `rest` the run is planned then.
+        """Compare and set, in one transaction: insert `shards`, whose indexes continue
+        those that exist; add `total` to the run's, which is an estimate from then on if
+        one part's is; change PLANNING to RUNNING. Without a `rest` the plan is
+        complete.
 
         False when `part` is not the run's, it is planned already, or has ended.
         """
@@ -89,9 +91,9 @@ class RunStore(Protocol):
         """Take the lease of a shard, and return it as it is then; Cloud Tasks gives the
         delivery up after `budget`.
 
-        None unless the run is RUNNING, `seq` is the shard's, the shard is not done and
-        nobody holds a live lease. `fence` grows by one; `deaths` by one when the lease
-        before this one was not given back, else it becomes 0.
+        None unless the run is RUNNING, `seq` is the shard's, the shard is not DONE and
+        no lease is live. `fence` grows by one, and `lived` becomes 0. `deaths` grows by
+        one if the lease before this one was not given back, else it becomes 0.
         """
         ...
 
@@ -116,10 +118,16 @@ class RunStore(Protocol):
         """
         ...
 
-    def give_back(self, shard: Shard, walked: Walked | None) -> bool:
-        """End the lease under the same `seq`: the delivery comes again, and nobody has
-        died. Progress stays as it is stored if `walked` is None. False when the fence
-        is not ours; works in any state of the run."""
+    def give_back(
+        self, shard: Shard, walked: Walked | None, *, is_killed: bool = False
+    ) -> bool:
+        """End the lease under the same `seq`, so that the same task can be delivered
+        again. Progress stays as it is stored if `walked` is None.
+
+        With `is_killed` the server is killing the worker: the next lease counts a death
+        as if this one had expired, and `suspect` stays. False if the fence is not ours.
+        Works in any state of the run.
+        """
         ...
 
     def release(
@@ -158,15 +166,29 @@ class RunStore(Protocol):
         run: Run,
         *,
         to: RunState | None,
-        error: str = "",
+        error: str | None = None,
+        waiting: str = "",
         delay: timedelta | None = None,
     ) -> bool:
-        """End the lease, and set the state unless `to` is None; an ended state but
-        FAILED sets `finished_at`, which stays from then on. False when `run.fence` is
-        not the run's any more.
+        """End the lease, and set the state unless `to` is None. A state that ends the
+        run, other than FAILED, sets `finished_at` once. False if `run.fence` is not the
+        run's any more.
 
-        `due_at` becomes `delay` from now if given, and None with another state.
+        `waiting` is replaced, and `error` if it is given. `due_at` becomes `delay` from
+        now if that is given, and None with another state.
         """
+        ...
+
+    def set_pace(
+        self, run_id: str, *, leg_limit: float | None, killed_after: float | None
+    ) -> None:
+        """Store how long legs of the run may take, and how long the latest killed one
+        had lived, both in seconds."""
+        ...
+
+    def summarize_run(self, run_id: str) -> None:
+        """Add up the counts of the shards in the run, and delete its shards, failures
+        and description. Nothing is changed unless the run is FINISHED."""
         ...
 
     def touch_run(self, run_id: str) -> None:
@@ -199,12 +221,13 @@ class RunStore(Protocol):
         ...
 
     def count_failures(self, run_id: str, *, given_up: bool = False) -> int:
-        """All of a run, or only those that wait for no other try."""
+        """The number of failures of a run: all of them, or those in GIVEN_UP."""
         ...
 
     def reopen_failures(self, run_id: str) -> int:
-        """Make FAILED and KILLED rows WAITING and due, and their shards WAITING with
-        `seq` grown; lower their `failed` and `skipped` by them. How many rows."""
+        """Make rows in GIVEN_UP WAITING and due, and their shards WAITING with `seq`
+        grown by one. Lower `failed` and `skipped` of the shards by these rows, and
+        return how many there were."""
         ...
 
     def is_at_work(self, run_id: str) -> bool:

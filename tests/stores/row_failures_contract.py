@@ -148,6 +148,15 @@ class RowFailuresContract:
         assert [one.attempts for one in due] == [0, 0]
         assert store.reopen_failures(RUN) == 0
 
+    def test_a_row_that_stopped_the_run_is_not_opened(self, store: Store) -> None:
+        start(store)
+        stopper = failure("1", FailureState.STOPPED)
+        store.record_failure(stopper, delay=AT_ONCE)
+
+        assert store.reopen_failures(RUN) == 0
+        assert store.waiting_failures(RUN, 0, limit=9) == ([], None)
+        assert [one.state for one in store.load_failures(RUN)] == [stopper.state]
+
     def test_skipped_rows_are_lowered_when_more_were_opened_than_failed(
         self, store: Store
     ) -> None:
@@ -287,12 +296,13 @@ class SweepingContract:
             (RUN, FailureState.WAITING),
             (RUN, FailureState.FAILED),
             (RUN, FailureState.KILLED),
+            (RUN, FailureState.STOPPED),
             (OTHER, FailureState.WAITING),
         ):
             one = failure(state.value, state, run_id=run_id)
             store.record_failure(one, delay=AT_ONCE)
 
-        assert store.count_failures(RUN) == 3
+        assert store.count_failures(RUN) == 4
         assert store.count_failures(RUN, given_up=True) == 2
         assert store.count_failures(OTHER, given_up=True) == 0
 

@@ -124,6 +124,13 @@ class RunsContract:
 
         assert (load(store).attempts, load(store).due_at) == (0, None)
 
+    def test_in_a_new_state_the_run_waits_for_nothing(self, store: Store) -> None:
+        create(store, waiting="no task of this name")
+
+        move(store, RunState.PLANNING)
+
+        assert load(store).waiting == ""
+
     def test_error_and_description_stay_unless_given(self, store: Store) -> None:
         create(store, description=b"what", error="why")
 
@@ -212,6 +219,15 @@ class RunsContract:
         assert (run.state, run.is_planned) == (RunState.RUNNING, True)
         assert (run.part, run.rest, run.total) == (2, None, 50)
         assert [shard.index for shard in store.load_shards(RUN)] == [0, 1, 2, 3, 4]
+
+    def test_a_total_is_an_estimate_once_a_part_of_it_is(self, store: Store) -> None:
+        create(store, state=RunState.PLANNING)
+        store.add_part(RUN, 0, shards_of(RUN, 1), total=10, rest="r")
+        assert not load(store).is_estimated
+        store.add_part(RUN, 1, shards_of(RUN, 1), total=10, is_estimated=True, rest="r")
+        store.add_part(RUN, 2, shards_of(RUN, 1), total=10)
+
+        assert load(store).is_estimated
 
     @pytest.mark.parametrize("part", [0, 2])
     def test_a_part_is_added_once_and_in_its_turn(
@@ -357,13 +373,23 @@ class RunsContract:
         run = store.acquire_run(RUN, state=RunState.FINALIZING, lease=LEASE)
         assert run is not None
 
-        assert store.settle_run(run, to=None, error="finalize: it raised")
+        assert store.settle_run(run, to=None, waiting="finalize: it raised")
         assert load(store).state is RunState.FINALIZING
-        assert (load(store).error, load(store).finished_at) == (
+        assert (load(store).waiting, load(store).finished_at) == (
             "finalize: it raised",
             None,
         )
         assert store.acquire_run(RUN, state=RunState.FINALIZING, lease=LEASE)
+
+    def test_settling_replaces_the_error_only_if_one_is_given(
+        self, store: Store
+    ) -> None:
+        create(store, state=RunState.ABORTED, error="row 1 raised", waiting="w")
+        for given, expected in ((None, "row 1 raised"), ("", ""), ("new", "new")):
+            run = store.acquire_run(RUN, state=RunState.ABORTED, lease=LEASE)
+            assert run is not None
+            store.settle_run(run, to=None, error=given)
+            assert (load(store).error, load(store).waiting) == (expected, "")
 
     def test_settling_may_tell_when_the_next_call_is_due(self, store: Store) -> None:
         create(store, state=RunState.FINALIZING)
@@ -423,6 +449,52 @@ class RunsContract:
 
         assert not store.settle_run(run, to=RunState.FAILED)
         assert load(store).state is RunState.CANCELLED
+
+    # set_pace
+
+    def test_the_pace_of_a_run_is_set_and_forgotten(self, store: Store) -> None:
+        start(store)
+        before = load(store)
+
+        store.set_pace(RUN, leg_limit=7.5, killed_after=15.25)
+        assert (load(store).leg_limit, load(store).killed_after) == (7.5, 15.25)
+        store.set_pace(RUN, leg_limit=None, killed_after=None)
+
+        assert load(store) == before
+        store.set_pace(OTHER, leg_limit=1.0, killed_after=1.0)
+
+    # summarize_run
+
+    def test_a_summary_keeps_the_counts_and_nothing_else(self, store: Store) -> None:
+        create(store, state=RunState.PLANNING, description=b"w" * 2_000_000)
+        store.add_part(RUN, 0, shards_of(RUN, 3), total=30)
+        for index in range(3):
+            shard = take(store, index)
+            assert store.complete(shard, walked("9", 7, 2, 1))
+        store.record_failure(failure("1"), delay=AT_ONCE)
+        store.try_finalize(RUN)
+        move(store, RunState.FINISHED)
+        start(store, shards=2, run_id=OTHER)
+
+        for _ in range(2):  # a call that was interrupted is repeated
+            store.summarize_run(RUN)
+
+        run = load(store)
+        assert (run.done, run.failed, run.skipped) == (21, 6, 3)
+        assert (run.state, run.is_summary) == (RunState.FINISHED, True)
+        assert (run.description, run.total) == (b"", 30)
+        assert store.load_shards(RUN) == []
+        assert store.load_failures(RUN) == []
+        assert len(store.load_shards(OTHER)) == 2
+
+    def test_a_run_that_has_not_finished_is_not_summarized(self, store: Store) -> None:
+        before = start(store, shards=2)
+
+        store.summarize_run(RUN)
+        store.summarize_run(OTHER)
+
+        assert load(store) == before
+        assert len(store.load_shards(RUN)) == 2
 
     # bump_run
 

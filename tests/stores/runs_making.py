@@ -84,9 +84,15 @@ def walked(
     failed: int = 0,
     skipped: int = 0,
     is_walked: bool = False,
+    **values: Any,
 ) -> Walked:
     return Walked(
-        cursor=cursor, done=done, failed=failed, skipped=skipped, is_walked=is_walked
+        cursor=cursor,
+        done=done,
+        failed=failed,
+        skipped=skipped,
+        is_walked=is_walked,
+        **values,
     )
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from cloudtask import clock
-from cloudtask.runs import LeaseLost, RunState, Shard, ShardState
+from cloudtask.runs import LeaseLost, RunState, Shard, ShardState, Walked
 from cloudtask.stores import Store
 from tests.stores.runs_making import (
     AN_HOUR,
@@ -137,6 +137,70 @@ class ShardsContract:
 
         assert take(store, seq=1).deaths == 0
 
+    # give_back
+
+    @pytest.mark.parametrize("progress", [None, walked("4", done=4)])
+    def test_a_lease_that_is_given_back_can_be_had_at_once(
+        self, store: Store, progress: Walked | None
+    ) -> None:
+        start(store)
+        assert store.give_back(take(store), progress)
+
+        again = take(store)
+        assert (again.deaths, again.fence) == (0, 2)
+        assert (again.cursor, again.done) == (("4", 4) if progress else (None, 0))
+        assert not store.is_at_work(OTHER)
+
+    def test_a_worker_that_is_being_killed_gives_back_and_counts_as_a_death(
+        self, store: Store
+    ) -> None:
+        start(store)
+        deaths = []
+        for _ in range(3):
+            shard = take(store)
+            deaths.append(shard.deaths)
+            assert store.give_back(shard, walked(None, lived=29.5), is_killed=True)
+            assert load_shard(store).lived == 29.5
+            assert not store.is_at_work(RUN)
+
+        assert deaths == [0, 1, 2]
+        assert take(store).lived == 0.0
+
+    def test_its_deaths_begin_anew_when_its_cursor_has_moved(
+        self, store: Store
+    ) -> None:
+        start(store)
+        for _ in range(2):
+            store.give_back(take(store), None, is_killed=True)
+        store.give_back(take(store), walked("1"), is_killed=True)
+
+        assert take(store).deaths == 1
+
+    def test_but_not_while_one_of_its_rows_is_under_suspicion(
+        self, store: Store
+    ) -> None:
+        start(store)
+        for _ in range(2):
+            store.give_back(take(store), None, is_killed=True)
+        shard = take(store)
+        store.checkpoint(shard, walked("1"), lease=LEASE, suspect="2")
+        store.give_back(shard, walked("1"), is_killed=True)
+
+        again = take(store)
+        assert (again.deaths, again.suspect) == (3, "2")
+
+    @pytest.mark.parametrize("is_killed", [False, True])
+    def test_a_lease_that_was_lost_can_not_be_given_back(
+        self, store: Store, is_killed: bool
+    ) -> None:
+        start(store)
+        first = take(store)
+        with clock.ahead(AN_HOUR):
+            second = take(store)
+
+            assert not store.give_back(first, walked("1"), is_killed=is_killed)
+            assert load_shard(store) == second
+
     # checkpoint
 
     def test_a_checkpoint_writes_progress_and_renews_the_lease(
@@ -144,13 +208,14 @@ class ShardsContract:
     ) -> None:
         start(store)
         shard = take(store)
-        progress = walked("7", done=5, failed=2, skipped=1, is_walked=True)
+        progress = walked("7", 5, 2, 1, is_walked=True, stride=900, lived=2.5)
         with clock.ahead(60):
             assert store.checkpoint(shard, progress, lease=LEASE, suspect="8")
 
         found = load_shard(store)
         assert (found.cursor, found.suspect, found.is_walked) == ("7", "8", True)
         assert (found.done, found.failed, found.skipped) == (5, 2, 1)
+        assert (found.stride, found.lived) == (900, 2.5)
         assert found.lease_until is not None
         assert shard.lease_until is not None
         assert found.lease_until > shard.lease_until

@@ -7,7 +7,7 @@ from datetime import timedelta
 from django.db.models import F
 
 from cloudtask.clock import database_now as now
-from cloudtask.runs import FailureState, RowFailure, ShardState
+from cloudtask.runs import GIVEN_UP, FailureState, RowFailure, ShardState
 from cloudtask.stores.database.rows import IterationRows, digest_of, failure_of
 
 
@@ -62,15 +62,13 @@ class DatabaseFailures(IterationRows):
     def count_failures(self, run_id: str, *, given_up: bool = False) -> int:
         rows = self._failures.filter(run_id=run_id)
         if given_up:
-            rows = rows.exclude(state=FailureState.WAITING)
+            rows = rows.filter(state__in=GIVEN_UP)
         with self.reachable(f"Counting the failed rows of {run_id}"):
             return rows.count()
 
     def reopen_failures(self, run_id: str) -> int:
         with self.reachable(f"Reopening the failed rows of {run_id}"):
-            given_up = self._failures.filter(run_id=run_id).exclude(
-                state=FailureState.WAITING
-            )
+            given_up = self._failures.filter(run_id=run_id, state__in=GIVEN_UP)
             reopened = 0
             for index in sorted(set(given_up.values_list("shard", flat=True))):
                 rows = given_up.filter(shard=index).update(

@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 from datetime import timedelta
 from typing import Any
 
-from django.db.models import Case, Exists, F, OuterRef, Q, Value, When
+from django.db.models import Case, Exists, F, OuterRef, Q, Sum, Value, When
 
 from cloudtask.clock import database_now as now
 from cloudtask.runs import (
@@ -95,6 +95,7 @@ class DatabaseRuns(IterationRows):
         shards: Sequence[Shard],
         *,
         total: int,
+        is_estimated: bool = False,
         rest: str | None = None,
     ) -> bool:
         with self.reachable(f"Planning iteration {run_id}"):
@@ -104,6 +105,7 @@ class DatabaseRuns(IterationRows):
                 part=part + 1,
                 rest=rest,
                 total=F("total") + total,
+                **({"is_estimated": True} if is_estimated else {}),
                 touched_at=now(),
                 started_at=_now_unless("started_at"),
                 state=Case(
@@ -138,14 +140,17 @@ class DatabaseRuns(IterationRows):
         run: Run,
         *,
         to: RunState | None,
-        error: str = "",
+        error: str | None = None,
+        waiting: str = "",
         delay: timedelta | None = None,
     ) -> bool:
         values: dict[str, Any] = {
             "lease_until": None,
             "touched_at": now(),
-            "error": error,
+            "waiting": waiting,
         }
+        if error is not None:
+            values["error"] = error
         rows = self._runs.filter(pk=run.id, fence=run.fence)
         if to is not None:
             values |= {"state": to, "due_at": None}
@@ -165,6 +170,26 @@ class DatabaseRuns(IterationRows):
                 ~Exists(undone), pk=run_id, state=RunState.RUNNING, is_planned=True
             )
             return bool(ready.update(**_entering(RunState.FINALIZING)))
+
+    def set_pace(
+        self, run_id: str, *, leg_limit: float | None, killed_after: float | None
+    ) -> None:
+        with self.reachable(f"Pacing iteration {run_id}"):
+            self._runs.filter(pk=run_id).update(
+                leg_limit=leg_limit, killed_after=killed_after
+            )
+
+    def summarize_run(self, run_id: str) -> None:
+        shards = self._shards.filter(run_id=run_id)
+        whole = self._runs.filter(pk=run_id, state=RunState.FINISHED, is_summary=False)
+        with self.reachable(f"Summarizing iteration {run_id}"):
+            counts = shards.aggregate(
+                **{name: Sum(name, default=0) for name in ("done", "failed", "skipped")}
+            )
+            if whole.update(**counts, is_summary=True, description=b""):
+                self._failures.filter(run_id=run_id).delete()
+                shards.delete()
+                self._chunks.filter(run_id=run_id).delete()
 
     def touch_run(self, run_id: str) -> None:
         with self.reachable(f"Touching iteration {run_id}"):
@@ -217,6 +242,7 @@ def _entering(state: RunState) -> dict[str, Any]:
         "generation": F("generation") + 1,
         "attempts": 0,
         "due_at": None,
+        "waiting": "",
         "touched_at": now(),
     }
 

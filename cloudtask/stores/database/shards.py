@@ -61,6 +61,7 @@ class DatabaseShards(DatabaseFailures):
                 fence=F("fence") + 1,
                 lease_until=now() + lease,
                 deadline_at=now() + budget,
+                lived=0.0,
                 sweeps=0,
                 touched_at=now(),
             )
@@ -143,13 +144,20 @@ class DatabaseShards(DatabaseFailures):
                 )
             )
 
-    def give_back(self, shard: Shard, walked: Walked | None) -> bool:
+    def give_back(
+        self, shard: Shard, walked: Walked | None, *, is_killed: bool = False
+    ) -> bool:
+        values = _progress(walked) if walked else {}
+        if not is_killed:
+            values |= _RESTING | {"state": ShardState.WAITING}
+        elif walked and walked.cursor != shard.cursor:
+            values |= {
+                "deaths": Case(When(suspect__isnull=False, then=F("deaths")), default=0)
+            }
         with self.reachable(f"Giving back shard {shard.index} of {shard.run}"):
             return bool(
                 self._mine(shard).update(
-                    **_progress(walked) if walked else {},
-                    **_RESTING,
-                    state=ShardState.WAITING,
+                    **values | {"lease_until": None, "deadline_at": None},
                     touched_at=now(),
                 )
             )
@@ -215,4 +223,6 @@ def _progress(walked: Walked) -> dict[str, Any]:
         "failed": walked.failed,
         "skipped": walked.skipped,
         "is_walked": walked.is_walked,
+        "stride": walked.stride,
+        "lived": walked.lived,
     }

@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cloudtask.runs import (
+    GIVEN_UP,
     STOPPED,
     FailureState,
     RowFailure,
@@ -165,7 +166,7 @@ def failure_row(failure: RowFailure, due_at: datetime) -> Row:
     of_shard = failures_of(failure.run, failure.shard)
     if failure.state is FailureState.WAITING:
         values["due"] = of_shard + sortable(due_at)
-    else:
+    elif failure.state in GIVEN_UP:
         values["given_up"] = of_shard
     path = failure_path(failure.run, failure.key)
     return Row(path, values, ("shard", "due", "given_up"))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from cloudtask.runs import FailureState, RowFailure, Shard, ShardState
+from cloudtask.runs import GIVEN_UP, FailureState, RowFailure, Shard, ShardState
 from cloudtask.stores.datastore.access import (
     Access,
     Attempt,
@@ -98,7 +98,7 @@ def _reopening(
     def work(attempt: Attempt) -> int:
         row = attempt.get(shard)
         rows = [failure_of(one) for one in attempt.get_all(*failures) if one]
-        given_up = [one for one in rows if one.state is not FailureState.WAITING]
+        given_up = [one for one in rows if one.state in GIVEN_UP]
         for failure in given_up:
             again = replace(failure, state=FailureState.WAITING, attempts=0)
             attempt.put(failure_row(again, now))

@@ -143,6 +143,7 @@ class DatastoreRuns(Access):
         shards: Sequence[Shard],
         *,
         total: int,
+        is_estimated: bool = False,
         rest: str | None = None,
     ) -> bool:
         """Raises ValueError for more shards than one commit can hold."""
@@ -156,6 +157,8 @@ class DatastoreRuns(Access):
             if row is None or run is None or not _awaits(run, part):
                 return False
             planned = _with_part(run, total=total, rest=rest, now=now)
+            if is_estimated:
+                planned = replace(planned, is_estimated=True)
             first = count.values["count"] if count else 0
             following = max((shard.index for shard in shards), default=-1) + 1
             attempt.put(
@@ -192,7 +195,8 @@ class DatastoreRuns(Access):
         run: Run,
         *,
         to: RunState | None,
-        error: str = "",
+        error: str | None = None,
+        waiting: str = "",
         delay: timedelta | None = None,
     ) -> bool:
         now = self.now()
@@ -200,7 +204,9 @@ class DatastoreRuns(Access):
         def settled(found: Run) -> Run | None:
             if found.fence != run.fence:
                 return None
-            free = replace(found, lease_until=None, error=error)
+            free = replace(found, lease_until=None, waiting=waiting)
+            if error is not None:
+                free = replace(free, error=error)
             if delay is not None:
                 free = replace(free, due_at=now + delay)
             if to is None:
@@ -225,6 +231,43 @@ class DatastoreRuns(Access):
             return _entering(run, RunState.FINALIZING, now)
 
         return self._change(what, run_id, finalizing) is not None
+
+    def set_pace(
+        self, run_id: str, *, leg_limit: float | None, killed_after: float | None
+    ) -> None:
+        def paced(run: Run) -> Run:
+            return replace(run, leg_limit=leg_limit, killed_after=killed_after)
+
+        self._change(f"Pacing iteration {run_id}", run_id, paced)
+
+    def summarize_run(self, run_id: str) -> None:
+        """The counts are written first. If a call is interrupted after that, another
+        call deletes the rest, and so does `delete_run`."""
+        what, path, now = (
+            f"Summarizing iteration {run_id}",
+            run_path(run_id),
+            self.now(),
+        )
+        shards = self.query(what, SHARD, names_beginning(SHARD, f"{run_id}:"))
+        counts = {
+            name: sum(row.values[name] for row in shards)
+            for name in ("done", "failed", "skipped")
+        }
+
+        def work(attempt: Attempt) -> Row | None:
+            row = attempt.get(path)
+            run = run_of(row) if row else None
+            if row is None or run is None or run.state is not RunState.FINISHED:
+                return None
+            if not run.is_summary:
+                summary = replace(run, is_summary=True, **counts)
+                attempt.put(run_row(summary, Blob.of(b"").values, now))
+            return row
+
+        before = self.transact(what, work)
+        if before is not None:
+            self._delete_parts(what, run_id)
+            self.delete(what, [(COUNT, run_id), *blobs.paths(before)])
 
     def touch_run(self, run_id: str) -> None:
         self._change(f"Touching iteration {run_id}", run_id, lambda run: run)
@@ -310,11 +353,14 @@ class DatastoreRuns(Access):
         """The run goes last: a call that was interrupted can be repeated."""
         what = f"Deleting iteration {run_id}"
         [row] = self.get(what, run_path(run_id))
+        self._delete_parts(what, run_id)
+        self.delete(what, [(COUNT, run_id), *blobs.paths(row), run_path(run_id)])
+
+    def _delete_parts(self, what: str, run_id: str) -> None:
         for kind in (FAILURE, SHARD):
             below = names_beginning(kind, f"{run_id}:")
             found = self.query(what, kind, below, projection=["__key__"])
             self.delete(what, [one.path for one in found])
-        self.delete(what, [(COUNT, run_id), *blobs.paths(row), run_path(run_id)])
 
 
 def _entering(run: Run, to: RunState, now: Any) -> Run:
@@ -325,6 +371,7 @@ def _entering(run: Run, to: RunState, now: Any) -> Run:
         generation=run.generation + 1,
         attempts=0,
         due_at=None,
+        waiting="",
         started_at=run.started_at or started,
     )
 

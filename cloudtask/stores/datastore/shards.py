@@ -83,6 +83,7 @@ class DatastoreShards(Access):
                 fence=shard.fence + 1,
                 lease_until=now + lease,
                 deadline_at=now + budget,
+                lived=0.0,
                 sweeps=0,
                 deaths=shard.deaths + 1 if was_cut_off else 0,
             )
@@ -164,14 +165,20 @@ class DatastoreShards(Access):
 
         return self.transact(f"Completing shard {shard.index} of {shard.run}", work)
 
-    def give_back(self, shard: Shard, walked: Walked | None) -> bool:
+    def give_back(
+        self, shard: Shard, walked: Walked | None, *, is_killed: bool = False
+    ) -> bool:
         now = self.now()
 
         def given(found: Shard) -> Shard | None:
             if not _is_held(found, shard):
                 return None
             there = _further(found, walked) if walked else found
-            return replace(_without_lease(there), state=ShardState.WAITING)
+            if not is_killed:
+                return replace(_without_lease(there), state=ShardState.WAITING)
+            has_moved = there.cursor != shard.cursor and found.suspect is None
+            deaths = 0 if has_moved else found.deaths
+            return replace(there, lease_until=None, deadline_at=None, deaths=deaths)
 
         def work(attempt: Attempt) -> bool:
             row = attempt.get(shard_path(shard.run, shard.index))
@@ -299,6 +306,8 @@ def _further(shard: Shard, walked: Walked) -> Shard:
         failed=walked.failed,
         skipped=walked.skipped,
         is_walked=walked.is_walked,
+        stride=walked.stride,
+        lived=walked.lived,
     )
 
 
