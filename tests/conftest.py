@@ -15,7 +15,7 @@ pytest_plugins = ["tests.stores.datastore_fixtures"]
 
 @pytest.fixture(autouse=True)
 def _no_calls() -> Iterator[None]:
-    """What the tasks of the test application noted is of this test alone."""
+    """Forget the notes of the test application's tasks before and after each test."""
     tasks.calls.clear()
     tasks.Bomb.decoded.clear()
     yield

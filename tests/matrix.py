@@ -54,7 +54,7 @@ class Leg:
 
 @dataclass
 class Outcome:
-    """What came of a leg: pytest's exit status, and its closing counts."""
+    """The result of a leg: pytest's exit status and its final counts."""
 
     leg: Leg
     status: int

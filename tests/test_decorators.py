@@ -363,7 +363,7 @@ def test_what_is_no_value_cannot_be_a_subject() -> None:
         Opaque().draw.defer("red")
 
 
-# What is refused at decoration.
+# Declarations that are refused.
 
 
 def local() -> None: ...

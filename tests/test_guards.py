@@ -23,7 +23,7 @@ from tests.testapp import tasks
 
 
 def seen(request: HttpRequest) -> JsonResponse:
-    """What the environment says inside a view."""
+    """The answers of `cloudtask.environment` inside a view."""
     return JsonResponse(
         {
             "is_in_task": environment.is_in_task(),

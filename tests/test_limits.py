@@ -49,7 +49,7 @@ def refusal(
 
 
 def named(text: str, queue: str = "default", path: str = note.path) -> bool:
-    """Whether a refusal tells the queue and the task."""
+    """Tell whether a refusal names the queue and the task."""
     return path in text and repr(queue) in text
 
 

@@ -423,7 +423,7 @@ def test_a_compressed_body_may_not_expand_without_end(site: Site) -> None:
     assert tasks.calls == []
 
 
-# What strangers see, and what they can cause.
+# Answers to untrusted requests, and effects that they can have.
 
 UNIMPORTED = "tests.testapp.unimported"
 

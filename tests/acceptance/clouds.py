@@ -80,8 +80,10 @@ def gcloud_tasks_emulator(folder: Path, target_port: int) -> Iterator[Cloud]:
 
 @contextmanager
 def _reserved_port() -> Iterator[int]:
-    """A port that nobody else is given: bound here, never listened on. gRPC shares it,
-    as both sides ask for SO_REUSEPORT."""
+    """A port that no other process gets: it is bound here and never listened on.
+
+    gRPC can share it, because both sides ask for SO_REUSEPORT.
+    """
     with socket.socket() as reserved:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reserved.bind(("127.0.0.1", 0))
@@ -111,7 +113,7 @@ def _install_other(python: Path) -> None:
     installed = subprocess.run(
         [*install, *OTHER_REQUIREMENTS], capture_output=True, text=True, check=False
     )
-    # What pip says of each try that met no server.
+    # The text that pip prints for each try that reached no server.
     if installed.returncode and "connection broken by" in installed.stderr:
         pytest.skip(f"PyPI can't be reached, so {OTHER} can't be installed.")
     assert installed.returncode == 0, installed.stderr

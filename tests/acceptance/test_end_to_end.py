@@ -30,7 +30,7 @@ def statuses(deliveries):
 
 
 def headers(deliveries, site, name):
-    """That dispatch header of every delivery; None where it is missing."""
+    """This dispatch header of every delivery; None if it is missing."""
     return [delivery["headers"].get(site.prefix + name) for delivery in deliveries]
 
 
@@ -114,7 +114,7 @@ def test_a_rolled_back_transaction_enqueues_nothing(site, text):
         "/defer-in-transaction/", task="write", args=[f"{text} a"], roll_back=True
     )
     assert made["in_outbox"] == 1
-    # What is deferred after it has run: by then the first would have.
+    # A second call: when it has run, the first would have run too.
     site.defer("write", f"{text} b", countdown=0.5)
     entries = site.wait_for_entries(text)
     assert [entry["text"] for entry in entries] == [f"{text} b"]

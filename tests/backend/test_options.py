@@ -168,7 +168,7 @@ class TestOptionsOfTheBackend:
 
 
 def found():
-    """What the check of the library asks every backend for."""
+    """The method that the library's check calls on every backend."""
     return [problem for backend in task_backends.all() for problem in backend.check()]
 
 

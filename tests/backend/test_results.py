@@ -37,7 +37,7 @@ FAILED, SUCCESSFUL = TaskResultStatus.FAILED, TaskResultStatus.SUCCESSFUL
 
 
 def messages():
-    """What waits in the queue; a transaction of the test's own counts as committed."""
+    """The waiting calls; the transaction of the test itself counts as committed."""
     with transaction.atomic():
         pass
     return [entry.message for entry in memory.queue()]

@@ -18,7 +18,7 @@ from tests.backend import tasks
 
 
 class Heard(list):
-    """What was sent: signal, sender, status, and the exception being handled."""
+    """Signals that were sent, with sender, status, and the exception being handled."""
 
     def receiver(self, name):
         def receive(sender, task_result, **kwargs):

@@ -1,8 +1,16 @@
-"""What backends for `django.tasks` get wrong, one test for each; by their numbers.
+"""Mistakes of other backends for `django.tasks`, with a test for each.
 
-1 the check that nobody imports, 2 functions in class bodies, 3 slots and `using()`,
-4 arity, 5 the lost traceback, 6 a client per thread, 7 what JSON can't write, 8 the
-names of core and backport, 9 opaque ids.
+The numbers in the names of tests are these:
+
+1. The check is never imported.
+2. Functions in class bodies are accepted.
+3. `using()` loses options, because the class of tasks has slots.
+4. Wrong numbers of arguments are accepted.
+5. The traceback is lost.
+6. Each thread has a client of its own.
+7. Values that JSON can't write are accepted or changed.
+8. The names of Django and of its backport are mixed up.
+9. An id contains readable data.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ FLAGS = [Right.READ | Right.WRITE, Right(0), Right.READ, Bit(9), ~Bit.ONE]
 
 
 def travelled(data: bytes, old: str, new: str):
-    """What arrives after a deploy has renamed `old` to `new` in the payload."""
+    """The value that arrives after a deploy renamed `old` to `new` in the payload."""
     assert old.encode() in data
     return loads(data.replace(old.encode(), new.encode()))
 

@@ -1,4 +1,4 @@
-"""What a payload may build as part of a query, and what it may not."""
+"""Classes that a payload may build as part of a query, and classes that are refused."""
 
 import json
 

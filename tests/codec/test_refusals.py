@@ -1,4 +1,4 @@
-"""What can't travel is refused by place, type and advice."""
+"""A value that can't travel is refused with its place, its type and advice."""
 
 import datetime as dt
 import functools

@@ -1,4 +1,4 @@
-"""djangae's settings, where CLOUDTASK does not say otherwise."""
+"""djangae's settings apply if CLOUDTASK lacks the key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is deferred: importable callables of every kind, none of them a task.
+"""Importable callables of every kind that are deferred; none of them is a task.
 
 This module is in no installed app and under no trusted prefix.
 """
@@ -65,7 +65,7 @@ def remembered(value):
 
 
 class Greeter:
-    """An object that nobody told the codec about."""
+    """An object whose type is not registered with the codec."""
 
     def __init__(self, greeting):
         self.greeting = greeting
@@ -291,7 +291,7 @@ class Marker:
 
 
 class Stopwatch:
-    """A clock that goes on by as much as the callbacks say that they take."""
+    """A clock that advances by the time that each callback says it takes."""
 
     def __init__(self):
         self.reset(0)

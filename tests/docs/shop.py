@@ -13,4 +13,4 @@ def charge(order_id: int) -> None:
 
 @task
 def send_reports() -> None:
-    """What a shop does every night."""
+    """The nightly work of the shop."""

@@ -17,7 +17,7 @@ def links(page: str) -> list[str]:
 
 
 def anchors(page: str) -> set[str]:
-    """What a link may have behind its #: the titles of the page."""
+    """The anchors of a page: a link can have one of them after its #."""
     text = (ROOT / page).read_text(encoding="utf-8")
     titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", one).lower().replace(" ", "-") for one in titles}

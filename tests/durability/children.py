@@ -1,4 +1,4 @@
-"""What the processes do that a test starts and kills: imported by each of them.
+"""The code of the processes that tests start and kill; each process imports it.
 
 They are forked from one process that has imported all this, so that a test can afford
 many of them.

@@ -1,4 +1,4 @@
-"""What a process that died has left in the outbox."""
+"""Makes rows in the outbox as a killed process leaves them."""
 
 from __future__ import annotations
 

@@ -117,8 +117,10 @@ def site(emulator: tuple[Emulator, int], committed: None) -> Iterator[Site]:
 
 @contextmanager
 def reserved_port() -> Iterator[int]:
-    """A port that is given to nobody else: bound here, and never listened on. A server
-    that asks for SO_REUSEPORT may share it; until then it refuses connections."""
+    """A port that no other process gets: it is bound here and never listened on.
+
+    A server that asks for SO_REUSEPORT can share it. Until then, it refuses.
+    """
     with socket.socket() as reserved:
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         reserved.bind(("127.0.0.1", 0))

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.django_db(databases="__all__")
 
 @dataclass(frozen=True)
 class Case:
-    """Where a process dies, of which call."""
+    """The failpoint at which a process is killed, and the call that it handles."""
 
     point: str
     task: str = "plain"

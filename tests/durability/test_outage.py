@@ -1,4 +1,4 @@
-"""Cloud Tasks is away, by a port that is closed, and comes back."""
+"""Cloud Tasks is unavailable: its port is closed, and opens again later."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def test_a_call_whose_attempts_were_all_killed_is_kept_and_not_run(world):
 
 
 def test_a_call_that_met_nobody_for_all_its_attempts_is_run(world):
-    """An outage: Cloud Tasks counts each try, whoever answered it."""
+    """During an outage, Cloud Tasks counts each try, even if no server answered."""
     tasks.remember.using(max_attempts=1).defer("x")
 
     assert world.deliver(only(world), retries=50) == 200

@@ -1,4 +1,4 @@
-"""Databases that are away: nothing half-written, nothing acknowledged."""
+"""An unavailable database: nothing is half-written, and nothing is acknowledged."""
 
 from __future__ import annotations
 

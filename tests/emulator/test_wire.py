@@ -1,4 +1,4 @@
-"""What only an emulator of our own can show: its target, its tokens, its chaos."""
+"""Features that only this emulator has: its target, its tokens, its chaos."""
 
 from __future__ import annotations
 
@@ -307,7 +307,7 @@ def test_everything_at_once_leaves_the_queue_in_order(start, connect, sink) -> N
 
 
 def test_a_client_of_the_rest_kind_is_told_apart(emulator) -> None:
-    """The HTTP side is no REST API; it says so instead of pretending."""
+    """The HTTP side is no REST API, and it says so."""
     with pytest.raises(OSError, match="404"):
         urlopen(f"{emulator.http_address}/v2/{QUEUE}")
 

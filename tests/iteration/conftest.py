@@ -18,8 +18,10 @@ DATASTORE = "cloudtask.stores.datastore.DatastoreStore"
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Nothing was called. The clock of legs and plans goes only where a test moves it,
-    so that the speed of the machine decides nothing; it is put back after the test."""
+    """Forget earlier calls, and stop the clock of legs and plans.
+
+    Only a test moves that clock, so the speed of the machine decides nothing.
+    """
     trace.clear()
     for module in (walking, planning):
         monkeypatch.setattr(module, "monotonic", lambda: clock._ahead)

@@ -45,7 +45,7 @@ SENT = {
     "parts": 6,
 }  # calls of CreateTask
 ATOMIC = {"plain": None, "atomic page": "page", "atomic row": "row", "parts": None}
-# What a plan in several parts adds to, or may disturb.
+# Cases that a plan in several parts adds, or may disturb.
 OF_PARTS = ("plan.", "step.", "shard.before_lease", "shard.after_complete", "finalize.")
 # With one connection a second delivery would share the first one's transaction.
 WITHIN_A_TRANSACTION = (
@@ -54,7 +54,7 @@ WITHIN_A_TRANSACTION = (
     "finalize.before_call",
     "finalize.after_call",
 )
-# What is entered again after it: finalize is called twice, and committed once.
+# Points after which finalize is called a second time, and committed once.
 AFTER_FINALIZE = ("finalize.after_call",)
 
 
@@ -70,7 +70,7 @@ class Case:
 
     @property
     def kills(self) -> bool:
-        """Whether a row may be called again: its process died, or seemed to."""
+        """Tell whether a row may be called again: its process seemed to be killed."""
         return self.fault in ("crash", "delay past the lease")
 
 
@@ -203,7 +203,7 @@ def _check_shards(run_id: str, keys: list[int]) -> None:
 
 
 def is_reached(case: Case, outcome: Outcome) -> bool:
-    """Whether the fault happened at all."""
+    """Tell whether the fault has happened."""
     return outcome.passages >= case.passage
 
 

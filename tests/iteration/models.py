@@ -1,4 +1,4 @@
-"""What the tests of iteration walk, and where their callbacks leave traces."""
+"""Models whose rows the tests iterate over, and in which callbacks leave traces."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Mark(models.Model):
 
 
 class Effect(models.Model):
-    """What a callback wrote for a row."""
+    """A row that a callback wrote."""
 
     key = models.CharField(max_length=100, db_index=True)
 

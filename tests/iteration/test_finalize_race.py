@@ -37,7 +37,7 @@ def two_last_shards():
 
 
 def race(finish, shards, pool):
-    """Whether each of two threads, which finish the last shards, is to finalize."""
+    """Tell for two threads that finish the last shards which of them is to finalize."""
     barrier = threading.Barrier(2)
     return list(pool.map(lambda shard: finish(shard, barrier), shards))
 

@@ -269,7 +269,7 @@ class TestWaiting:
             run.cancel()
         else:
             to_finalizing(world, run)
-        # A sweeper that dies before it can enqueue the new one.
+        # A sweeper that is killed before it can enqueue the new step.
         assert store().bump_run(store().load_run(run.id)) is not None
 
         world.drain()

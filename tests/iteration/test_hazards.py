@@ -1,4 +1,4 @@
-"""What goes wrong elsewhere, against what others do and against this library.
+"""Hazards that break other libraries, tested against a counter and this library.
 
 The numbers are those of docs/explanation/iteration.md.
 """

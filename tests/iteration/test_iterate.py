@@ -1,4 +1,4 @@
-"""What iterate() and map() take, refuse, and do with open transactions."""
+"""Arguments that iterate() and map() accept or refuse, and open transactions."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def served(settings: dict[str, object], sock, emulator, folder: Path) -> Iterato
 
 @contextmanager
 def emptied() -> Iterator[None]:
-    """What the block has committed goes."""
+    """Delete the rows that the block has committed."""
     try:
         yield
     finally:

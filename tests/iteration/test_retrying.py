@@ -1,4 +1,4 @@
-"""retry_failures, at every moment, by two at once, and when its process dies."""
+"""retry_failures at every moment, by two callers at once, and with a killed process."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
     pytest tests/manual
     python -m django test tests.manual --settings=tests.settings
 
-Both run it, with nothing configured: under a test runner tasks stay in the process, in
-a queue that is empty at the start of each test.
+Both commands run it without configuration. Under a test runner, tasks stay in the
+process, in a queue that is empty at the start of each test.
 """
 
 # ruff: noqa: PT009, PT027  unittest's assertions, for readers who have no pytest
@@ -136,7 +136,7 @@ class Time(TestCase):
 
 
 class Faulty(TestCase):
-    """Cloud Tasks may deliver a call twice, late, or to a process that dies."""
+    """Cloud Tasks may deliver a call twice, late, or to a process that is killed."""
 
     def setUp(self):
         self.book = Book.objects.create(title="Notes", pages=0)

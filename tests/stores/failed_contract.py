@@ -1,4 +1,4 @@
-"""What every store does with failed tasks. A test module makes a subclass and the
+"""The contract of every store for failed tasks. A test module makes a subclass and the
 fixture `store`."""
 
 from __future__ import annotations

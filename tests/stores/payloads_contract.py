@@ -1,5 +1,7 @@
-"""What every store does with payloads. A test module makes a subclass and the fixture
-`store`."""
+"""The contract of every store for payloads.
+
+A test module makes a subclass and the fixture `store`.
+"""
 
 from __future__ import annotations
 

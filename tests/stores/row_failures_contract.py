@@ -1,4 +1,4 @@
-"""What every store does with rows that failed, and with runs that lost their tasks."""
+"""The contract of every store for failed rows, and for runs that lost their tasks."""
 
 from __future__ import annotations
 

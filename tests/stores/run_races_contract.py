@@ -1,5 +1,7 @@
-"""What every store decides when many ask at once: one wins. The fixture `store` must be
-of databases that commit."""
+"""The contract of every store for concurrent callers: exactly one wins.
+
+The fixture `store` must be of databases that commit.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every store does with runs. A test module makes a subclass and the fixture
+"""The contract of every store for runs. A test module makes a subclass and the fixture
 `store`."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every store does with shards: leases, fences, progress, splits."""
+"""The contract of every store for shards: leases, fences, progress, splits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong between the store and Datastore: lost answers, conflicts, storms."""
+"""Faults between the store and Datastore: lost answers, conflicts, many at once."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Service:
         self.batch_sizes: list[int] = []
         self.address = ""
 
-    # What the methods do.
+    # The behavior of the methods.
 
     def create(self, request: Any, context: Any) -> Any:
         reply = self._next("CreateTask")
@@ -101,7 +101,7 @@ class Service:
             self.tasks[request.task.name] = request.task
             return True
 
-    # What tests ask.
+    # Questions of tests.
 
     def waiting(self, queue: str) -> list[str]:
         infix = f"/queues/{queue}/tasks/"

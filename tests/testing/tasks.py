@@ -201,7 +201,7 @@ def nest() -> None:
 
 @task
 def pay_unless_succeeded(book_id: int, amount: int) -> None:
-    """Safe when it is delivered twice, not when it dies in between."""
+    """Safe if it is delivered twice, but not if its process is killed in between."""
     book = Book.objects.get(pk=book_id)
     if book.data.get("receipt"):
         return

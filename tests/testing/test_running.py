@@ -1,4 +1,4 @@
-"""What run_queued runs, in which order, and what it does about failures."""
+"""The calls that run_queued runs, their order, and its reaction to failures."""
 
 from __future__ import annotations
 

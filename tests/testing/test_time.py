@@ -1,4 +1,4 @@
-"""Virtual time: the moments that production would use, and nobody waits for them."""
+"""Virtual time: calls run at the moments of production, without waiting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every transport promises. Run it by subclassing `TransportContract`.
+"""The contract of every transport. Run it by subclassing `TransportContract`.
 
 A subclass has the fixtures `transport` and `settings_of_transport`, and says through
 `names(queue)` what waits.

@@ -1,4 +1,4 @@
-"""What gunicorn loads, with --preload in the master.
+"""The application that gunicorn loads; with --preload, in the master process.
 
 The master defers a task before it forks: each worker must make a client of its own.
 """

@@ -1,4 +1,4 @@
-"""What the server refuses, as a gRPC status code and a sentence."""
+"""Errors of the server: a gRPC status code and a sentence each."""
 
 from __future__ import annotations
 

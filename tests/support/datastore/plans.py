@@ -66,7 +66,7 @@ def read_plan(message: protos.Query, home: Partition, limits: Limits) -> Plan:
 
 
 def needs_composite_index(plan: Plan) -> bool:
-    """Whether an index of the application's own (index.yaml) must serve the plan.
+    """Tell whether the plan needs a composite index (index.yaml).
 
     The built-in ones serve a kind, equalities and an ancestor; and without ancestor
     and equalities, inequalities, orders and projections on a single property.

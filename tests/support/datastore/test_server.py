@@ -1,4 +1,4 @@
-"""What only our server does: faults, counts and expiry on demand."""
+"""Features that only this server has: faults, counts and expiry on demand."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from django.db import models
 
 
 class Entry(models.Model):
-    """What happened, for the tests to see."""
+    """A record of each event, for the tests."""
 
     text = models.CharField(max_length=200)
 

@@ -1,4 +1,4 @@
-"""What the test asks of the served shop."""
+"""The views that the test requests from the running shop."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def close() -> None:
 
 
 def prices() -> None:
-    """What the view does, for somebody who is no task."""
+    """The same action for a caller that is not a task."""
     inspect.unwrap(stock.raise_prices)(None)
 
 

@@ -2,7 +2,7 @@ from django.db import models
 
 
 class Entry(models.Model):
-    """What a task wrote."""
+    """A row that a task wrote."""
 
     text = models.CharField(max_length=200, db_index=True)
     task_name = models.CharField(max_length=500)

@@ -82,7 +82,7 @@ def deliveries(request: HttpRequest) -> JsonResponse:
 
 
 def leftovers(request: HttpRequest) -> JsonResponse:
-    """What the library keeps in the database."""
+    """The rows that the library keeps in the database."""
     return JsonResponse(
         {
             "outbox": list(OutboxMessage.objects.values("key", "state", "error")),
