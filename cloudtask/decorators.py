@@ -18,8 +18,8 @@ from cloudtask.deferrable import (
     keep_task,
 )
 from cloudtask.exceptions import ConfigurationError
-from cloudtask.keywords import TaskOptions, UsingOptions
-from cloudtask.options import ONLY_IN_USING, Options
+from cloudtask.options import OPTIONS, Options
+from cloudtask.options.keywords import TaskOptions, UsingOptions
 from cloudtask.registry import Definition
 from cloudtask.targets.guards import (
     csrf_exempt_if_task,
@@ -61,7 +61,7 @@ def task(function: Any = None, /, **options: Any) -> Any:
     for an unknown option.
     """
     for name in options:
-        if name in ONLY_IN_USING:
+        if name in OPTIONS and OPTIONS[name].only_in_using:
             raise TypeError(
                 f"Option {name!r} belongs to a single call: .using({name}=...).defer()"
             )

@@ -24,9 +24,9 @@ from cloudtask import codec, iteration, registry, runtime
 from cloudtask.exceptions import ConfigurationError
 from cloudtask.iteration import Iteration
 from cloudtask.iteration.policy import IterateOptions, MapOptions
-from cloudtask.keywords import UsingOptions, check_known
 from cloudtask.message import Enqueued
-from cloudtask.options import Options
+from cloudtask.options import Options, check_known
+from cloudtask.options.keywords import UsingOptions
 from cloudtask.registry import Definition, Row
 
 P = ParamSpec("P")
@@ -119,13 +119,14 @@ class Deferrable(Generic[P, R]):
         Raises UnsupportedValue, with the reason, for a queryset that can't be walked.
         """
         definition, options, _ = self._parts()
-        check_known(definition.path, "iterate", policy, IterateOptions)
+        call = f"{definition.path}.iterate()"
+        check_known(call, policy, IterateOptions.__optional_keys__)
         return iteration.iterate(definition, options, queryset, **policy)
 
     def map(self, items: Iterable[Any], **policy: Unpack[MapOptions]) -> Iteration:
         """As `iterate`, over any items that can travel."""
         definition, options, _ = self._parts()
-        check_known(definition.path, "map", policy, MapOptions)
+        check_known(f"{definition.path}.map()", policy, MapOptions.__optional_keys__)
         return iteration.map_items(definition, options, items, **policy)
 
 

@@ -19,7 +19,7 @@ from cloudtask.decorators import Deferrable, library_task
 from cloudtask.exceptions import PermanentTaskFailure, SingularTaskFailure
 from cloudtask.iteration import Iteration
 from cloudtask.message import Enqueued
-from cloudtask.options import Backoff, nearest
+from cloudtask.options import OPTIONS, Backoff, nearest
 
 __all__ = [
     "PermanentTaskFailure",
@@ -38,24 +38,13 @@ DEFER = "cloudtask.defer"
 DEFER_ROW = "cloudtask.defer_row"
 DEFER_FINALIZE = "cloudtask.defer_finalize"
 
-# What `defer` calls by a name of its own; the other options have the same names.
-_RENAMED = {
-    "_using": "database",
-    "_small_task": "small",
-    "_small": "small",
+# The options by their names here; `_eta` sees to these two.
+_OPTIONS = {
+    theirs: option.name
+    for option in OPTIONS.values()
+    if option.name not in ("countdown", "eta")
+    for theirs in option.deferred
 }
-_PASSED_ON = (
-    "name",
-    "queue",
-    "transactional",
-    "wipe_related_caches",
-    "service",
-    "version",
-    "instance",
-    "url",
-    "headers",
-)
-_OPTIONS = {**_RENAMED, **{f"_{name}": name for name in _PASSED_ON}}
 _RETRY_OPTIONS = {
     "task_retry_limit": "retries",
     "max_attempts": "attempts",

@@ -116,16 +116,26 @@ def test_a_call_may_be_30_days_ahead_and_no_more() -> None:
     assert "next leg" in text
 
 
-def test_an_eta_may_lie_a_little_behind_since_clocks_differ() -> None:
-    note.using(eta=datetime.now(UTC) - timedelta(seconds=50)).defer()
-    recording.sent.clear()
-    text = refusal(eta=datetime.now(UTC) - timedelta(hours=1))
-    assert named(text)
-    assert "3,600 seconds ago" in text
+@pytest.mark.parametrize(
+    "past",
+    [{"eta": datetime(2020, 1, 1, tzinfo=UTC)}, {"countdown": timedelta(hours=-1)}],
+    ids=["eta", "countdown"],
+)
+def test_a_past_moment_means_now_with_a_warning(
+    past: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    note.using(**past).defer()
+    assert len(recording.sent) == 1
+    assert named(caplog.text)
+    assert "seconds ago, so it runs now" in caplog.text
 
 
-def test_a_negative_countdown_is_refused_as_an_eta_is() -> None:
-    assert named(refusal(countdown=-3600))
+def test_an_eta_may_lie_a_little_behind_since_clocks_differ(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    note.using(eta=datetime.now(UTC) - timedelta(seconds=5)).defer()
+    assert len(recording.sent) == 1
+    assert caplog.text == ""
 
 
 def test_the_zone_of_an_eta_counts() -> None:

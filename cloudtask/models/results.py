@@ -13,7 +13,7 @@ from django.db.models.functions import Now
 
 
 class TaskResultRow(models.Model):
-    """One call of a task of `django.tasks`; `cloudtask.backends.results` reads it."""
+    """One call of a task of `django.tasks`; `backend.task_results` reads it."""
 
     id = models.CharField(max_length=64, primary_key=True)
     task = models.CharField(max_length=500, db_index=True)

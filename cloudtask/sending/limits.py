@@ -6,6 +6,7 @@ in google/cloud/tasks/v2/task.proto and target.proto.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping
 
@@ -24,10 +25,12 @@ from cloudtask.options import nearest
 from cloudtask.targets import HttpTarget, target
 from cloudtask.transports import check_settings
 
+logger = logging.getLogger("cloudtask")
+
 SMALL = 100 * 1024  # bytes of payload with `small`, djangae's limit
 LARGEST = 32 * 1024 * 1024  # bytes of payload in all
 HORIZON = 30 * 24 * 3600.0  # seconds; the service takes no later schedule_time
-PAST = 60.0  # seconds by which an eta may lie behind: clocks differ
+PAST = 60.0  # seconds by which an eta may lie behind without a warning: clocks differ
 NAME = re.compile(r"[A-Za-z0-9_-]{1,500}")
 QUEUE = re.compile(r"[A-Za-z0-9-]{1,100}")
 HEADER = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # a token of RFC 9110
@@ -100,9 +103,11 @@ def _check_eta(ahead: float, what: str) -> None:
             "takes 30 at most. Let a task defer the next leg."
         )
     if ahead < -PAST:
-        raise EnqueueError(
-            f"{what} was refused: it was due {-ahead:,.0f} seconds ago. Leave eta and "
-            "countdown out to run it now; check the time zone if that surprises you."
+        logger.warning(
+            "%s was due %s seconds ago, so it runs now. Check the time zone of its eta "
+            "if that surprises you.",
+            what,
+            f"{-ahead:,.0f}",
         )
 
 

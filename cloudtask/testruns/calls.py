@@ -123,7 +123,7 @@ def _has_subject(task: str) -> bool:
 def _is_of_django(task: str) -> bool:
     definition = _definition(task)
     # Not imported for that: a library of django.tasks need not be installed.
-    running = sys.modules.get("cloudtask.backends.running")
+    running = sys.modules.get("cloudtask.backend.runner")
     if definition is None or running is None:
         return False
     return isinstance(definition.function, running.Runner)

@@ -156,7 +156,7 @@ def expected(
 
 def _as_json(value: Any) -> Any:
     """What a task of `django.tasks` gets of `value`: lists for tuples, and the like."""
-    from cloudtask.backends.library import normalize_json
+    from cloudtask.backend.library import normalize_json
 
     try:
         return normalize_json(value)

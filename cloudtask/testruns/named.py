@@ -14,12 +14,12 @@ from django.utils.module_loading import import_string
 from cloudtask import callables, deferred
 from cloudtask.callables import Form
 from cloudtask.decorators import Deferrable, TaskWithOptions
-from cloudtask.options import OPTION_NAMES, Options
+from cloudtask.options import OPTIONS, Options
 from cloudtask.registry import refused_call
 
 if TYPE_CHECKING:
     from cloudtask.backend import CloudTasksBackend
-    from cloudtask.backends.library import Task
+    from cloudtask.backend.library import Task
 
     Nameable = Deferrable[Any, Any] | Task[..., Any] | Callable[..., Any]
 
@@ -63,7 +63,7 @@ def named(task: Nameable) -> Named:
     """What `task` names; raises TypeError for what can't be enqueued here."""
     if isinstance(task, Deferrable):
         return _task(task)
-    library = sys.modules.get("cloudtask.backends.library")  # None without such tasks
+    library = sys.modules.get("cloudtask.backend.library")  # None without such tasks
     if library is not None and isinstance(task, library.Task):
         return _task_of_django(task)
     if not callable(task):
@@ -88,7 +88,7 @@ def _task(task: Deferrable[Any, Any]) -> Named:
         signature=_without_first(signature) if definition.has_subject else signature,
         defer=task.defer,
         options=options,
-        chosen=tuple(name for name in OPTION_NAMES if name in given),
+        chosen=tuple(name for name in OPTIONS if name in given),
         subject=subject,
     )
 
@@ -96,8 +96,8 @@ def _task(task: Deferrable[Any, Any]) -> Named:
 def _task_of_django(task: Task[..., Any]) -> Named:
     """By what its `using()` has changed: how it was declared is looked up."""
     from cloudtask.backend import CloudTasksBackend
-    from cloudtask.backends.results import fields_of
-    from cloudtask.backends.running import definition_of
+    from cloudtask.backend.runner import definition_of
+    from cloudtask.backend.task_results import fields_of
 
     backend = task.get_backend()
     if not isinstance(backend, CloudTasksBackend):
@@ -127,7 +127,7 @@ def _changed_options(
     before, after = backend.options_of(declared), backend.options_of(task)
     return tuple(
         name
-        for name in OPTION_NAMES
+        for name in OPTIONS
         # The key of a unique task is made by another function each time.
         if name != "unique" and getattr(before, name) != getattr(after, name)
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from cloudtask import PermanentTaskFailure, Retry
-from cloudtask.backends.library import task
+from cloudtask.backend.library import task
 from tests.testapp.models import Author
 from tests.testapp.tasks import calls
 

@@ -11,7 +11,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from cloudtask.backend import CloudTask, CloudTasksBackend
-from cloudtask.backends.library import (
+from cloudtask.backend.library import (
     InvalidTask,
     TaskResultStatus,
     task,

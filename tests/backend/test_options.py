@@ -8,7 +8,7 @@ import django
 import pytest
 
 from cloudtask import registry
-from cloudtask.backends.library import InvalidTask, task, task_backends
+from cloudtask.backend.library import InvalidTask, task, task_backends
 from cloudtask.exceptions import ConfigurationError, DuplicateTask, PayloadTooLarge
 from cloudtask.testing import queued, run_queued
 from tests.backend import tasks

@@ -12,7 +12,7 @@ from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from cloudtask import runtime
-from cloudtask.backends.library import (
+from cloudtask.backend.library import (
     TaskResultDoesNotExist,
     TaskResultStatus,
     task_backends,
@@ -243,8 +243,10 @@ def test_a_result_that_can_not_be_written_does_not_make_the_task_run_again(
         raise DatabaseError("the disk is full")
 
     tasks.keep.enqueue(1)
-    monkeypatch.setattr("cloudtask.backends.results.Results.save", broken)
-    monkeypatch.setattr("cloudtask.backends.results.Results.started", lambda *_: None)
+    monkeypatch.setattr("cloudtask.backend.task_results.Results.save", broken)
+    monkeypatch.setattr(
+        "cloudtask.backend.task_results.Results.started", lambda *_: None
+    )
     run_queued()
     assert calls == [1]
 

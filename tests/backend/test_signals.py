@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from cloudtask.backend import CloudTasksBackend
-from cloudtask.backends.library import (
+from cloudtask.backend.library import (
     TaskResultStatus,
     task_enqueued,
     task_finished,

@@ -29,9 +29,8 @@ from uuid import uuid4
 import pytest
 from django.conf import settings
 
-from cloudtask.backend import CloudTask
-from cloudtask.backends import library
-from cloudtask.backends.library import InvalidTask, task, task_backends
+from cloudtask.backend import CloudTask, library
+from cloudtask.backend.library import InvalidTask, task, task_backends
 from cloudtask.testing import queued, run_queued
 from cloudtask.transports import transport
 from tests.backend import tasks

@@ -19,7 +19,6 @@ from cloudtask import (
     conf,
     envelope,
     exceptions,
-    options,
     runs,
     signals,
     urls,
@@ -30,6 +29,7 @@ from cloudtask.context import TaskContext
 from cloudtask.iteration.description import Description
 from cloudtask.message import Message
 from cloudtask.models import OutboxMessage
+from cloudtask.options import OPTIONS, Options
 from cloudtask.registry import Definition
 from cloudtask.targets.headers import PREFIXES, delivery_of
 from tests.golden import entities, words
@@ -42,8 +42,9 @@ def collected(tasks: Mapping[str, Definition]) -> dict[str, list[str]]:
         "tags of the codec": list(_tags()),
         "envelope": list(_envelope()),
         "message": list(_message()),
-        "options that travel": list(options.TRAVELLING),
-        "options": list(options.OPTION_NAMES),
+        "options that travel": [one.name for one in OPTIONS.values() if one.travels],
+        "options": list(OPTIONS),
+        "names in deferred": [n for one in OPTIONS.values() for n in one.deferred],
         "callables of deferred": list(callables._MAKERS),
         "context of a task": [field.name for field in fields(TaskContext)],
         "description of a run": [field.name for field in fields(Description)],
@@ -91,7 +92,7 @@ def _envelope() -> Iterator[str]:
 def _message() -> Iterator[str]:
     """The keys of a message on the wire, when all of it is there."""
     given = {field.name: 1 for field in fields(Message)}
-    given |= {"payload": b"", "options": options.Options(max_attempts=1)}
+    given |= {"payload": b"", "options": Options(max_attempts=1)}
     yield from json.loads(envelope._about(Message(**given)))
 
 

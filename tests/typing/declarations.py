@@ -21,6 +21,14 @@ def send(user: int, template: str = "plain") -> bool:
 def optioned(user: int, *, subject: str) -> None: ...
 
 
+@task(queue="mail", max_attempts=8, backoff=Backoff(min=1, max=600))
+def send_receipt(order_id: int) -> None: ...
+
+
+assert_type(Backoff(min=1).min, timedelta)
+Backoff(min="1s")  # type: ignore[arg-type]
+
+
 @task
 async def fetch(url: str) -> bytes:
     return url.encode()

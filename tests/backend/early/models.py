@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloudtask.backends.library import task
+from cloudtask.backend.library import task
 
 
 @task

@@ -14,7 +14,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from cloudtask import codec, envelope, registry
-from cloudtask.backends.library import (
+from cloudtask.backend.library import (
     Task,
     TaskError,
     TaskResult,

@@ -15,8 +15,8 @@ from django.utils import timezone
 from django.utils.module_loading import import_string
 
 from cloudtask import registry, signals
-from cloudtask.backends import results
-from cloudtask.backends.library import (
+from cloudtask.backend import task_results
+from cloudtask.backend.library import (
     Task,
     TaskContext,
     TaskResult,
@@ -26,7 +26,7 @@ from cloudtask.backends.library import (
     task_finished,
     task_started,
 )
-from cloudtask.backends.results import Results, change
+from cloudtask.backend.task_results import Results, change
 from cloudtask.context import TaskContext as Current
 from cloudtask.context import current
 from cloudtask.delivering.settling import Outcome
@@ -156,8 +156,8 @@ class Execution:
         self.is_atomic = is_atomic
         self.is_noted = False
         self.results: Results | None = getattr(backend, "results", None)
-        enqueued_at = results.local(context.enqueued_at)
-        self.result: TaskResult[..., Any] = results.new_result(
+        enqueued_at = task_results.local(context.enqueued_at)
+        self.result: TaskResult[..., Any] = task_results.new_result(
             task, context.id, args, kwargs, enqueued_at=enqueued_at
         )
 
@@ -169,7 +169,7 @@ class Execution:
             status=TaskResultStatus.RUNNING,
             started_at=now,
             last_attempted_at=now,
-            worker_ids=[results.worker_id()] * self.context.attempt,
+            worker_ids=[task_results.worker_id()] * self.context.attempt,
         )
         if self.results is not None:
             self.results.started(self.result)
@@ -211,7 +211,7 @@ class Execution:
         if self.result.status == TaskResultStatus.FAILED:
             return
         if not self.is_noted and (is_last or not isinstance(error, Retry)):
-            self.result.errors.append(results.error_of(error))
+            self.result.errors.append(task_results.error_of(error))
         self.is_noted = True
         self._set(TaskResultStatus.FAILED if is_last else TaskResultStatus.READY)
         self._save()

@@ -8,9 +8,9 @@ See docs/howto/django-tasks.md for its OPTIONS.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
-from datetime import datetime, timedelta
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 
@@ -19,8 +19,10 @@ from django.core.checks import CheckMessage, Error
 from django.utils import timezone
 
 from cloudtask import conf, runtime
-from cloudtask.backends import options
-from cloudtask.backends.library import (
+from cloudtask.backend import backend_options
+from cloudtask.backend.backend_options import BackendOptions
+from cloudtask.backend.cloud_task import CloudTask
+from cloudtask.backend.library import (
     BaseTaskBackend,
     InvalidTask,
     Task,
@@ -29,59 +31,13 @@ from cloudtask.backends.library import (
     normalize_json,
     task_enqueued,
 )
-from cloudtask.backends.options import BackendOptions
-from cloudtask.backends.results import Results, fields_of, new_result
-from cloudtask.backends.running import definition_of
+from cloudtask.backend.runner import definition_of
+from cloudtask.backend.task_results import Results, fields_of, new_result
 from cloudtask.exceptions import ConfigurationError
-from cloudtask.options import Backoff, BackoffFunction, Options, nearest
+from cloudtask.options import Options, nearest
 from cloudtask.registry import Definition
 
 __all__ = ["CloudTask", "CloudTasksBackend"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CloudTask(Task):  # type: ignore[type-arg]
-    """A task of `django.tasks` with the options of this library.
-
-    They go to `using()`, and to the decorator where Django hands them on: from 6.1, and
-    in the backport. None leaves an option to the backend's OPTIONS.
-    """
-
-    name_of_call: str | None = None
-    small: bool | None = None
-    unique: Any = None
-    max_attempts: int | None = None
-    backoff: Backoff | BackoffFunction | None = None
-    timeout: timedelta | float | None = None
-    atomic: bool | None = None
-    transactional: bool | None = None
-    database: str | None = None
-    service: str | None = None
-    version: str | None = None
-    instance: str | None = None
-    url: str | None = None
-    headers: Mapping[str, str] | None = None
-
-    def using(self, **changes: Any) -> CloudTask:
-        """A task with other fields; raises TypeError for an unknown one.
-
-        `name` is that of a single Cloud Tasks task, of which there can be one.
-        """
-        if "name" in changes:
-            changes["name_of_call"] = changes.pop("name")
-        known = [field.name for field in fields(self) if field.name != "func"]
-        for name in changes:
-            if name not in known:
-                raise TypeError(f"Unknown option {name!r}; {nearest(name, known)}")
-        given = {name: value for name, value in changes.items() if value is not None}
-        return replace(self, **given)
-
-    @property
-    def task_options(self) -> dict[str, Any]:
-        """What this task says about the options of this library."""
-        said = {name: getattr(self, name) for name in options.OF_TASK}
-        said["name"] = self.name_of_call
-        return {name: value for name, value in said.items() if value is not None}
 
 
 class CloudTasksBackend(BaseTaskBackend):
@@ -94,7 +50,7 @@ class CloudTasksBackend(BaseTaskBackend):
     @cached_property
     def settings(self) -> BackendOptions:
         """OPTIONS in the form that is used; raises ConfigurationError."""
-        return options.read(self.alias, self.options)
+        return backend_options.read(self.alias, self.options)
 
     @cached_property
     def results(self) -> Results | None:

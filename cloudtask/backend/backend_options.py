@@ -9,30 +9,9 @@ from typing import Any
 from django.db import connections
 
 from cloudtask.exceptions import ConfigurationError
-from cloudtask.options import Options, nearest
+from cloudtask.options import OPTIONS, Options, nearest
 
-# What `django.tasks` has a name of its own for, or what only one call can have.
-THEIRS = {
-    "queue": "queue_name of the task",
-    "eta": "using(run_after=...)",
-    "countdown": "using(run_after=...)",
-}
-PER_CALL = ("name",)
-OF_TASK = (
-    "small",
-    "unique",
-    "max_attempts",
-    "backoff",
-    "timeout",
-    "atomic",
-    "transactional",
-    "database",
-    "service",
-    "version",
-    "instance",
-    "url",
-    "headers",
-)
+OF_TASK = tuple(one.name for one in OPTIONS.values() if not one.not_in_django_tasks)
 OWN = ("results", "priority_queues")
 
 
@@ -83,10 +62,9 @@ def read(alias: str, given: Mapping[str, Any]) -> BackendOptions:
 
 
 def _check_key(where: str, key: Any) -> None:
-    if key in THEIRS:
-        raise ConfigurationError(f"{where} has {key!r}: that is the {THEIRS[key]}.")
-    if key in PER_CALL:
-        raise ConfigurationError(f"{where} has {key!r}, which belongs to one call.")
+    reason = OPTIONS[key].not_in_django_tasks if key in OPTIONS else ""
+    if reason:
+        raise ConfigurationError(f"{where} can't have {key!r}: {reason}.")
     known = (*OF_TASK, *OWN)
     if key not in known:
         raise ConfigurationError(f"{where} has no key {key!r}; {nearest(key, known)}")

@@ -1,16 +1,25 @@
-"""Values that messages are made of."""
+"""The list of options, and the values that options have."""
 
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloudtask import Backoff
-from cloudtask.options import Options, as_timedelta, nearest, options_from_wire
+from cloudtask import Backoff, deferred
+from cloudtask.context import TaskContext
+from cloudtask.options import (
+    OPTIONS,
+    Options,
+    as_timedelta,
+    nearest,
+    options_from_wire,
+)
+from cloudtask.options.keywords import TaskOptions, UsingOptions
+from tests.docs.blocks import ROOT
 
 
 def delays(backoff: Backoff, count: int) -> list[float]:
@@ -75,6 +84,38 @@ def test_options_that_the_handler_needs_travel(given_options: dict[str, Any]) ->
 
 def test_options_of_a_newer_version_are_left_out() -> None:
     assert options_from_wire({"colour": "red"}, "mail") == Options(queue="mail")
+
+
+def hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind, localns={"TaskContext": TaskContext})
+
+
+def test_type_checkers_know_the_options_of_the_list() -> None:
+    ours = {name for name, one in OPTIONS.items() if not one.only_in_using}
+    assert set(TaskOptions.__annotations__) == ours
+    assert UsingOptions.__optional_keys__ == set(OPTIONS)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_type_checkers_know_the_types_of_the_list(name: str) -> None:
+    kept, given = hints(Options)[name], hints(UsingOptions)[name]
+    # A duration may be given in seconds; it is kept as a timedelta.
+    assert given == (kept | float if timedelta in get_args(kept) else kept)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_wrong_value_names_the_option(name: str) -> None:
+    with pytest.raises(TypeError, match=name):
+        Options().updated({name: object()})
+
+
+@pytest.mark.parametrize(
+    "theirs", [name for one in OPTIONS.values() for name in one.deferred]
+)
+def test_the_page_for_djangae_and_the_docstring_name_every_option(theirs: str) -> None:
+    page = (ROOT / "docs/howto/from-djangae.md").read_text(encoding="utf-8")
+    assert f"`{theirs}" in str(deferred.defer.__doc__)
+    assert f"`{theirs}" in page
 
 
 def test_the_nearest_name_is_found_whatever_its_case() -> None:

@@ -1,6 +1,6 @@
 """The keywords of `@task` and `.using`, for type checkers.
 
-The names are those of `message.Options`; a test holds the two together.
+Type checkers can't read the list in `Options`. A test holds the two together.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
-from cloudtask.options import Backoff, BackoffFunction, nearest
+from cloudtask.options.durations import Backoff, BackoffFunction
 
 
 class TaskOptions(TypedDict, total=False):
@@ -38,13 +38,3 @@ class UsingOptions(TaskOptions, total=False):
     countdown: timedelta | float | None
     eta: datetime | None
     name: str | None
-
-
-def check_known(path: str, verb: str, given: Mapping[str, Any], kind: Any) -> None:
-    """Raise TypeError, with the nearest known one, for a keyword that `kind` lacks."""
-    known = kind.__required_keys__ | kind.__optional_keys__
-    for name in given:
-        if name not in known:
-            raise TypeError(
-                f"{path}.{verb}() takes no {name!r}; {nearest(name, known)}"
-            )
