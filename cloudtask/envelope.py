@@ -21,13 +21,13 @@ from cloudtask.codec.packing import as_bytes
 from cloudtask.exceptions import BadSignature, PayloadError
 from cloudtask.message import Message
 from cloudtask.options import options_from_wire
+from cloudtask.quotas import EXPANDED
 
 MAGIC = b"ct"
 VERSION = 1
 COMPRESSED = 1
 VALUE = 2  # no message: a sealed value can't be delivered, nor the other way round
 COMPRESS_FROM = 1024  # bytes; below it zlib rarely wins its own time back
-MAX_EXPANDED = 64 * 1024 * 1024  # bytes; twice the largest payload that is accepted
 _HEAD = struct.Struct(">2sBBI4s")
 _MAC_SIZE = 32
 HEADER_SIZE = _HEAD.size + _MAC_SIZE
@@ -116,9 +116,9 @@ def _verified(data: bytes, key_id: bytes) -> bytes:
 
 def _expanded(body: bytes) -> bytes:
     unpacker = zlib.decompressobj()
-    expanded = unpacker.decompress(body, MAX_EXPANDED)
+    expanded = unpacker.decompress(body, EXPANDED)
     if unpacker.unconsumed_tail:
-        raise PayloadError(f"The envelope expands beyond {MAX_EXPANDED} bytes.")
+        raise PayloadError(f"The envelope expands beyond {EXPANDED} bytes.")
     return expanded
 
 

@@ -1,7 +1,8 @@
-"""Named points in the library at which a test can crash, raise, delay or duplicate.
+"""Named points in the library at which tests act or listen.
 
-Off, a point costs one look at an empty dict. With CLOUDTASK_FAILPOINT="name=kill" in
-its environment a process kills itself at that point, as the machine would.
+At a failpoint a test can crash, raise, delay or duplicate. Off, a point costs one look
+at an empty dict. With CLOUDTASK_FAILPOINT="name=kill" in its environment, a process
+kills itself at that point with SIGKILL. Other points tell a test what happens there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 POINTS = frozenset(
     {
@@ -63,8 +65,11 @@ POINTS = frozenset(
 )
 
 
+LISTENING = frozenset({"enqueue.enqueued"})
+
+
 class Crashed(BaseException):
-    """Stands for a process that is killed: nothing that catches Exception sees it."""
+    """Stands for the kill of the process: no `except Exception` catches it."""
 
 
 _actions: dict[str, Callable[[], None]] = {}
@@ -80,8 +85,10 @@ def reached(name: str) -> None:
 
 @contextmanager
 def at(name: str, action: Callable[[], None]) -> Iterator[None]:
-    """Have `action` run at the point `name` inside the block; raises ValueError for an
-    unknown name."""
+    """Have `action` run at the point `name` inside the block.
+
+    Raises ValueError for an unknown name.
+    """
     if name not in POINTS:
         raise ValueError(f"There is no failpoint {name!r}; see failpoints.POINTS.")
     before = _actions.get(name)
@@ -95,8 +102,32 @@ def at(name: str, action: Callable[[], None]) -> Iterator[None]:
             _actions[name] = before
 
 
+_listeners: dict[str, list[Callable[..., None]]] = {}
+
+
+def tell(name: str, *values: Any) -> None:
+    """Hand `values` to the listeners at `name`; what one raises reaches the caller."""
+    if _listeners:
+        for listener in [*_listeners.get(name, ())]:
+            listener(*values)
+
+
+def listen(name: str, listener: Callable[..., None]) -> None:
+    """Have `listener` called with what happens at the point `name`."""
+    if name not in LISTENING:
+        raise ValueError(f"There is no point {name!r}; see failpoints.LISTENING.")
+    _listeners.setdefault(name, []).append(listener)
+
+
+def stop_listening(name: str, listener: Callable[..., None]) -> None:
+    """Undo one `listen`."""
+    _listeners[name].remove(listener)
+    if not _listeners[name]:
+        del _listeners[name]
+
+
 def crash() -> None:
-    """An action: the process dies here."""
+    """An action: the process is killed here."""
     raise Crashed
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from cloudtask.options import Options
@@ -21,18 +21,19 @@ class Enqueued:
 class Message:
     """One call of a task, in flight.
 
-    `payload` is the encoded call; it is empty while the call rests in a store, under
-    the key `stored`, with the SHA-256 `digest`. `outboxed` tells that an outbox row of
-    the same key was made in `options.database`. `created` and `eta` are unix seconds.
-    `attempts` counts the attempts of the messages that this one succeeds (`Retry`), and
-    `sequence` those messages themselves. `unique` is the key of which one may wait.
+    `payload` is the encoded call. It is empty while the call is in a store, under the
+    key `stored`; `digest` is the SHA-256 of what was stored. `outboxed` tells that the
+    database `options.database` got an outbox row of the same key. `created` and `eta`
+    are unix seconds. A message that a `Retry` made succeeds another one: `sequence`
+    counts its predecessors, `attempts` their attempts. One message may wait per
+    `unique`.
     """
 
     id: str
     task: str
     queue: str
     name: str
-    payload: bytes
+    payload: bytes = field(repr=False)
     created: float
     eta: float | None = None
     attempts: int = 0
@@ -50,19 +51,21 @@ class Message:
 
     @property
     def key(self) -> str:
-        """What tells this message from its predecessors and successors."""
+        """The name of this message in tables; its predecessors have others."""
         return f"{self.id}-{self.sequence}" if self.sequence else self.id
 
     def successor(self, *, now: float, delay: timedelta, attempts: int) -> Message:
-        """The same call once more, `delay` from `now`; its name follows from this one,
-        so that making it twice makes one task."""
+        """The same call once more, `delay` after `now`.
+
+        Its name follows from this one: when it is made twice, one task is made.
+        """
         sequence = self.sequence + 1
         return replace(
             self,
             name=f"{self.id}-{sequence}",
             named=False,
             outboxed=False,
-            eta=now + delay.total_seconds(),  # from which it expires, too
+            eta=now + delay.total_seconds(),  # its envelope expires MAX_AGE after that
             attempts=attempts,
             sequence=sequence,
         )
@@ -80,3 +83,11 @@ class Delivery:
     eta: float | None = None
     previous_response: int | None = None
     retry_reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A message as it was delivered: the first value of a delivery's journey."""
+
+    message: Message
+    delivery: Delivery

@@ -21,7 +21,7 @@ from cloudtask.exceptions import (
 )
 from cloudtask.iteration import sweep
 from cloudtask.message import Message
-from cloudtask.sending import outbox
+from cloudtask.sending.relay import relay_all
 from cloudtask.targets import AppEngineTarget, on_app_engine, target
 from cloudtask.targets.headers import delivery_of
 
@@ -65,14 +65,14 @@ def run(request: HttpRequest, task: str) -> HttpResponse:
     except Refused as refused:
         return _answer(refused.status, str(refused))
     try:
-        result = runtime.execute(message, delivery_of(request.headers))
+        outcome = runtime.execute(message, delivery_of(request.headers))
     except TaskNotFound as error:
         logger.error("%s", error)
         return _answer(404, "unknown task")
     except EnqueueError as error:
         logger.error("Task %s (%s) is not settled: %s", task, message.id, error)
         return _answer(500, "not settled")
-    return _answer(200 if result.outcome.is_settled else 500, result.outcome.value)
+    return _answer(200 if outcome.is_settled else 500, outcome.value)
 
 
 @csrf_exempt
@@ -93,7 +93,7 @@ def relay(request: HttpRequest) -> HttpResponse:
 
 
 def _relayed() -> str:
-    return str(outbox.relay_all(seconds=RELAY_SECONDS))
+    return str(relay_all(seconds=RELAY_SECONDS))
 
 
 def _swept() -> str:

@@ -19,7 +19,7 @@ ROOT = Path(cloudtask.__file__).parent
 # From the bottom up. A noun imports from lower floors and from itself only; a package
 # is one noun.
 FLOORS = [
-    {"exceptions", "signals", "clock", "failpoints"},
+    {"exceptions", "signals", "clock", "failpoints", "quotas"},
     {"options", "runs", "context"},
     {"message"},
     {"conf"},

@@ -12,7 +12,7 @@ import pytest
 from django.db import transaction
 from django.test import override_settings
 
-from cloudtask import conf, task
+from cloudtask import conf, quotas, task
 from cloudtask.exceptions import (
     ConfigurationError,
     EnqueueError,
@@ -21,7 +21,6 @@ from cloudtask.exceptions import (
     UnsupportedValue,
 )
 from cloudtask.options import Backoff, options_from_wire
-from cloudtask.sending import limits
 from tests.support import recording
 from tests.testapp.models import Author
 from tests.testapp.tasks import note, small_note
@@ -93,7 +92,7 @@ def test_a_small_task_takes_exactly_100_kb() -> None:
 def test_the_largest_payload_is_refused_one_byte_above(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(limits, "LARGEST", 5000)
+    monkeypatch.setattr(quotas, "PAYLOAD", 5000)
     note.defer(text_of(5000))
     recording.sent.clear()
     assert named(refusal(text_of(5001), error=PayloadTooLarge))
@@ -231,7 +230,7 @@ def test_generated_names_are_all_different_and_do_not_begin_alike() -> None:
     names = [note.defer().name for _ in range(50)]
     assert len(set(names)) == 50
     assert len({name[:4] for name in names}) > 40
-    assert all(limits.NAME.fullmatch(name) for name in names)
+    assert all(quotas.NAME.fullmatch(name) for name in names)
 
 
 @pytest.mark.parametrize("queue", ["default", "a", "A-9", "q" * 100])

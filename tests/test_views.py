@@ -16,7 +16,7 @@ from django.core.handlers.asgi import ASGIHandler
 from django.db import close_old_connections, connections
 from django.test import AsyncClient, RequestFactory, override_settings
 
-from cloudtask import clock, conf, envelope, views
+from cloudtask import clock, conf, envelope, quotas, views
 from cloudtask.models import FailedTask
 from tests.support import recording
 from tests.support.site import Site, http_settings
@@ -418,7 +418,7 @@ def test_a_body_that_announces_nothing_is_read_no_further_than_the_limit(
 
 def test_a_compressed_body_may_not_expand_without_end(site: Site) -> None:
     tasks.note.defer()
-    bomb = replace(recording.sent[-1], payload=b"0" * (envelope.MAX_EXPANDED + 1))
+    bomb = replace(recording.sent[-1], payload=b"0" * (quotas.EXPANDED + 1))
     assert site.deliver(bomb).status_code == 400
     assert tasks.calls == []
 

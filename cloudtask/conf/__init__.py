@@ -15,6 +15,7 @@ from django.core import mail
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
+from cloudtask import quotas
 from cloudtask.conf.queues import Queue, check_type, djangae_queues, queues_of
 from cloudtask.exceptions import ConfigurationError
 from cloudtask.options import as_timedelta, nearest
@@ -132,8 +133,8 @@ _KEYS: dict[str, tuple[Any, Callable[[str, Any], Any]]] = {
     "TRANSPORT": (None, _backend),
     "PREFIX": (None, _of_type(str, type(None))),
     "TRUSTED_MODULES": ((), _strings),
-    "MAX_BODY_SIZE": (1_200_000, _size),
-    "MAX_TASK_SIZE": (1_000_000, _size),
+    "MAX_BODY_SIZE": (quotas.BODY, _size),
+    "MAX_TASK_SIZE": (quotas.INLINE, _size),
     "MAX_AGE": (timedelta(days=32), _duration),
     "RETRY_CONFIG": (True, _of_type(bool)),
     "MASKED": (("password", "secret", "token", "api_key"), _strings),

@@ -13,7 +13,7 @@ from typing import Any, Unpack
 
 from django.db import connections, transaction
 
-from cloudtask import clock, codec, runtime
+from cloudtask import clock, codec
 from cloudtask.iteration.description import MARGIN, Atomic, Description
 from cloudtask.iteration.handle import (
     Iteration,
@@ -31,6 +31,7 @@ from cloudtask.message import Message
 from cloudtask.options import Options, as_timedelta
 from cloudtask.registry import Definition
 from cloudtask.runs import RowFailure, Run, RunState, ShardState
+from cloudtask.sending.enqueueing import leave
 from cloudtask.stores import store
 from cloudtask.stores.transactions import apart
 
@@ -186,13 +187,13 @@ def _leave(run: Run, message: Message) -> None:
     if alias == options.database and _is_transactional(options):
         with transaction.atomic(using=alias):
             kept.create_run(run, delay=_delay(options))
-            runtime.leave([message], options)
+            leave([message], options)
         return
     is_sure = not _is_transactional(options)
     with _for_good(alias, run):
         kept.create_run(run, delay=_delay(options) if is_sure else None)
     try:
-        runtime.leave([message], options)
+        leave([message], options)
     except BaseException:
         with _for_good(alias, run):
             kept.delete_run(run.id)

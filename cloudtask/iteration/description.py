@@ -8,7 +8,7 @@ from typing import Any, Literal
 from cloudtask import clock, codec, envelope
 from cloudtask.exceptions import PayloadTooLarge
 from cloudtask.iteration.sources import ListSource, QuerySetSource, Source
-from cloudtask.sending.limits import LARGEST
+from cloudtask.quotas import PAYLOAD
 
 OnError = Literal["retry", "skip", "pause", "abort"]
 Atomic = Literal["page", "row"]
@@ -38,10 +38,10 @@ class Description:
         """The bytes for the run's row; raises PayloadTooLarge."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         packed = codec.dumps(values, root="iterate")
-        if len(packed) > LARGEST:
+        if len(packed) > PAYLOAD:
             raise PayloadTooLarge(
                 f"What the iteration walks takes {len(packed):,} bytes, more than "
-                f"{LARGEST:,}. Put the items into a table and iterate() over that, or "
+                f"{PAYLOAD:,}. Put the items into a table and iterate() over that, or "
                 "map() ids of what is large."
             )
         return envelope.seal_value(packed)

@@ -12,7 +12,7 @@ from typing import Any
 
 from django.db import Error
 
-from cloudtask.delivering.failures import storable
+from cloudtask.delivering.failed import storable
 from cloudtask.exceptions import CloudTaskError, PermanentTaskFailure, Retry
 from cloudtask.iteration.keys import key_of, text_of
 from cloudtask.iteration.legs import End, Leg, RowRaised

@@ -10,8 +10,9 @@ from typing import Any
 
 from django.db import transaction
 
-from cloudtask import codec, failpoints, runtime
-from cloudtask.delivering.failures import storable
+from cloudtask import codec, failpoints
+from cloudtask.delivering.calls import awaited
+from cloudtask.delivering.failed import storable
 from cloudtask.exceptions import (
     PayloadError,
     PermanentTaskFailure,
@@ -30,8 +31,8 @@ from cloudtask.iteration.messages import (
 )
 from cloudtask.iteration.running import A_MOMENT, LOST_KEY, inside, say
 from cloudtask.options import Options
+from cloudtask.quotas import HORIZON
 from cloudtask.runs import STOPPED, LeaseLost, Run, RunState
-from cloudtask.sending.limits import HORIZON
 from cloudtask.stores import Store, store
 from cloudtask.targets import target
 
@@ -234,7 +235,7 @@ def _call_and_settle(kept: Store, run: Run, last: _Last) -> None:
 
 def _call(last: _Last) -> None:
     failpoints.reached("finalize.before_call")
-    runtime.awaited(last.function(*last.args, **last.kwargs))
+    awaited(last.function(*last.args, **last.kwargs))
     failpoints.reached("finalize.after_call")
 
 

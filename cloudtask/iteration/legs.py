@@ -13,7 +13,8 @@ from typing import Any
 
 from django.db import DatabaseError, OperationalError, transaction
 
-from cloudtask import failpoints, runtime
+from cloudtask import failpoints
+from cloudtask.delivering.calls import awaited
 from cloudtask.iteration import requests, stopping
 from cloudtask.iteration.bounds import Bounds
 from cloudtask.iteration.description import Description
@@ -217,7 +218,7 @@ class Leg:
     def call_with(self, given: Any) -> None:
         """Call the function with what it takes, a row or a list; raises RowRaised."""
         try:
-            runtime.awaited(self.work.function(given))
+            awaited(self.work.function(given))
         except Exception as error:
             raise RowRaised(error) from error
 

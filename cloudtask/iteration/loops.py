@@ -14,7 +14,8 @@ from typing import Any
 
 from django.db import Error
 
-from cloudtask import failpoints, runtime
+from cloudtask import failpoints
+from cloudtask.delivering.calls import awaited
 from cloudtask.exceptions import CloudTaskError, PermanentTaskFailure, Retry
 from cloudtask.iteration.failing import treat
 from cloudtask.iteration.keys import text_of
@@ -93,7 +94,7 @@ def plainly(leg: Leg, page: Page) -> End | None:
         try:
             result = function(value)
             if result is not None:
-                runtime.awaited(result)
+                awaited(result)
         except Exception as error:  # noqa: BLE001  the policy decides
             _advance(leg, keys, counted, place)
             counted = place + 1

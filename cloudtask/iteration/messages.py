@@ -13,13 +13,13 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from cloudtask import codec, failpoints, registry, runtime
+from cloudtask import codec, failpoints, registry
 from cloudtask.message import Message
 from cloudtask.options import Backoff, Options, options_from_wire
+from cloudtask.quotas import HORIZON
 from cloudtask.registry import Definition
 from cloudtask.runs import Run
-from cloudtask.sending import outbox
-from cloudtask.sending.limits import HORIZON
+from cloudtask.sending import enqueueing, outbox
 from cloudtask.stores import store
 from cloudtask.stores.transactions import is_undecided
 
@@ -96,7 +96,7 @@ def message_of(
         "countdown": timedelta(seconds=delay) if delay else None,
     }
     chosen = replace(options_of(run), **{**own, **options})
-    message = runtime.make_message(registry.find(name), chosen, (run.id, *parts), {})
+    message = enqueueing.make_message(registry.find(name), chosen, (run.id, *parts), {})
     # The name is ours, not a caller's: that it is there already is as good.
     return replace(message, named=False)
 
@@ -114,7 +114,7 @@ def send(*messages: Message) -> None:
     if alias is not None and is_undecided(alias):
         outbox.add([_of_database(message, alias) for message in messages], alias)
     else:
-        outbox.send(messages)
+        enqueueing.send(messages)
     failpoints.reached("step.after_send")
 
 

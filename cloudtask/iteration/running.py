@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from cloudtask.context import current, entered
-from cloudtask.delivering.failures import storable
+from cloudtask.delivering.failed import storable
 from cloudtask.exceptions import CloudTaskError, PayloadError
 from cloudtask.iteration.description import Description, unsealed
 from cloudtask.iteration.sources import Source

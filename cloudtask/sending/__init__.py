@@ -1,1 +1,1 @@
-"""The way out: limits, unique keys, payloads, the outbox and its relay."""
+"""Enqueueing: limits, unique keys, payloads, the outbox and its relay."""

@@ -1,8 +1,4 @@
-"""What Cloud Tasks, and this library, accept; checked before anything is sent.
-
-The figures are those of https://cloud.google.com/tasks/docs/quotas and of the comments
-in google/cloud/tasks/v2/task.proto and target.proto.
-"""
+"""Refuses what Cloud Tasks, or this library, would not take, before it is sent."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ from collections.abc import Mapping
 
 from django.db import connections
 
-from cloudtask import codec, conf
+from cloudtask import codec, conf, quotas
 from cloudtask.exceptions import (
     ConfigurationError,
     EnqueueError,
@@ -27,16 +23,21 @@ from cloudtask.transports import check_settings
 
 logger = logging.getLogger("cloudtask")
 
-SMALL = 100 * 1024  # bytes of payload with `small`, djangae's limit
-LARGEST = 32 * 1024 * 1024  # bytes of payload in all
-HORIZON = 30 * 24 * 3600.0  # seconds; the service takes no later schedule_time
-PAST = 60.0  # seconds by which an eta may lie behind without a warning: clocks differ
-NAME = re.compile(r"[A-Za-z0-9_-]{1,500}")
-QUEUE = re.compile(r"[A-Za-z0-9-]{1,100}")
 HEADER = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # a token of RFC 9110
 CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-LONGEST_URL = 2083  # characters
-LARGEST_HEADERS = 80 * 1024  # bytes, names and values together
+
+
+def room(message: Message) -> int:
+    """The bytes that a task has for the envelope of `message`."""
+    headers = message.options.headers
+    taken = sum(len(f"{k}{v}".encode()) + 16 for k, v in (headers or {}).items())
+    most = min(conf.settings().max_task_size, quotas.TASK)
+    return most - quotas.OVERHEAD - taken
+
+
+def fits_inline(message: Message) -> bool:
+    """Whether the payload travels in the task as it is, without being compressed."""
+    return message.options.small or len(message.payload) <= room(message)
 
 
 def check(message: Message, now: float) -> None:
@@ -50,7 +51,7 @@ def check(message: Message, now: float) -> None:
     _check_queue(message, what)
     if message.options.database != "default":
         _check_database(message.options.database, what)
-    if message.named and not NAME.fullmatch(message.name):
+    if message.named and not quotas.NAME.fullmatch(message.name):
         raise EnqueueError(
             f"{what} was refused: its name {message.name!r} must be 1 to 500 letters, "
             "digits, hyphens and underscores."
@@ -65,13 +66,17 @@ def check(message: Message, now: float) -> None:
         _check_url(message.options.url, what)
     if message.options.headers:
         _check_headers(message.options.headers, what)
-    size, limit = len(message.payload), SMALL if message.options.small else LARGEST
-    if size > limit:
+    _check_size(message, what)
+
+
+def _check_size(message: Message, what: str) -> None:
+    is_small = message.options.small
+    size, most = len(message.payload), quotas.SMALL if is_small else quotas.PAYLOAD
+    if size > most:
+        rule = ", the limit with small=True" if is_small else ""
         raise PayloadTooLarge(
             f"{what} was refused: its arguments take {size:,} bytes, more than "
-            f"{limit:,}"
-            + (", the limit with small=True." if message.options.small else ".")
-            + " Pass the id of what is large."
+            f"{most:,}{rule}. Pass the id of what is large."
         )
 
 
@@ -82,7 +87,7 @@ def _check_queue(message: Message, what: str) -> None:
             f"{what} was refused: CLOUDTASK['QUEUES'] has no such queue; "
             f"{nearest(message.queue, declared)}"
         )
-    if not QUEUE.fullmatch(message.queue):
+    if not quotas.QUEUE.fullmatch(message.queue):
         raise EnqueueError(
             f"{what} was refused: a queue id has 1 to 100 letters, digits and hyphens."
         )
@@ -97,12 +102,12 @@ def _check_database(alias: str, what: str) -> None:
 
 
 def _check_eta(ahead: float, what: str) -> None:
-    if ahead > HORIZON:
+    if ahead > quotas.HORIZON:
         raise EnqueueError(
             f"{what} was refused: it is due in {ahead / 86400:.1f} days; Cloud Tasks "
             "takes 30 at most. Let a task defer the next leg."
         )
-    if ahead < -PAST:
+    if ahead < -quotas.PAST:
         logger.warning(
             "%s was due %s seconds ago, so it runs now. Check the time zone of its eta "
             "if that surprises you.",
@@ -138,10 +143,10 @@ def _check_url(url: str, what: str) -> None:
             f"{what} was refused: its url {url!r} has spaces or control characters: "
             "quote them."
         )
-    if len(url) > LONGEST_URL:
+    if len(url) > quotas.URL:
         raise EnqueueError(
             f"{what} was refused: its url has {len(url):,} characters; Cloud Tasks "
-            f"takes {LONGEST_URL:,} at most."
+            f"takes {quotas.URL:,} at most."
         )
 
 
@@ -164,8 +169,8 @@ def _check_headers(headers: Mapping[str, str], what: str) -> None:
             "own. Use another name."
         )
     size = sum(len(name) + len(value) for name, value in headers.items())
-    if size > LARGEST_HEADERS:
+    if size > quotas.HEADERS:
         raise EnqueueError(
             f"{what} was refused: its headers take {size:,} bytes; Cloud Tasks takes "
-            f"{LARGEST_HEADERS:,} at most."
+            f"{quotas.HEADERS:,} at most."
         )

@@ -1,4 +1,4 @@
-"""Encoded calls that are too large to travel: kept in the store, named by a key."""
+"""Stores encoded calls that are too large for a task, and loads them again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
-from cloudtask import conf, envelope, failpoints
+from cloudtask import envelope, failpoints, quotas
 from cloudtask.exceptions import (
     CloudTaskError,
     EnqueueError,
@@ -17,27 +17,26 @@ from cloudtask.exceptions import (
     PayloadLost,
 )
 from cloudtask.message import Message
+from cloudtask.sending import limits
 from cloudtask.stores import store
 
 logger = logging.getLogger("cloudtask")
 
-MAX_STORED_TASK = 1_048_569  # bytes; the service refuses larger tasks
-OVERHEAD = 4096  # bytes for names, url, envelope and policy of a task
-FAST, STORED = 1, 0  # zlib levels: somebody waits while megabytes are compressed
-SAMPLES, SAMPLE = 4, 16 * 1024  # pieces, and bytes of each, that stand for the whole
-WORTH = 0.7  # of the size is what compressing a payload must promise
+FAST, STORED = 1, 0  # zlib levels: the caller waits while megabytes are compressed
+SAMPLES, SAMPLE = 4, 16 * 1024  # pieces, and the bytes of each, that are tried first
+WORTH = 0.7  # of its size, at most, must a sample take for the whole to be compressed
 
 
 @contextmanager
 def resting(
     messages: Sequence[Message], *, joins: str | None = None
 ) -> Iterator[list[Message]]:
-    """`messages`, those that do not fit a task with their payload in the store; the
-    block enqueues them.
+    """Store the payloads that do not fit a task; the block enqueues what is yielded.
 
-    A payload may share the fate of the transaction that is open on the database
-    `joins`. Those of messages that the block says were refused are removed. Raises
-    EnqueueUnavailable when the store can't be reached.
+    With `joins`, the payloads commit with the transaction that is open on that database
+    if the store is in it. When the block raises an EnqueueError, the payloads of the
+    messages that it says were refused are deleted. Raises EnqueueUnavailable when the
+    store can't be reached.
     """
     light: list[Message] = []
     try:
@@ -52,8 +51,10 @@ def resting(
 def _refused(
     light: Sequence[Message], total: int, error: EnqueueError
 ) -> Iterator[Message]:
-    """Those of `light` that are not enqueued for sure: an answer that was lost may have
-    been a yes."""
+    """The messages of `light` that are surely not enqueued.
+
+    After EnqueueUnavailable a message may be in the queue: only the answer was lost.
+    """
     were_sent = len(light) == total
     failures: Mapping[int, EnqueueError] = error.failures or dict.fromkeys(
         range(total), error
@@ -75,9 +76,9 @@ def _remove(messages: Iterable[Message]) -> None:
 
 
 def _light(message: Message, joins: str | None) -> Message:
-    limit = _room(message)
-    if message.options.small or len(message.payload) <= limit:
+    if limits.fits_inline(message):
         return message
+    limit = limits.room(message)
     ratio = _ratio(message.payload)
     if _may_fit(message, limit, ratio) and len(envelope.seal(message)) <= limit:
         return message
@@ -89,45 +90,35 @@ def _light(message: Message, joins: str | None) -> Message:
     return replace(message, payload=b"", stored=message.id, digest=digest)
 
 
-def _room(message: Message) -> int:
-    """Bytes that a task has for the envelope of `message`."""
-    options = message.options
-    headers = sum(
-        len(f"{k}{v}".encode()) + 16 for k, v in (options.headers or {}).items()
-    )
-    limit = min(conf.settings().max_task_size, MAX_STORED_TASK)
-    return limit - OVERHEAD - headers
-
-
 def _ratio(payload: bytes) -> float:
-    """What compressing makes of `payload`, judged by pieces of it."""
+    """The share of its size that `payload` takes compressed, estimated from samples."""
     starts = range(0, len(payload), max(1, len(payload) // SAMPLES))
     sample = b"".join(payload[start : start + SAMPLE] for start in starts)
     return len(zlib.compress(sample, FAST)) / len(sample)
 
 
 def _may_fit(message: Message, limit: int, ratio: float) -> bool:
-    """Whether making the envelope, to see its size, is worth the time."""
+    """Whether it is worth the time to seal the message and see its size."""
     size = len(message.payload)
     return size <= 2 * limit or size * ratio <= 1.25 * limit
 
 
 def payload_of(message: Message) -> bytes:
-    """The encoded call of `message`, fetched from the store if it rests there.
+    """The encoded call of `message`, loaded from the store if it is there.
 
-    Raises AlreadyDone when it was removed after success; PayloadLost when it is gone or
-    not what was saved.
+    Raises AlreadyDone when it was deleted after the call had succeeded, PayloadLost
+    when it is missing or differs from what was saved.
     """
     if message.stored is None:
         return message.payload
     failpoints.reached("store.before_load")
     data = store().load_payload(message.stored)
     try:
-        # Bounded: who can write to the store could make it expand without end.
-        payload = zlib.decompressobj().decompress(data, envelope.MAX_EXPANDED)
+        # Bounded: anyone who can write to the store could make it expand without end.
+        payload = zlib.decompressobj().decompress(data, quotas.EXPANDED)
     except zlib.error as error:
         raise _damaged(message) from error
-    # The store is not signed; the digest came with the signed message.
+    # The store is not signed, but the digest came with the signed message.
     if hashlib.sha256(payload).hexdigest() != message.digest:
         raise _damaged(message)
     return payload

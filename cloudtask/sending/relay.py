@@ -1,9 +1,9 @@
-"""Sends what waits in the outboxes: what a dead process, or an outage, left behind.
+"""Sends what waits in the outboxes, after a crash or an outage.
 
 A row is WAITING until it is sent and deleted, or PARKED when sending it again can't
-help. `due_at` is when a relay may take it: a relay that takes it moves `due_at` ahead,
-so that one that dies gives it back by itself. Sending twice is safe, since the name
-derives from the id.
+help. A relay may take a row from `due_at` on, and then moves `due_at` ahead: if the
+relay crashes, another one takes the row at that time. Sending a row twice makes one
+task, since the name of the task follows from the id of the message.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("cloudtask")
 
-LEASE = timedelta(seconds=120)  # for a relay to send what it has taken
+LEASE = timedelta(seconds=120)  # for a relay to send the rows that it has taken
 BATCH = 100  # rows that a relay takes at once
-PARK_AFTER = 8  # refusals that may pass, such as of a queue just created
+PARK_AFTER = 8  # refusals that may pass, for example of a queue just created
 LONGEST_PAUSE = 600  # seconds between two tries of a row
-STALE = timedelta(days=1).total_seconds()  # age at which a message starts anew
+STALE = timedelta(days=1).total_seconds()  # age at which `created` is set to now
 
 
 @dataclass(frozen=True, slots=True)
 class RelayReport:
-    """What one relay did: rows sent, put off until later, and parked."""
+    """What one relay did: rows sent, postponed and parked."""
 
     sent: int = 0
     postponed: int = 0
@@ -67,8 +67,8 @@ def relay(
 ) -> RelayReport:
     """Send what is due in the outbox of `alias`, oldest first.
 
-    Takes `limit` rows at most, and no more after `seconds`, or after a batch for which
-    Cloud Tasks could not be reached. Any number of relays may run at once.
+    Takes `limit` rows at most. Stops after `seconds`, and after a batch for which Cloud
+    Tasks could not be reached. Any number of relays may run at once.
     """
     report = RelayReport()
     stop = time.monotonic() + seconds
@@ -88,11 +88,11 @@ def relay(
 def relay_all(
     using: Sequence[str] = (), *, limit: int = 1000, seconds: float = 60.0
 ) -> RelayReport:
-    """Relay the outboxes of all databases, or of those in `using`, each with these
-    bounds.
+    """Relay the outboxes of all databases, or of those in `using`, one after the other.
 
-    Raises the DatabaseError of one that can't be reached after the others had their
-    turn. A database without the table has no outbox, unless it was named.
+    The bounds hold for each of them. When a database can't be reached, its
+    DatabaseError is raised after the others. A database without the table is passed
+    over unless `using` names it.
     """
     report = RelayReport()
     failure: DatabaseError | None = None
@@ -120,7 +120,7 @@ def aliases() -> list[str]:
 
 
 def has_outbox(alias: str) -> bool:
-    """Whether the table is there: without a router every database seems to have it."""
+    """Whether the table exists: without a router every database seems to have it."""
     from cloudtask.models import OutboxMessage
 
     tables = connections[alias].introspection.table_names()
@@ -133,8 +133,8 @@ def rows_of(alias: str) -> QuerySet[OutboxMessage]:
     return OutboxMessage.objects.using(alias)
 
 
-def forget(alias: str, keys: Sequence[str]) -> None:
-    """Delete the rows of `keys`, should they still be there."""
+def forget_rows(alias: str, keys: Sequence[str]) -> None:
+    """Delete the rows of `keys` that still exist."""
     delete_by_key(rows_of(alias), keys)
 
 
@@ -165,7 +165,7 @@ def try_to_send(messages: Sequence[Message]) -> list[Exception | None]:
             transport().send(messages[0])
             return [None]
         return list(transport().send_many(messages))
-    except Exception as error:  # noqa: BLE001  one message must not keep others back
+    except Exception as error:  # noqa: BLE001  one message must not stop others
         if len(messages) == 1:
             return [error]
         return [try_to_send([message])[0] for message in messages]
@@ -188,7 +188,7 @@ def _claim(alias: str, count: int) -> list[OutboxMessage]:
 
 
 def _take(row: OutboxMessage, alias: str) -> bool:
-    """Claim one row where rows can't be skipped: whoever changes `due_at` has it."""
+    """Claim a row without SKIP LOCKED: the first to change `due_at` has it."""
     untouched = rows_of(alias).filter(key=row.key, due_at=row.due_at)
     return bool(untouched.update(due_at=database_now() + LEASE))
 
@@ -213,8 +213,8 @@ class _Unreadable(Exception):
 
 
 def _opened(row: OutboxMessage) -> Message:
-    # A row does not expire: it rests at home. What lay here for long, parked perhaps,
-    # must not expire on its way either.
+    # A row does not expire. Nor must a message that waited here for long, for example
+    # parked, expire on its way.
     message = envelope.unseal(bytes(row.envelope), now=0.0)
     now = clock.now()
     return replace(message, created=now) if now - message.created > STALE else message
@@ -225,7 +225,7 @@ def _settle(
 ) -> RelayReport:
     outcomes = list(zip(rows, errors, strict=True))
     sent = [row.key for row, error in outcomes if error is None]
-    forget(alias, sent)
+    forget_rows(alias, sent)
     failed = [(row, error) for row, error in outcomes if error is not None]
     return RelayReport(sent=len(sent)) + _put_off(alias, failed)
 
@@ -266,7 +266,7 @@ def may_pass(attempts: int, error: Exception) -> bool:
 
 
 def _text(error: Exception) -> str:
-    """What can be written to a text column of any database."""
+    """The error as text that every database can store."""
     text = f"{error}" if isinstance(error, _Unreadable) else _named(error)
     return text.encode("ascii", "backslashreplace").decode().replace("\0", "\\0")
 

@@ -1,18 +1,20 @@
-"""One waiting message per key, for tasks with `unique`.
+"""Keeps one waiting message per key, for tasks with `unique`.
 
-The key lives in a row of `database` from `defer()` until the call starts, so the
-answer is exact. With `small` there is no row: the key becomes the name of the Cloud
-Tasks task, and the service alone decides, which it does also for up to 24 hours after
+The key is in a row of `database` from `defer()` until the call starts, so the answer is
+exact. With `small` there is no row: the key becomes the name of the Cloud Tasks task.
+The service then decides alone, and it still refuses the name for up to 24 hours after
 the task ran.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from django.db import connections
+from django.db import connections, transaction
 from django.db.models import Q, QuerySet
 
 from cloudtask import codec, failpoints
@@ -20,12 +22,17 @@ from cloudtask.clock import database_now
 from cloudtask.message import Enqueued, Message
 from cloudtask.options import Options
 from cloudtask.registry import Definition
-from cloudtask.stores.transactions import delete_by_key, translated
+from cloudtask.stores.transactions import (
+    apart,
+    delete_by_key,
+    in_transaction,
+    translated,
+)
 
 if TYPE_CHECKING:
     from cloudtask.models import UniqueKey
 
-# After its eta, a message that has not started for so long counts as gone.
+# A message that has not started this long after its eta is taken to be lost.
 PATIENCE = timedelta(hours=24)
 
 
@@ -34,13 +41,11 @@ def key_of(
     options: Options,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-) -> str | None:
-    """The key of a call, or None when the task is not `unique`.
+) -> str:
+    """The key of a call of a `unique` task.
 
     Raises UnsupportedValue, with task and place, for a key that can't travel.
     """
-    if options.unique is False:
-        return None
     if callable(options.unique):
         value = options.unique(*args, **kwargs)
     else:
@@ -58,21 +63,55 @@ def _rows(alias: str) -> QuerySet[UniqueKey]:
     return UniqueKey.objects.using(alias)
 
 
-def waiting(message: Message) -> Enqueued | None:
-    """The receipt of the message that has the key of `message`, as far as it can be
-    seen from here, without waiting for anybody."""
+def seen_waiting(messages: Sequence[Message], options: Options) -> dict[str, Enqueued]:
+    """Receipts of the calls that wait under the keys of `messages`, by message id.
+
+    Only those that the open transaction can see, and only where the keys are claimed in
+    a second transaction, which would block on rows that this one has written.
+    """
+    if options.transactional is not False or not in_transaction(options.database):
+        return {}
+    holders = {message.id: _holder(message) for message in messages}
+    return {message_id: receipt for message_id, receipt in holders.items() if receipt}
+
+
+def _holder(message: Message) -> Enqueued | None:
     rows = _rows(message.options.database).filter(key=message.unique)
     holder = rows.filter(expires_at__gte=database_now()).first()
     return _receipt(holder) if holder else None
 
 
+@contextmanager
+def claiming(options: Options) -> Iterator[None]:
+    """The transaction in which keys are claimed: the caller's, if it has one.
+
+    With `transactional=False` it commits whatever the caller's does. Raises
+    EnqueueUnavailable when the database can't be reached.
+    """
+    alias, what = options.database, "Claiming a unique key"
+    with translated(what, alias):
+        if options.transactional is False:
+            with apart(alias, what):
+                yield
+        else:
+            with transaction.atomic(using=alias):
+                yield
+
+
+def claim_all(messages: Sequence[Message]) -> dict[str, Enqueued | None]:
+    """Claim the key of each message: by its id, the receipt of who had it, or None."""
+    # Every process claims in the same order, so that no two wait for each other.
+    ordered = sorted(messages, key=lambda message: message.unique or "")
+    return {message.id: claim(message) for message in ordered}
+
+
 def claim(message: Message) -> Enqueued | None:
     """Take the key of `message` in the open transaction.
 
-    Returns the receipt of the message that waits already, or None when the key is
-    ours. A concurrent claim waits until that transaction ends, and so does the start of
-    the message that waits: it will see what the transaction has written. Raises
-    EnqueueUnavailable when the database can't be reached, or can't decide.
+    Returns the receipt of the message that has the key, or None when it is ours now. A
+    concurrent claim blocks until that transaction ends. So does the start of the
+    message that has the key, which then sees what the transaction has written. Raises
+    EnqueueUnavailable when the database can't be reached, or ends a deadlock.
     """
     alias = message.options.database
     with translated(f"Claiming the unique key of {message.task}", alias):
@@ -91,8 +130,10 @@ def claim(message: Message) -> Enqueued | None:
 
 
 def _upsert(message: Message) -> None:
-    """Insert the row or lock the one that is there, by one statement everywhere: an
-    INSERT that fails would leave MySQL's shared locks, on which claimers deadlock."""
+    """Insert the row, or lock the one that exists, in one statement.
+
+    On MySQL an INSERT that fails leaves shared locks, on which claimers deadlock.
+    """
     from cloudtask.models import UniqueKey
 
     alias = message.options.database
@@ -101,7 +142,7 @@ def _upsert(message: Message) -> None:
         [UniqueKey(key=str(message.unique), **_values(message))],
         update_conflicts=True,
         unique_fields=["key"] if has_target else None,
-        update_fields=["task"],  # what it is already
+        update_fields=["task"],  # to the value that it has
     )
 
 
@@ -121,7 +162,7 @@ def _receipt(holder: UniqueKey) -> Enqueued:
 
 
 def release(message: Message) -> None:
-    """Give the key back: `message` waits no longer, it starts.
+    """Free the key: `message` is about to start.
 
     Raises EnqueueUnavailable when the database can't be reached.
     """
@@ -130,12 +171,12 @@ def release(message: Message) -> None:
     if message.named and message.name == message.unique:
         return  # small: the service has the key
     alias = message.options.database
-    with translated(f"Giving back the unique key of {message.task}", alias):
+    with translated(f"Releasing the unique key of {message.task}", alias):
         _rows(alias).filter(key=message.unique, message=message.id).delete()
 
 
 def prune(alias: str, limit: int = 10_000) -> int:
-    """Forget keys whose message never started in its time; how many."""
+    """Delete the keys of messages that are taken to be lost; how many."""
     rows = _rows(alias)
     old = rows.filter(expires_at__lt=database_now())
     return delete_by_key(rows, list(old.values_list("pk", flat=True)[:limit]))

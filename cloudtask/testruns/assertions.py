@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from cloudtask import runtime
+from cloudtask import failpoints
 from cloudtask.message import Message
+from cloudtask.sending.enqueueing import ENQUEUED
 from cloudtask.testruns import calls, commits
 from cloudtask.testruns.callers import opens_block
 from cloudtask.testruns.calls import QueuedTask
@@ -49,7 +50,7 @@ class Block(Enqueues):
         self.left: list[Message] = []
 
     def __enter__(self) -> Self:
-        runtime.watchers.append(self.left.extend)
+        failpoints.listen(ENQUEUED, self.left.extend)
         return self
 
     def __exit__(
@@ -58,7 +59,7 @@ class Block(Enqueues):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        runtime.watchers.remove(self.left.extend)
+        failpoints.stop_listening(ENQUEUED, self.left.extend)
         if error is None:
             self[:] = self.check(self._calls(), "was enqueued in the block")
 

@@ -8,8 +8,7 @@ from typing import Any
 from django.db import connections
 
 from cloudtask.message import Message
-from cloudtask.sending import outbox
-from cloudtask.sending.outbox import AfterCommit
+from cloudtask.sending.on_commit import AfterCommit
 
 
 def entries() -> Iterator[AfterCommit]:
@@ -66,11 +65,11 @@ class Commits:
 
     def flush(self) -> None:
         """Send what waits for a commit; a failure to send raises, as it would there."""
-        if self.made == outbox.AfterCommit.made:
+        if self.made == AfterCommit.made:
             return
         try:
-            while self.made != outbox.AfterCommit.made:
-                self.made = outbox.AfterCommit.made
+            while self.made != AfterCommit.made:
+                self.made = AfterCommit.made
                 for connection in connections.all(initialized_only=True):
                     for entry in self._new(connection):
                         entry()

@@ -1,13 +1,14 @@
-"""Deliveries that go straight to the runtime, as the view hands them on."""
+"""Delivers messages without HTTP: what the view does after it has read the request."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from cloudtask import envelope, runtime
-from cloudtask.delivering import settling
-from cloudtask.delivering.settling import Outcome
+from cloudtask import envelope
+from cloudtask.delivering.calls import attempted, call_of
+from cloudtask.delivering.settling import Outcome, finish
 from cloudtask.exceptions import CloudTaskError
+from cloudtask.message import Arrival
 from cloudtask.testruns import calls
 from cloudtask.testruns.ran import Ran
 from cloudtask.transports.memory import Waiting
@@ -22,12 +23,12 @@ def deliver(
     """
     try:
         message = envelope.unseal(entry.body, now=now)
-        attempt = runtime.run(message, entry.delivery)
+        attempt = attempted(call_of(Arrival(message, entry.delivery)))
         commit()
         ran = Ran(
             calls.task_of(message),
             message.id,
-            attempt.context.attempt,
+            attempt.call.context.attempt,
             now,
             Outcome.FAILED,
             attempt.value,
@@ -35,7 +36,7 @@ def deliver(
         )
         if attempt.error is None or settles or not attempt.is_failure:
             try:
-                ran.outcome = settling.finish(attempt).outcome
+                ran.outcome = finish(attempt)
             except CloudTaskError as error:
                 ran.error = error
         return ran

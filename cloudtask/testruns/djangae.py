@@ -12,7 +12,7 @@ from django.db import connections
 from cloudtask import signals
 from cloudtask.context import TaskContext
 from cloudtask.exceptions import PermanentTaskFailure
-from cloudtask.sending.outbox import AfterCommit
+from cloudtask.sending.on_commit import AfterCommit
 from cloudtask.testruns import policy
 from cloudtask.testruns.commits import Commits
 from cloudtask.testruns.endless import EndlessTasks

@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ContextDecorator
 from typing import Any, Self, TypeVar
 
-from cloudtask import runtime
+from cloudtask import failpoints
 from cloudtask.message import Message
+from cloudtask.sending.enqueueing import ENQUEUED
 from cloudtask.testruns import commits
 from cloudtask.testruns.endless import EndlessTasks, chain_of
 from cloudtask.testruns.loops import out_of_loop
@@ -30,11 +31,11 @@ class eager(ContextDecorator):
     """
 
     def __enter__(self) -> Self:
-        runtime.watchers.append(_run_now)
+        failpoints.listen(ENQUEUED, _run_now)
         return self
 
     def __exit__(self, *error: object) -> None:
-        runtime.watchers.remove(_run_now)
+        failpoints.stop_listening(ENQUEUED, _run_now)
 
     def __call__(self, function: F) -> F:
         if not inspect.iscoroutinefunction(function):

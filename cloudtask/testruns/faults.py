@@ -9,7 +9,7 @@ from typing import Self
 
 from cloudtask import failpoints
 from cloudtask.failpoints import Crashed
-from cloudtask.sending.outbox import AfterCommit
+from cloudtask.sending.on_commit import AfterCommit
 from cloudtask.testruns import commits
 from cloudtask.transports import memory
 

@@ -11,7 +11,7 @@ from cloudtask import failpoints
 from cloudtask.exceptions import EnqueueUnavailable
 from cloudtask.failpoints import Crashed
 from cloudtask.message import Message
-from cloudtask.sending import outbox
+from cloudtask.sending.on_commit import outage
 from cloudtask.testruns import policy
 from cloudtask.testruns.faults import CrashPoint, Faults
 from cloudtask.testruns.ran import Ran
@@ -66,7 +66,7 @@ class Misfortune:
             finally:
                 queue.trouble = None
                 # What failed was no outage that commits should be spared from now on.
-                outbox.outage.until = 0.0
+                outage.until = 0.0
                 queue.misfortunes.append(self.account())
 
     def _check_reached(self) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cloudtask import conf, registry
+from cloudtask import registry
 from cloudtask.context import KILLED_ATTEMPTS
+from cloudtask.delivering.calls import max_attempts_of, service_backoff_of
 from cloudtask.exceptions import PermanentTaskFailure
 from cloudtask.message import Delivery, Message
-from cloudtask.options import Backoff
 from cloudtask.targets import AppEngineTarget, target
 from cloudtask.testruns.ran import Ran
 
@@ -16,11 +16,7 @@ from cloudtask.testruns.ran import Ran
 def delay(message: Message, retry: int) -> float:
     """Seconds before retry number `retry`, by the policy of task and queue."""
     definition = registry.tasks().get(message.task)
-    backoff = message.options.backoff or (definition and definition.options.backoff)
-    if not isinstance(backoff, Backoff):
-        queue = conf.settings().queues.get(message.queue)
-        backoff = (queue.backoff if queue else None) or Backoff()
-    return backoff.delay(retry).total_seconds()
+    return service_backoff_of(message, definition).delay(retry).total_seconds()
 
 
 def is_last(message: Message, ran: Ran) -> bool:
@@ -31,16 +27,12 @@ def is_last(message: Message, ran: Ran) -> bool:
 
 
 def is_hopeless(message: Message, ran: Ran) -> bool:
-    """Whether even deliveries that were killed have had their chances."""
+    """Whether the extra attempts after kills are used up, too."""
     return ran.attempt > _max_attempts(message) + KILLED_ATTEMPTS
 
 
 def _max_attempts(message: Message) -> int:
-    definition = registry.tasks().get(message.task)
-    limit = message.options.max_attempts or (
-        definition and definition.options.max_attempts
-    )
-    return limit or conf.settings().max_attempts(message.queue)
+    return max_attempts_of(message, registry.tasks().get(message.task))
 
 
 def next_delivery(

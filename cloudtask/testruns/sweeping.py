@@ -8,7 +8,7 @@ from django.db import connections
 
 from cloudtask.clock import database_now
 from cloudtask.failpoints import Crashed
-from cloudtask.sending import outbox
+from cloudtask.sending.relay import relay
 from cloudtask.testruns.rows import usable_aliases
 from cloudtask.transports.memory import MemoryQueue
 
@@ -44,6 +44,6 @@ def _relay(alias: str, queue: MemoryQueue) -> None:
         if not waiting.update(due_at=database_now() - timedelta(seconds=1)):
             return
         try:
-            outbox.relay(alias)
+            relay(alias)
         except Crashed:
             queue.is_disturbed = True

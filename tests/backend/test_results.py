@@ -152,7 +152,7 @@ def test_a_call_that_was_killed_too_often_is_failed_and_told():
         message, late = messages()[0], Delivery(retries=KILLED_ATTEMPTS + 1)
         for _ in range(KILLED_ATTEMPTS):
             store().note_start(message.id)
-        outcome = runtime.execute(message, late).outcome
+        outcome = runtime.execute(message, late)
     finally:
         task_finished.disconnect(receive)
     result.refresh()
@@ -164,7 +164,7 @@ def test_a_call_that_was_killed_too_often_is_failed_and_told():
 def test_a_call_that_succeeded_does_not_run_again_when_it_is_delivered_twice():
     result = tasks.keep.using(transactional=False).enqueue(1)
     message = messages()[0]
-    first, second = (runtime.execute(message, Delivery()).outcome for _ in range(2))
+    first, second = (runtime.execute(message, Delivery()) for _ in range(2))
     result.refresh()
     assert (first, second) == (Outcome.SUCCEEDED, Outcome.DUPLICATE)
     assert calls == [1]

@@ -27,7 +27,7 @@ if not apps.ready:
 from google.cloud import tasks_v2  # noqa: F401  imported once for all
 
 from cloudtask import clock, failpoints
-from cloudtask.sending import outbox
+from cloudtask.sending.relay import relay_all
 from cloudtask.transports import cloud  # noqa: F401
 from tests.durability import tasks
 
@@ -86,7 +86,7 @@ def _defer(task: str, name: str, is_large: bool) -> None:
 
 def relay(hours: float) -> None:
     clock.move(hours * HOUR)
-    outbox.relay_all()
+    relay_all()
 
 
 class _Server(ThreadingMixIn, WSGIServer):

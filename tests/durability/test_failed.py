@@ -10,7 +10,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from cloudtask import envelope, task
-from cloudtask.delivering import failures
+from cloudtask.delivering.failed import discard, retry
 from cloudtask.exceptions import CloudTaskError, EnqueueUnavailable, TaskNotFound
 from cloudtask.models import Execution, FailedTask, Payload, PayloadChunk, UniqueKey
 from cloudtask.stores import store
@@ -130,7 +130,7 @@ def test_a_failed_task_with_a_large_payload_works_when_it_is_retried(world):
     assert PayloadChunk.objects.exists()
     tasks.mended.append(True)
 
-    failures.retry(failed.key)
+    retry(failed.key)
 
     assert world.deliver(world.queue.messages[-1]) == 200
     assert Author.objects.count() == 1
@@ -140,12 +140,12 @@ def test_a_failed_task_with_a_large_payload_works_when_it_is_retried(world):
 def test_a_failed_task_can_fail_and_be_retried_again_and_again(world):
     key = fail(world, tasks.fail_unless_mended, "a", LARGE).key
     for _ in range(3):
-        failures.retry(key)
+        retry(key)
         assert world.deliver(world.queue.messages[-1], retries=2) == 200
         [key] = FailedTask.objects.values_list("key", flat=True)
 
     tasks.mended.append(True)
-    failures.retry(key)
+    retry(key)
     assert world.deliver(world.queue.messages[-1]) == 200
     assert Author.objects.count() == 1
 
@@ -155,7 +155,7 @@ def test_a_failed_task_can_be_retried_years_later(world):
     tasks.mended.append(True)
 
     with world.later(3 * 365 * 24 * 3600):
-        failures.retry(failed.key)
+        retry(failed.key)
         assert world.deliver(world.queue.messages[-1]) == 200
 
 
@@ -164,7 +164,7 @@ def test_a_retry_that_can_not_be_enqueued_keeps_the_failed_task(world):
     world.queue.is_down = True
 
     with pytest.raises(EnqueueUnavailable):
-        failures.retry(failed.key)
+        retry(failed.key)
 
     assert FailedTask.objects.exists()
 
@@ -186,7 +186,7 @@ def test_a_failed_task_that_is_unknown_now_is_shown_and_discarded_not_retried(wo
 
     assert "was_removed" in run("cloudtask_failed", "list")
     with pytest.raises(TaskNotFound):
-        failures.retry(failed.key)
+        retry(failed.key)
     assert FailedTask.objects.exists()
     run("cloudtask_failed", "discard", failed.key)
     assert not FailedTask.objects.exists()
@@ -202,7 +202,7 @@ def test_a_failed_task_sealed_with_a_lost_key_can_still_go(world, settings):
     fail(world, tasks.fail_thrice, LARGE)
     settings.SECRET_KEY = "another"
 
-    with pytest.raises(CommandError, match="1 could not"):
+    with pytest.raises(CommandError, match="1 failed"):
         run("cloudtask_failed", "retry", "--all")
     run("cloudtask_failed", "discard", "--all")
 
@@ -248,7 +248,7 @@ def test_one_that_can_not_be_retried_keeps_no_other_back(world):
     rename(fail(world, tasks.fail_thrice, "b"), "tests.durability.tasks.was_removed")
     fail(world, tasks.fail_thrice, "c")
 
-    with pytest.raises(CommandError, match="1 could not"):
+    with pytest.raises(CommandError, match="1 failed"):
         run("cloudtask_failed", "retry", "--all")
 
     assert FailedTask.objects.count() == 1
@@ -311,5 +311,5 @@ def test_pruning_takes_an_age_for_failed_tasks(world):
 
 def test_retrying_what_is_not_there_says_so(world):
     with pytest.raises(CloudTaskError, match="nobody"):
-        failures.retry("nobody")
-    assert failures.discard("nobody") is False
+        retry("nobody")
+    assert discard("nobody") is False

@@ -13,7 +13,7 @@ from cloudtask import envelope, failpoints
 from cloudtask.exceptions import EnqueueError
 from cloudtask.failpoints import Crashed
 from cloudtask.models import OutboxMessage
-from cloudtask.sending import outbox, relay
+from cloudtask.sending import relay
 from tests.durability import tasks
 from tests.durability.conftest import in_threads
 from tests.durability.left import keys, leave_behind, one, waiting
@@ -27,7 +27,7 @@ def test_a_message_that_a_dead_process_left_is_sent(world):
     [left] = leave_behind()
 
     with world.later(60):
-        assert outbox.relay().sent == 1
+        assert relay.relay().sent == 1
 
     assert keys(world) == [left]
     assert waiting() == []
@@ -36,7 +36,7 @@ def test_a_message_that_a_dead_process_left_is_sent(world):
 def test_the_process_that_made_a_row_has_a_head_start(world):
     leave_behind()
 
-    assert outbox.relay() == outbox.RelayReport()
+    assert relay.relay() == relay.RelayReport()
 
 
 def test_a_row_that_is_not_committed_is_not_relayed(world):
@@ -44,8 +44,8 @@ def test_a_row_that_is_not_committed_is_not_relayed(world):
         pytest.skip("SQLite lets nobody write meanwhile")
     with world.later(60), transaction.atomic():
         tasks.plain.defer("a")
-        [report] = in_threads([outbox.relay])
-        assert report == outbox.RelayReport()
+        [report] = in_threads([relay.relay])
+        assert report == relay.RelayReport()
 
 
 def test_limit_bounds_the_rows_and_the_oldest_go_first(world):
@@ -56,7 +56,7 @@ def test_limit_bounds_the_rows_and_the_oldest_go_first(world):
         )
 
     with world.later(60):
-        assert outbox.relay(limit=2).sent == 2
+        assert relay.relay(limit=2).sent == 2
 
     assert world.queue.received == oldest[:2]
 
@@ -65,7 +65,7 @@ def test_limit_bounds_the_rows_of_several_batches(world):
     leave_behind(relay.BATCH + 30)
 
     with world.later(60):
-        assert outbox.relay(limit=relay.BATCH + 10).sent == relay.BATCH + 10
+        assert relay.relay(limit=relay.BATCH + 10).sent == relay.BATCH + 10
 
     assert len(waiting()) == 20
 
@@ -74,7 +74,7 @@ def test_no_batch_is_begun_when_the_time_is_over(world):
     leave_behind(3)
 
     with world.later(60):
-        assert outbox.relay(seconds=0.0) == outbox.RelayReport()
+        assert relay.relay(seconds=0.0) == relay.RelayReport()
 
     assert len(waiting()) == 3
 
@@ -86,11 +86,11 @@ def test_a_relay_that_dies_gives_its_rows_back(world):
             pytest.raises(Crashed),
             failpoints.at("relay.claimed", failpoints.crash),
         ):
-            outbox.relay()
-        assert outbox.relay().sent == 0
+            relay.relay()
+        assert relay.relay().sent == 0
 
         with world.later(relay.LEASE.total_seconds() + 1):
-            assert outbox.relay().sent == 2
+            assert relay.relay().sent == 2
 
 
 def test_what_was_sent_by_a_relay_that_died_is_sent_again_under_its_name(world):
@@ -100,9 +100,9 @@ def test_what_was_sent_by_a_relay_that_died_is_sent_again_under_its_name(world):
             pytest.raises(Crashed),
             failpoints.at("relay.after_send", failpoints.crash),
         ):
-            outbox.relay()
+            relay.relay()
         with world.later(relay.LEASE.total_seconds() + 1):
-            assert outbox.relay().sent == 1
+            assert relay.relay().sent == 1
 
     assert world.queue.received == [left, left]
     assert keys(world) == [left]
@@ -112,17 +112,17 @@ def test_each_failure_puts_a_row_off_for_longer(world):
     [left] = leave_behind()
     world.queue.is_down = True
     with world.later(60):
-        assert outbox.relay().postponed == 1
+        assert relay.relay().postponed == 1
     assert (one(left).attempts, "down" in one(left).error) == (1, True)
 
     OutboxMessage.objects.update(attempts=5)
     with world.later(120):
-        outbox.relay()
-        assert outbox.relay() == outbox.RelayReport()
+        relay.relay()
+        assert relay.relay() == relay.RelayReport()
     with world.later(120 + 20):
-        assert outbox.relay() == outbox.RelayReport()
+        assert relay.relay() == relay.RelayReport()
     with world.later(120 + 2**5 * 1.25 + 1):
-        assert outbox.relay().postponed == 1
+        assert relay.relay().postponed == 1
 
 
 def test_the_pause_of_a_row_has_a_bound(world):
@@ -130,11 +130,11 @@ def test_the_pause_of_a_row_has_a_bound(world):
     world.queue.is_down = True
     OutboxMessage.objects.update(attempts=1000)
     with world.later(60):
-        outbox.relay()
+        relay.relay()
     world.queue.is_down = False
 
     with world.later(60 + relay.LONGEST_PAUSE * 1.25 + 1):
-        assert outbox.relay().sent == 1
+        assert relay.relay().sent == 1
     assert keys(world) == [left]
 
 
@@ -144,7 +144,7 @@ def test_an_outage_parks_nothing_however_long(world):
     OutboxMessage.objects.update(attempts=10_000)
 
     with world.later(60):
-        assert outbox.relay() == outbox.RelayReport(postponed=1)
+        assert relay.relay() == relay.RelayReport(postponed=1)
 
 
 def test_an_outage_ends_the_relay_after_one_batch(world):
@@ -152,20 +152,20 @@ def test_an_outage_ends_the_relay_after_one_batch(world):
     world.queue.is_down = True
 
     with world.later(60):
-        assert outbox.relay().postponed == relay.BATCH
+        assert relay.relay().postponed == relay.BATCH
 
 
 def test_a_missing_queue_is_tried_again_and_then_parked(world):
     [left] = leave_behind(queue="new")
     world.queue.missing = {"new"}
     with world.later(60):
-        assert outbox.relay() == outbox.RelayReport(postponed=1)
+        assert relay.relay() == relay.RelayReport(postponed=1)
 
     OutboxMessage.objects.update(attempts=relay.PARK_AFTER - 1)
     with world.later(120):
-        assert outbox.relay() == outbox.RelayReport(parked=1)
+        assert relay.relay() == relay.RelayReport(parked=1)
 
-    [row] = outbox.parked("default")
+    [row] = relay.parked("default")
     assert (row.key, "new" in row.error) == (left, True)
 
 
@@ -175,8 +175,8 @@ def test_what_is_parked_keeps_nobody_back(world):
     OutboxMessage.objects.update(attempts=relay.PARK_AFTER)
     others = leave_behind(3)
     with world.later(60):
-        assert outbox.relay() == outbox.RelayReport(sent=3, parked=1)
-        assert outbox.relay() == outbox.RelayReport()
+        assert relay.relay() == relay.RelayReport(sent=3, parked=1)
+        assert relay.relay() == relay.RelayReport()
 
     assert keys(world) == sorted(others)
 
@@ -186,7 +186,7 @@ def test_a_row_that_breaks_the_transport_keeps_nobody_back(world):
     world.queue.refusals[broken] = RuntimeError("a defect")
 
     with world.later(60):
-        assert outbox.relay() == outbox.RelayReport(sent=4, postponed=1)
+        assert relay.relay() == relay.RelayReport(sent=4, postponed=1)
 
     assert keys(world) == sorted(others)
     assert "a defect" in one(broken).error
@@ -197,7 +197,7 @@ def test_a_row_that_can_not_be_read_is_parked_alone(world):
     OutboxMessage.objects.filter(key=broken).update(envelope=b"ct and nothing else")
 
     with world.later(60):
-        assert outbox.relay() == outbox.RelayReport(sent=1, parked=1)
+        assert relay.relay() == relay.RelayReport(sent=1, parked=1)
 
     assert keys(world) == [fine]
 
@@ -207,9 +207,9 @@ def test_a_name_that_another_task_has_is_parked(world):
     with transaction.atomic():
         late = tasks.plain.using(name="taken").defer("second")
     with world.later(60):
-        assert outbox.relay() == outbox.RelayReport(parked=1)
+        assert relay.relay() == relay.RelayReport(parked=1)
 
-    assert outbox.parked("default")[0].key == late.id
+    assert relay.parked("default")[0].key == late.id
 
 
 def test_a_name_that_our_own_lost_send_has_is_recognised(world):
@@ -220,7 +220,7 @@ def test_a_name_that_our_own_lost_send_has_is_recognised(world):
     world.queue.loses_answers = False
 
     with world.later(60):
-        assert outbox.relay() == outbox.RelayReport(sent=1)
+        assert relay.relay() == relay.RelayReport(sent=1)
 
 
 def test_a_released_row_is_tried_again(world):
@@ -228,19 +228,19 @@ def test_a_released_row_is_tried_again(world):
     world.queue.missing = {"new"}
     OutboxMessage.objects.update(attempts=relay.PARK_AFTER)
     with world.later(60):
-        outbox.relay()
+        relay.relay()
         world.queue.missing = set()
-        assert outbox.relay() == outbox.RelayReport()
+        assert relay.relay() == relay.RelayReport()
 
-        assert outbox.release("default", ["another"]) == 0
-        assert outbox.release("default", [left]) == 1
-        assert outbox.relay().sent == 1
+        assert relay.release("default", ["another"]) == 0
+        assert relay.release("default", [left]) == 1
+        assert relay.relay().sent == 1
 
 
 def test_a_row_that_was_parked_for_weeks_can_still_be_delivered(world):
     leave_behind()
     with world.later(100 * 24 * 3600):
-        assert outbox.relay().sent == 1
+        assert relay.relay().sent == 1
         assert world.deliver_all() == [200]
 
 
@@ -258,7 +258,7 @@ def test_two_relays_and_four_threads_lose_nothing_and_double_little(world):
     everything = leave_behind(300)
 
     def relay_all() -> int:
-        return outbox.relay(seconds=60.0).sent
+        return relay.relay(seconds=60.0).sent
 
     def defer_more(thread: int) -> list[str]:
         receipts = []
@@ -271,7 +271,7 @@ def test_two_relays_and_four_threads_lose_nothing_and_double_little(world):
         first, second, *more = in_threads(
             [relay_all, relay_all, *[lambda t=t: defer_more(t) for t in range(4)]]
         )
-        outbox.relay()
+        relay.relay()
 
     expected = sorted(everything + [key for made in more for key in made])
     assert keys(world) == expected
@@ -301,13 +301,13 @@ def test_every_database_is_relayed_even_if_one_fails(world):
         editor.alter_db_table(OutboxMessage, "cloudtask_outboxmessage", "elsewhere")
     try:
         with world.later(60):
-            assert outbox.relay_all().sent == 1
+            assert relay.relay_all().sent == 1
             leave_behind(database="other")
             with (
                 world.later(60),
                 pytest.raises(Exception, match="cloudtask_outboxmessage"),
             ):
-                outbox.relay_all(["default", "other"])
+                relay.relay_all(["default", "other"])
     finally:
         with connections["default"].schema_editor() as editor:
             editor.alter_db_table(OutboxMessage, "elsewhere", "cloudtask_outboxmessage")
@@ -321,12 +321,12 @@ def test_enqueues_survive_an_outage(world):
         with transaction.atomic():
             tasks.plain.defer(str(n))
     with world.later(60):
-        outbox.relay()
+        relay.relay()
     assert len(waiting()) == 150
     world.queue.is_down = False
 
     with world.later(3600):
-        assert outbox.relay().sent == 150
+        assert relay.relay().sent == 150
         assert set(world.deliver_all()) == {200}
 
     assert Author.objects.count() == 150

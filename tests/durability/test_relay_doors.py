@@ -15,7 +15,7 @@ from django.db import connections, transaction
 
 from cloudtask import conf, failpoints
 from cloudtask.models import OutboxMessage
-from cloudtask.sending import outbox, relay
+from cloudtask.sending import on_commit, relay
 from cloudtask.targets import oidc
 from tests.durability import tasks
 from tests.durability.left import keys, leave_behind, waiting
@@ -152,7 +152,7 @@ def test_the_url_takes_get_and_post_alone(world, client):
 def production(monkeypatch):
     """As outside of tests, which Django makes known by its mail box."""
     monkeypatch.delattr(mail, "outbox")
-    monkeypatch.setattr(outbox.piggyback, "next", {})
+    monkeypatch.setattr(on_commit.piggyback, "next", {})
     assert not conf.in_tests()
 
 
@@ -162,7 +162,7 @@ def test_enqueues_relay_a_little_now_and_then(world, production):
         commit_one()
         assert len(waiting()) == 30
 
-        outbox.piggyback.next["default"] = 0.0
+        on_commit.piggyback.next["default"] = 0.0
         commit_one()
         assert len(waiting()) == 10
         commit_one()
@@ -173,7 +173,7 @@ def test_enqueues_relay_a_little_now_and_then(world, production):
 
 def test_a_relay_beside_an_enqueue_never_raises_into_it(world, production):
     leave_behind()
-    outbox.piggyback.next["default"] = 0.0
+    on_commit.piggyback.next["default"] = 0.0
 
     def explode() -> None:
         raise RuntimeError("a defect")
@@ -186,7 +186,7 @@ def test_a_relay_beside_an_enqueue_never_raises_into_it(world, production):
 
 def test_no_relay_rides_along_in_tests(world, monkeypatch):
     leave_behind()
-    monkeypatch.setattr(outbox.piggyback, "next", {"default": 0.0})
+    monkeypatch.setattr(on_commit.piggyback, "next", {"default": 0.0})
 
     with world.later(60):
         commit_one()

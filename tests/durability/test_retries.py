@@ -10,12 +10,13 @@ from unittest.mock import patch
 import pytest
 from django.db import connections
 
-from cloudtask import clock, codec, envelope, failpoints, registry, runtime
+from cloudtask import clock, codec, envelope, failpoints, registry
 from cloudtask.context import KILLED_ATTEMPTS
-from cloudtask.delivering import failures
+from cloudtask.delivering import failed
 from cloudtask.failpoints import Crashed
 from cloudtask.models import Execution, FailedTask, PayloadChunk
 from cloudtask.options import Backoff
+from cloudtask.sending.enqueueing import make_message
 from tests.durability import tasks
 from tests.testapp.models import Author
 from tests.testapp.tasks import fail_quietly
@@ -128,9 +129,9 @@ HARD_TO_SHOW = {
 @pytest.mark.parametrize("name", HARD_TO_SHOW)
 def test_what_can_not_be_shown_is_kept_all_the_same(name):
     definition = registry.find(tasks.remember.path)
-    message = runtime.make_message(definition, definition.options, ("x",), {})
+    message = make_message(definition, definition.options, ("x",), {})
     with patch.object(codec, "loads_call", lambda _: ((HARD_TO_SHOW[name],), {})):
-        text = failures.described(message, definition)
+        text = failed.described(message, definition)
 
     assert text.startswith("value=")
 

@@ -11,7 +11,7 @@ from cloudtask import call, failpoints
 from cloudtask.exceptions import EnqueueError, EnqueueUnavailable, UnsupportedValue
 from cloudtask.failpoints import Crashed
 from cloudtask.models import OutboxMessage, UniqueKey
-from cloudtask.sending import outbox, uniqueness
+from cloudtask.sending import relay, uniqueness
 from tests.durability import tasks
 from tests.durability.conftest import in_threads
 from tests.durability.database import rolled_back
@@ -197,7 +197,7 @@ def test_a_crash_between_commit_and_send_is_made_good_by_a_relay(world):
     assert tasks.single.defer("a").id == key.message
 
     with world.later(60):
-        assert outbox.relay().sent == 1
+        assert relay.relay().sent == 1
 
 
 def test_a_key_whose_call_never_started_is_free_after_a_day(world):

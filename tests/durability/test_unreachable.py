@@ -120,7 +120,7 @@ def test_a_success_is_acknowledged_although_its_payload_can_not_be_removed(
             broken.__exit__(None, None, None)
 
     assert Author.objects.count() == 1
-    assert "were not removed" in caplog.text
+    assert "were not deleted" in caplog.text
 
 
 def test_a_last_failure_is_not_acknowledged_while_it_can_not_be_kept(

@@ -10,7 +10,7 @@ from cloudtask.failpoints import Crashed
 from cloudtask.iteration import RunState
 from cloudtask.iteration.finalizing import send_stopped
 from cloudtask.models import OutboxMessage
-from cloudtask.sending import outbox
+from cloudtask.sending import relay
 from cloudtask.stores import store
 from cloudtask.testing import run_queued
 from tests.durability.database import committing, rolled_back
@@ -87,7 +87,7 @@ class TestThatCommits:
             getattr(run, method)()
         assert not world.step()
         clock.move(60)
-        outbox.relay()
+        relay.relay()
 
         world.drain()
         assert has_gone_on(method, run)
@@ -132,6 +132,6 @@ def test_a_step_that_was_sent_before_is_as_good(world, committed):
         send_stopped(store(), run.id)
 
     assert not OutboxMessage.objects.exists()
-    assert outbox.parked("default") == []
+    assert relay.parked("default") == []
     world.drain()
     assert has_gone_on("cancel", run)

@@ -50,8 +50,8 @@ class Copy:
         self.go.acquire()
         try:
             message = envelope.unseal(self.body, now=clock.now())
-            result = runtime.execute(message, Delivery())
-            self.is_settled = result.outcome.is_settled
+            outcome = runtime.execute(message, Delivery())
+            self.is_settled = outcome.is_settled
         except Exception:  # noqa: BLE001  it is delivered again
             self.is_settled = False
         finally:

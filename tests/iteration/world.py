@@ -115,14 +115,14 @@ class World:
         self.deliveries[message.task.rpartition(".")[2]] += 1
         self.delivered.append((entry, retries))
         try:
-            result = runtime.execute(message, Delivery(retries=retries))
+            outcome = runtime.execute(message, Delivery(retries=retries))
         except Crashed:
             self.crashes += 1
             settled = False
         except Exception:  # noqa: BLE001  whatever it was, the service tries again
             settled = False
         else:
-            settled = result.outcome.is_settled
+            settled = outcome.is_settled
         if not settled:
             # The service waits longer each time; a dead owner's lease ends meanwhile.
             self.add(entry, clock.now() + min(2.0**retries, 60.0), retries + 1)

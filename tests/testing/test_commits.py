@@ -9,7 +9,7 @@ from django.db import connections, transaction
 from django.test import TestCase, TransactionTestCase
 
 from cloudtask.exceptions import DuplicateTask
-from cloudtask.sending import outbox
+from cloudtask.sending import relay
 from cloudtask.testing import crash_at, eager, queued, run_queued
 from cloudtask.testruns.mixin import TaskQueue
 from tests.testapp.models import Author
@@ -223,7 +223,7 @@ def test_under_faults_it_is_told_once_and_is_what_the_relay_parks():
     # The relay comes with what the crash has left when the other one is there.
     assert [one.call.args for one in report.parked] == [("first",)]
     assert marks() == ["second"]
-    assert [row.error.split(":")[0] for row in outbox.parked("default")] == [
+    assert [row.error.split(":")[0] for row in relay.parked("default")] == [
         "DuplicateTask"
     ]
 
@@ -251,7 +251,7 @@ def test_a_call_that_a_relay_sends_again_has_its_own_name():
     report = run_queued(
         faults=crash_at("outbox.sent"), until=0, errors="collect", recursive=False
     )
-    assert (report.parked, outbox.parked("default")) == ([], [])
+    assert (report.parked, relay.parked("default")) == ([], [])
     assert marks() == ["first"]
 
 

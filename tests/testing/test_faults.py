@@ -9,7 +9,7 @@ from cloudtask import failpoints
 from cloudtask.delivering.settling import Outcome
 from cloudtask.exceptions import SingularTaskFailure
 from cloudtask.failpoints import Crashed
-from cloudtask.sending import outbox
+from cloudtask.sending import on_commit, relay
 from cloudtask.testing import Faults, NotIdempotent, crash_at, queued, run_queued
 from tests.testapp.models import Author
 from tests.testing import tasks
@@ -152,7 +152,7 @@ def test_in_a_plain_test_case_a_block_commits_at_its_end(point):
     assert [call.args for call in queued() if call.awaits_commit] == [("before",)]
     report = run_queued()
     assert report.calls[tasks.see] == 3
-    assert outbox.rows_of("default").count() == 0
+    assert relay.rows_of("default").count() == 0
 
 
 @pytest.mark.django_db
@@ -234,7 +234,7 @@ def test_a_failing_queue_delays_and_loses_nothing(account, seed):
 def test_after_a_failing_queue_commits_send_at_once():
     tasks.see.defer(1)
     run_queued(faults=Faults(enqueue_errors=True))
-    assert not outbox.outage.lasts()
+    assert not on_commit.outage.lasts()
 
 
 def test_reordered_calls_all_run():

@@ -12,7 +12,7 @@ import grpc
 import pytest
 from django.test import override_settings
 
-from cloudtask import call, envelope
+from cloudtask import call, envelope, quotas
 from cloudtask.emulator import Emulator
 from cloudtask.exceptions import (
     ConfigurationError,
@@ -164,7 +164,7 @@ def test_an_app_engine_target_routes_by_service_version_and_instance(
 def test_a_task_that_the_service_would_refuse_as_too_large_is_not_sent(
     client: CloudTransport, service: Service
 ) -> None:
-    big = message(payload=os.urandom(requests.MAX_STORED_TASK))
+    big = message(payload=os.urandom(quotas.TASK))
     with pytest.raises(
         PayloadTooLarge, match=r"tests\.testapp\.tasks\.note.*'default'"
     ):

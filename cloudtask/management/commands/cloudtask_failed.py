@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from cloudtask.delivering import failures
+from cloudtask.delivering import failed
 from cloudtask.exceptions import CloudTaskError
 from cloudtask.stores import FailedCall, store
 
@@ -39,22 +39,22 @@ class Command(BaseCommand):
         verb(options)
 
     def _list(self, options: dict[str, Any]) -> None:
-        for failed in store().list_failed(task=options["task"], limit=options["limit"]):
+        for one in store().list_failed(task=options["task"], limit=options["limit"]):
             self.stdout.write(
-                f"{failed.key}  {_moment(failed)}  {failed.task} on {failed.queue}, "
-                f"{failed.attempts} attempts: {failed.error.partition(NEWLINE)[0]}"
+                f"{one.key}  {_moment(one)}  {one.task} on {one.queue}, "
+                f"{one.attempts} attempts: {one.error.partition(NEWLINE)[0]}"
             )
 
     def _show(self, options: dict[str, Any]) -> None:
         for key in options["keys"]:
-            failed = store().load_failed(key)
-            if failed is None:
+            one = store().load_failed(key)
+            if one is None:
                 raise CommandError(f"There is no failed task {key!r}.")
             self.stdout.write(
-                f"{failed.key}\n  task: {failed.task}\n  queue: {failed.queue}\n"
-                f"  name: {failed.name}\n  attempts: {failed.attempts}\n"
-                f"  enqueued: {failed.enqueued_at}\n  failed: {_moment(failed)}\n"
-                f"  arguments: {failed.arguments}\n\n{failed.traceback}"
+                f"{one.key}\n  task: {one.task}\n  queue: {one.queue}\n"
+                f"  name: {one.name}\n  attempts: {one.attempts}\n"
+                f"  enqueued: {one.enqueued_at}\n  failed: {_moment(one)}\n"
+                f"  arguments: {one.arguments}\n\n{one.traceback}"
             )
 
     def _retry(self, options: dict[str, Any]) -> None:
@@ -64,15 +64,15 @@ class Command(BaseCommand):
         self._each(options, self._discard_one)
 
     def _retry_one(self, key: str) -> str:
-        return f"enqueued again as {failures.retry(key).name}"
+        return f"enqueued again as {failed.retry(key).name}"
 
     def _discard_one(self, key: str) -> str:
-        if not failures.discard(key):
+        if not failed.discard(key):
             raise CloudTaskError(f"There is no failed task {key!r}.")
         return "discarded"
 
     def _each(self, options: dict[str, Any], act: Callable[[str], str]) -> None:
-        """Do `act` for every chosen key: one that can't be keeps no other back."""
+        """Do `act` for every chosen key, also after one for which it failed."""
         problems = 0
         for key in self._chosen(options):
             try:
@@ -81,16 +81,16 @@ class Command(BaseCommand):
                 problems += 1
                 self.stderr.write(f"{key}: {error}")
         if problems:
-            raise CommandError(f"{problems} could not be done.")
+            raise CommandError(f"{problems} failed.")
 
     def _chosen(self, options: dict[str, Any]) -> list[str]:
         if options["keys"]:
             return list(options["keys"])
         if not options["task"] and not options["all"]:
             raise CommandError("Name keys, or give --task PATH or --all.")
-        failed = store().list_failed(task=options["task"], limit=10_000)
-        return [one.key for one in failed]
+        chosen = store().list_failed(task=options["task"], limit=10_000)
+        return [one.key for one in chosen]
 
 
-def _moment(failed: FailedCall) -> str:
-    return f"{failed.failed_at:%Y-%m-%d %H:%M:%S}" if failed.failed_at else "?"
+def _moment(one: FailedCall) -> str:
+    return f"{one.failed_at:%Y-%m-%d %H:%M:%S}" if one.failed_at else "?"

@@ -8,9 +8,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from cloudtask import conf, iteration
-from cloudtask.delivering import executions, failures
+from cloudtask.delivering import executions, failed
 from cloudtask.models import results
-from cloudtask.sending import outbox, uniqueness
+from cloudtask.sending import outbox, relay, uniqueness
 from cloudtask.stores import store
 
 A_DAY = timedelta(days=1)
@@ -38,11 +38,11 @@ class Command(BaseCommand):
         keep_failed = settings.keep_failed
         if options["failed_older_than"] is not None:
             keep_failed = timedelta(days=options["failed_older_than"])
-        failed = failures.prune(keep_failed, limit)
+        tasks = failed.prune(keep_failed, limit)
         runs = iteration.prune(keep_failed, limit)
         # A payload may belong to a message in flight or to a failed task.
         unneeded = settings.max_age + settings.keep_failed
-        aliases = [alias for alias in outbox.aliases() if outbox.has_outbox(alias)]
+        aliases = [alias for alias in relay.aliases() if relay.has_outbox(alias)]
         for alias in aliases:
             outbox.keep_payloads(alias, A_DAY)
         payloads = store().prune_payloads(unneeded, limit)
@@ -53,7 +53,7 @@ class Command(BaseCommand):
             unique += uniqueness.prune(alias, limit)
             kept += results.prune(alias, keep_failed, limit)
         self.stdout.write(
-            f"removed {failed} failed tasks, {payloads} payloads, {executed} execution "
+            f"removed {tasks} failed tasks, {payloads} payloads, {executed} execution "
             f"records, {unique} unique keys, {kept} results, {runs} iterations, "
             f"{starts} late starts"
         )

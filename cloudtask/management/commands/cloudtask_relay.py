@@ -13,7 +13,7 @@ from django.db import DatabaseError, close_old_connections, connections
 
 from cloudtask.iteration import sweep
 from cloudtask.options import nearest
-from cloudtask.sending import outbox
+from cloudtask.sending import relay
 
 
 class Command(BaseCommand):
@@ -52,7 +52,7 @@ class Command(BaseCommand):
             self._list_parked(chosen or _with_outbox())
             return
         if options["release"]:
-            released = sum(outbox.release(a) for a in chosen or _with_outbox())
+            released = sum(relay.release(a) for a in chosen or _with_outbox())
             self.stdout.write(f"{released} released")
         if options["loop"] is None:
             try:
@@ -63,7 +63,7 @@ class Command(BaseCommand):
             self._loop(chosen, options)
 
     def _relay(self, chosen: Sequence[str], options: dict[str, Any]) -> None:
-        report = outbox.relay_all(
+        report = relay.relay_all(
             chosen, limit=options["limit"], seconds=options["seconds"]
         )
         self.stdout.write(str(report))
@@ -89,7 +89,7 @@ class Command(BaseCommand):
 
     def _list_parked(self, aliases: Sequence[str]) -> None:
         for alias in aliases:
-            for row in outbox.parked(alias):
+            for row in relay.parked(alias):
                 self.stdout.write(
                     f"{alias} {row.key} {row.task} on {row.queue}, since "
                     f"{row.created_at:%Y-%m-%d %H:%M:%S}: {row.error}"
@@ -97,7 +97,7 @@ class Command(BaseCommand):
 
 
 def _with_outbox() -> list[str]:
-    return [alias for alias in outbox.aliases() if outbox.has_outbox(alias)]
+    return [alias for alias in relay.aliases() if relay.has_outbox(alias)]
 
 
 @contextmanager

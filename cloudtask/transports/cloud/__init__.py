@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
-from cloudtask import conf, envelope
+from cloudtask import conf, envelope, quotas
 from cloudtask.exceptions import (
     ConfigurationError,
     DuplicateTask,
@@ -26,7 +26,6 @@ from cloudtask.transports.cloud.client import batches, clients
 
 logger = logging.getLogger("cloudtask")
 
-BATCH = 100  # requests in one BatchCreateTasks
 CONCURRENCY = 16  # CreateTask calls at once, where there are no batches
 RPC_TIMEOUT = 10.0  # seconds a call; the service refuses deadlines over 30
 PATIENCE = 20.0  # seconds for all tries of a message, or of a batch
@@ -237,14 +236,14 @@ def _named_twice(message: Message) -> DuplicateTask:
 
 
 def _batches(entries: Iterable[_Entry]) -> Iterator[list[_Entry]]:
-    """Entries of one queue at a time, at most BATCH and MAX_BATCH_SIZE together."""
+    """Entries of one queue at a time, at most as many as a batch takes."""
     for _, group in groupby(entries, key=lambda entry: entry.request.parent):
         chunk: list[_Entry] = []
         size = 0
         for entry in group:
             length = entry.request.ByteSize()
             if chunk and (
-                len(chunk) == BATCH or size + length > requests.MAX_BATCH_SIZE
+                len(chunk) == quotas.BATCH or size + length > quotas.BATCH_BYTES
             ):
                 yield chunk
                 chunk, size = [], 0

@@ -10,15 +10,13 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from cloudtask import conf
+from cloudtask import conf, quotas
 from cloudtask.exceptions import ConfigurationError, PayloadTooLarge
 from cloudtask.message import Message
 from cloudtask.options import Backoff
 from cloudtask.targets import AppEngineDispatch, HttpDispatch
 
-MAX_STORED_TASK = 1_048_569  # bytes; the service refuses larger tasks
 LOCAL = "local"  # project and location at an emulator, where none are set
-MAX_BATCH_SIZE = 3_500_000  # bytes; gRPC servers take 4 MiB by default
 
 
 @lru_cache(maxsize=1)
@@ -84,10 +82,10 @@ def create_task_request(
         task.schedule_time.FromNanoseconds(int(message.eta * 1_000_000) * 1_000)
     _fill_dispatch(task, dispatch, body)
     _fill_policy(task, message)
-    if task.ByteSize() > MAX_STORED_TASK:
+    if task.ByteSize() > quotas.TASK:
         raise PayloadTooLarge(
             f"Task {message.task} ({message.id}) for queue {message.queue!r} takes "
-            f"{task.ByteSize():,} bytes, more than the {MAX_STORED_TASK:,} that Cloud "
+            f"{task.ByteSize():,} bytes, more than the {quotas.TASK:,} that Cloud "
             "Tasks accepts. Pass the id of what is large, or lower "
             "CLOUDTASK['MAX_TASK_SIZE'] so that its payload rests in the store."
         )

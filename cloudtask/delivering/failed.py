@@ -1,4 +1,4 @@
-"""Failed tasks: calls that are kept, since nothing is silently dropped."""
+"""Stores failed tasks: calls that are not tried again. None is dropped silently."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from typing import Any
 from django.db.models import QuerySet
 
 from cloudtask import clock, codec, conf, envelope, failpoints
-from cloudtask.context import TaskContext
+from cloudtask.delivering.calls import Call
 from cloudtask.exceptions import CloudTaskError, PayloadError
 from cloudtask.message import Message
 from cloudtask.registry import Definition, find
-from cloudtask.sending import outbox, payloads
+from cloudtask.sending import payloads
+from cloudtask.sending.enqueueing import send
 from cloudtask.stores import FailedCall, store
 
 HIDDEN = "********"
-LONGEST = 20_000  # characters of a traceback or of arguments that are kept
+LONGEST = 20_000  # characters of a traceback or of arguments that are stored
 MOST = 20  # entries of a collection that are shown
 DEEPEST = 6  # levels of collections that are shown
 
@@ -30,10 +31,9 @@ _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 300
 
 
-def keep(
-    message: Message, definition: Definition, context: TaskContext, error: BaseException
-) -> None:
-    """Make `message` a failed task; raises EnqueueUnavailable if the store can't."""
+def save(call: Call, error: BaseException) -> None:
+    """Store `call` as a failed task; raises EnqueueUnavailable if the store can't."""
+    message = call.message
     text = "".join(traceback.format_exception(error))
     failed = FailedCall(
         key=message.key,
@@ -41,11 +41,11 @@ def keep(
         queue=message.queue,
         name=message.name,
         envelope=envelope.seal(message),
-        arguments=storable(described(message, definition)),
+        arguments=storable(described(message, call.definition)),
         error=storable(traceback.format_exception_only(error)[-1].strip()[:LONGEST]),
         traceback=storable(text[-LONGEST:]),
-        attempts=context.attempt,
-        enqueued_at=context.enqueued_at,
+        attempts=call.context.attempt,
+        enqueued_at=call.context.enqueued_at,
     )
     failpoints.reached("failures.before_save")
     store().save_failed(failed)
@@ -55,13 +55,13 @@ def keep(
 
 
 def storable(text: str) -> str:
-    """`text` without what some database refuses: lone surrogates and NUL."""
+    """`text` without lone surrogates and NUL, which some databases refuse."""
     clean = text.encode("utf-8", "backslashreplace").decode()
     return clean.replace("\0", "\\x00")
 
 
 def described(message: Message, definition: Definition) -> str:
-    """The call's arguments as text, with what CLOUDTASK["MASKED"] names hidden."""
+    """The arguments as text; values that CLOUDTASK["MASKED"] names are hidden."""
     try:
         args, kwargs = codec.loads_call(payloads.payload_of(message))
         bound = definition.signature.bind(*args, **kwargs)
@@ -122,10 +122,10 @@ def _joined(parts: Iterable[str], count: int) -> str:
 
 
 def retry(key: str) -> Message:
-    """Enqueue a failed task again, with all its attempts.
+    """Enqueue a failed task again; its attempts are counted anew.
 
-    Raises CloudTaskError when there is none, TaskNotFound when this version does not
-    know it, EnqueueError when the queue does not take it: it stays failed then.
+    Raises CloudTaskError when there is none of this key, TaskNotFound when this version
+    does not know the task, EnqueueError when the queue refuses it; it stays failed.
     """
     failed = store().load_failed(key)
     if failed is None:
@@ -136,13 +136,13 @@ def retry(key: str) -> Message:
     again = replace(again, created=clock.now())
     if message.stored is not None:
         store().touch_payload(message.stored)
-    outbox.send([again])
+    send([again])
     store().delete_failed(key)
     return again
 
 
 def discard(key: str) -> bool:
-    """Forget a failed task and its payload; whether there was one."""
+    """Delete a failed task and its payload; whether there was one."""
     failed = store().load_failed(key)
     if failed is None:
         return False
@@ -154,11 +154,11 @@ def _payload_key(failed: FailedCall) -> str:
     try:
         return envelope.unseal(failed.envelope, now=0.0).id
     except PayloadError as error:
-        # Sealed with a key that is gone: it can't run again, but it can go.
+        # Its key is in no setting any more: it can't run again, but it can be deleted.
         logger.warning("Failed task %s can't be read: %s", failed.key, error)
         return failed.key.partition("-")[0]
 
 
 def prune(older_than: timedelta, limit: int = 1000) -> int:
-    """Discard what failed longer ago; how many."""
+    """Discard the tasks that failed longer ago; how many."""
     return sum(discard(key) for key in store().old_failed(older_than, limit))

@@ -1,0 +1,232 @@
+"""Makes the message of a call, and sends it: at once, or with a commit."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from django.db import connections
+
+from cloudtask import clock, codec, failpoints, signals
+from cloudtask.exceptions import CloudTaskError, DuplicateTask, EnqueueError
+from cloudtask.message import Enqueued, Message
+from cloudtask.options import Options
+from cloudtask.registry import Definition
+from cloudtask.sending import limits, on_commit, outbox, payloads, uniqueness
+from cloudtask.transports import transport
+
+logger = logging.getLogger("cloudtask")
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+ENQUEUED = "enqueue.enqueued"  # the point at which tests listen for messages
+
+
+def enqueue(
+    definition: Definition,
+    options: Options,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Enqueued:
+    """Enqueue one call; see `runtime.enqueue`."""
+    message = make_message(definition, options, args, kwargs)
+    if message.unique is not None:
+        return _enqueue_unique([message], options)[0]
+    leave([message], options)
+    return Enqueued(message.id, message.name, message.queue)
+
+
+def enqueue_many(
+    definition: Definition, options: Options, calls: Sequence[Arguments]
+) -> list[Enqueued]:
+    """Enqueue many calls of a task; see `runtime.enqueue_many`."""
+    messages = _make_messages(definition, options, calls)
+    if options.unique:
+        return _enqueue_unique(messages, options)
+    leave(messages, options)
+    return [message.receipt for message in messages]
+
+
+def _make_messages(
+    definition: Definition, options: Options, calls: Sequence[Arguments]
+) -> list[Message]:
+    """The messages of `calls`; an error says which of them it is about."""
+    messages: list[Message] = []
+    try:
+        for call in calls:
+            messages.append(make_message(definition, options, *call))
+    except (TypeError, EnqueueError) as error:
+        ours = isinstance(error, CloudTaskError)
+        kind: type[Exception] = type(error) if ours else TypeError
+        place = f"calls[{len(messages)}] of {definition.path}"
+        raise kind(f"{place}: {error}") from error
+    return messages
+
+
+def make_message(
+    definition: Definition,
+    options: Options,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Message:
+    """The message of one call, checked as far as it can be without the service.
+
+    Raises TypeError when the function does not take the arguments, UnsupportedValue
+    when one can't travel, else another EnqueueError.
+    """
+    definition.check_call(args, kwargs)
+    created = clock.now()
+    message_id = secrets.token_hex(16)
+    message = Message(
+        id=message_id,
+        task=definition.path,
+        queue=options.queue,
+        # A random id leads the name: names that begin alike slow the service down.
+        name=message_id if options.name is None else options.name,
+        named=options.name is not None,
+        payload=codec.dumps_call(
+            args, kwargs, wipe_related_caches=options.wipe_related_caches
+        ),
+        created=created,
+        eta=_eta(options, created),
+        unique=uniqueness.key_of(definition, options, args, kwargs)
+        if options.unique
+        else None,
+        options=options,
+    )
+    limits.check(message, created)
+    return message
+
+
+def _eta(options: Options, now: float) -> float | None:
+    if options.countdown is not None:
+        return now + options.countdown.total_seconds()
+    return options.eta.timestamp() if options.eta is not None else None
+
+
+def _enqueue_unique(messages: Sequence[Message], options: Options) -> list[Enqueued]:
+    """Enqueue the calls whose key is free; the others get the receipt of its holder.
+
+    The key and the outbox row commit together, so a crash leaves both or neither.
+    """
+    if options.small:
+        named = [replace(m, name=str(m.unique), named=True) for m in messages]
+        leave(named, options)
+        return [message.receipt for message in named]
+    receipts = uniqueness.seen_waiting(messages, options)
+    unseen = [message for message in messages if message.id not in receipts]
+    if unseen:
+        receipts.update(_claim_and_leave(unseen, options))
+    return [receipts[message.id] for message in messages]
+
+
+def _claim_and_leave(
+    messages: Sequence[Message], options: Options
+) -> dict[str, Enqueued]:
+    with uniqueness.claiming(options):
+        holders = uniqueness.claim_all(messages)
+        ours = [message for message in messages if holders[message.id] is None]
+        _leave(ours, replace(options, transactional=True))
+    _announce(ours)
+    return {one.id: holders[one.id] or one.receipt for one in messages}
+
+
+def leave(messages: Sequence[Message], options: Options) -> None:
+    """Send `messages` now, or with the commit of the open transaction.
+
+    Raises the first EnqueueError. Its `failures` has the error of each message that was
+    not sent, by its place in `messages`.
+    """
+    _leave(messages, options)
+    _announce(messages)
+
+
+def _leave(messages: Sequence[Message], options: Options) -> None:
+    if not messages:
+        return
+    waits = options.transactional
+    if waits is None:
+        waits = _is_in_transaction(options.database)
+    if options.small:
+        if waits:
+            on_commit.send_after(messages, options.database, send)
+        else:
+            send(messages)
+    elif waits:
+        with payloads.resting(messages, joins=options.database) as light:
+            outbox.add(light, options.database)
+    elif all(limits.fits_inline(message) for message in messages):
+        send(messages)
+    else:
+        with payloads.resting(messages) as light:
+            send(light)
+
+
+def _is_in_transaction(alias: str) -> bool:
+    """Whether a rollback on `alias` could still undo what is written now.
+
+    `set_autocommit(False)` begins a transaction as `atomic()` does. A connection that
+    is not open yet has none; asking it for its mode would open it.
+    """
+    connection = connections[alias]
+    if connection.in_atomic_block:
+        return True
+    return connection.connection is not None and not connection.autocommit
+
+
+def _announce(messages: Sequence[Message]) -> None:
+    if not messages:
+        return
+    if signals.task_enqueued.receivers:
+        for message in messages:
+            signals.task_enqueued.send_robust(sender=message.task, message=message)
+    failpoints.tell(ENQUEUED, messages)
+
+
+def send(messages: Sequence[Message]) -> None:
+    """Hand `messages` to the transport; raises the first EnqueueError.
+
+    Its `failures` has the error of each message that was not sent, by its place in
+    `messages`. A `unique` message whose name is taken counts as sent: its equal waits.
+    """
+    failpoints.reached("enqueue.before_send")
+    if len(messages) == 1:
+        _send_one(messages[0])
+    else:
+        _send_many(messages)
+    failpoints.reached("enqueue.after_send")
+
+
+def _send_one(message: Message) -> None:
+    try:
+        transport().send(message)
+    except DuplicateTask as error:
+        if not _waits_already(message, error):
+            raise
+
+
+def _send_many(messages: Sequence[Message]) -> None:
+    errors = enumerate(transport().send_many(messages))
+    failures = {i: e for i, e in errors if e and not _waits_already(messages[i], e)}
+    if not failures:
+        return
+    first = next(iter(failures.values()))
+    text = f"{len(failures)} of {len(messages)} calls were not enqueued: {first}"
+    error = type(first)(text)
+    error.failures = failures
+    raise error from first
+
+
+def _waits_already(message: Message, error: EnqueueError) -> bool:
+    if message.unique is None or not isinstance(error, DuplicateTask):
+        return False
+    logger.info(
+        "Task %s (%s) was not enqueued: a call with the same unique key waits in the "
+        "queue, or ran a short while ago.",
+        message.task,
+        message.id,
+    )
+    return True
