@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from cloudtask.emulator.options import (
     Options,
     Settings,
     declare,
+    parse_options,
+    read_options,
     read_queue_yaml,
 )
 from cloudtask.emulator.serving import Engine, Server
@@ -50,7 +52,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="a queue to make: an id or a full name; repeatable",
+        help="a queue to make, an id or a full name with options, "
+        "such as mail or mail,rate=5/s,max_attempts=3; repeatable",
+    )
+    add(
+        "--queue-defaults",
+        default="",
+        metavar="OPTIONS",
+        help="options of all queues, such as backoff=1s..10m,tombstone=1h",
     )
     add("--queue-yaml", type=Path, metavar="FILE", help="an App Engine queue.yaml")
     add("--project", help="project of queues given by id (local)")
@@ -77,10 +86,8 @@ def settings_from(
     Raises `ValueError` or `OSError` with what to correct.
     """
     port, http_port = options["port"], options["http_port"]
-    chosen = dict(queues or {})
-    if options["queue_yaml"]:
-        chosen |= read_queue_yaml(options["queue_yaml"])
-    chosen |= {name: chosen.get(name, {}) for name in options["queue"]}
+    defaults = parse_options(options["queue_defaults"])
+    config = read_options("--queue-defaults", defaults).config
     return Settings(
         host=options["host"],
         port=port,
@@ -88,10 +95,12 @@ def settings_from(
         target=options["target"] or target,
         services=dict(_service(each) for each in options["service"]),
         queues=declare(
-            chosen or {"default": {}},
+            _queues(options, queues or {}, defaults) or {"default": {}},
             project=options["project"] or DEFAULT_PROJECT,
             location=options["location"] or DEFAULT_LOCATION,
+            defaults=config,
         ),
+        queue_defaults=config,
         rate_limits=not options["no_rate_limits"],
         data=options["data"],
         chaos=parse_chaos(options["chaos"]) if options["chaos"] else None,
@@ -99,6 +108,22 @@ def settings_from(
         allow_remote=options["allow_remote"],
         listener=None if options["quiet"] else lambda record: write(str(record)),
     )
+
+
+def _queues(
+    options: dict[str, Any], given: Mapping[str, Options], defaults: Options
+) -> dict[str, Options]:
+    """The queues that are given, and those of the options in addition."""
+    queues: dict[str, Options] = dict(given)
+    if options["queue_yaml"]:
+        for name, found in read_queue_yaml(options["queue_yaml"]).items():
+            # How long names stay taken is no part of a queue.yaml.
+            own = {k: v for k, v in found.items() if k != "tombstone"}
+            queues[name] = own if "tombstone" in defaults else found
+    for text in options["queue"]:
+        name, _, own_text = text.partition(",")
+        queues[name] = {**queues.get(name, {}), **parse_options(own_text)}
+    return queues
 
 
 def serve(

@@ -15,7 +15,14 @@ from typing import Any, Self, TypeVar
 from google.cloud import tasks_v2
 
 from cloudtask.emulator.dispatch import Chaos, DispatchRecord, parse_chaos
-from cloudtask.emulator.options import DEFAULT_TARGET, Queues, Settings, declare
+from cloudtask.emulator.options import (
+    DEFAULT_TARGET,
+    Options,
+    Queues,
+    Settings,
+    declare,
+    read_options,
+)
 from cloudtask.emulator.queues import FULL, view
 from cloudtask.emulator.serving import Engine, Server
 
@@ -53,7 +60,9 @@ class Emulator:
       it.
     * `projects`: the only ones that may be named; all by default.
     * `issuer`: of OIDC tokens; the HTTP address by default.
-    * `task_tombstone`, `queue_tombstone`: seconds for which used names stay taken.
+    * `queue_defaults`: options of every queue that doesn't set them itself, such as
+      {"max_attempts": 5, "tombstone": "1h"}.
+    * `queue_tombstone`: seconds for which the name of a deleted queue stays taken.
     * `on_dispatch`: called with each `DispatchRecord`, in the emulator's thread.
 
     Wrong options raise `ValueError`, a taken port `OSError` in `start`.
@@ -82,24 +91,27 @@ class Emulator:
         projects: Collection[str] | None = None,
         issuer: str = "",
         allow_remote: bool = False,
-        task_tombstone: float = 86_400.0,
+        queue_defaults: Options | None = None,
         queue_tombstone: float = 3 * 86_400.0,
         on_dispatch: Callable[[DispatchRecord], None] | None = None,
     ) -> None:
+        defaults = read_options("defaults", queue_defaults or {}).config
         self._settings = Settings(
             host=host,
             port=port,
             http_port=http_port,
             target=target,
             services=dict(services or {}),
-            queues=declare(queues, project=project, location=location),
+            queues=declare(
+                queues, project=project, location=location, defaults=defaults
+            ),
             rate_limits=rate_limits,
             data=None if data is None else Path(data),
             chaos=_chaos(chaos, seed),
             projects=projects,
             issuer=issuer,
             allow_remote=allow_remote,
-            task_tombstone=task_tombstone,
+            queue_defaults=defaults,
             queue_tombstone=queue_tombstone,
             listener=on_dispatch,
         )

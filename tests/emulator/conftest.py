@@ -2,13 +2,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib import import_module
+from typing import Any
 
 import grpc
 import pytest
+from google.auth.credentials import AnonymousCredentials
 from google.cloud import tasks_v2
-from google.cloud.tasks_v2.services.cloud_tasks.transports import (
-    CloudTasksGrpcTransport,
-)
 
 from cloudtask.emulator import Emulator
 from tests.emulator.sink import Sink
@@ -17,12 +17,34 @@ QUEUE = "projects/p/locations/l/queues/default"
 FAST = {"default": {"backoff": "0.001s..0.01s"}}
 
 
+def parts_of(version: str) -> tuple[Any, Any]:
+    """The client's package for a version of the API, and its transports."""
+    package = f"google.cloud.tasks_{version}"
+    transports = f"{package}.services.cloud_tasks.transports"
+    return import_module(package), import_module(transports)
+
+
 @contextmanager
-def client_of(address: str) -> Iterator[tasks_v2.CloudTasksClient]:
-    """The real client, on an insecure channel that is closed at the end."""
+def client_of(address: str, version: str = "v2") -> Iterator[tasks_v2.CloudTasksClient]:
+    """The real client over gRPC, on an insecure channel that is closed at the end."""
+    package, transports = parts_of(version)
     with grpc.insecure_channel(address) as channel:
-        transport = CloudTasksGrpcTransport(channel=channel)
-        yield tasks_v2.CloudTasksClient(transport=transport)
+        transport = transports.CloudTasksGrpcTransport(channel=channel)
+        yield package.CloudTasksClient(transport=transport)
+
+
+@contextmanager
+def rest_client_of(
+    http_address: str, version: str = "v2"
+) -> Iterator[tasks_v2.CloudTasksClient]:
+    """The real client over REST."""
+    package, transports = parts_of(version)
+    scheme, _, host = http_address.partition("://")
+    transport = transports.CloudTasksRestTransport(
+        host=host, credentials=AnonymousCredentials(), url_scheme=scheme
+    )
+    with package.CloudTasksClient(transport=transport) as client:
+        yield client
 
 
 @pytest.fixture

@@ -13,9 +13,16 @@ from hypothesis import strategies as st
 from cloudtask.emulator.calls.listing import page, queue_filter
 from cloudtask.emulator.dispatch import Chaos, parse_chaos
 from cloudtask.emulator.dispatch.chaos import plan
-from cloudtask.emulator.options import Settings, declare, is_loopback, read_queue_yaml
-from cloudtask.emulator.options.queues import per_second, read_options, seconds
+from cloudtask.emulator.options import (
+    Settings,
+    declare,
+    parse_options,
+    read_options,
+    read_queue_yaml,
+)
+from cloudtask.emulator.options.queues import per_second, seconds
 from cloudtask.emulator.protocol.errors import ApiError
+from cloudtask.emulator.protocol.names import is_loopback
 from tests.emulator.simulation import make_queue
 
 
@@ -144,8 +151,35 @@ def test_queue_yaml_means_the_same_as_options(tmp_path: Path) -> None:
     assert mail.config.retry.max_attempts == 8
     assert mail.config.retry.max_retry_duration == 2 * 86_400
     assert mail.config.retry.max_doublings == 0
+    assert mail.config.tombstone == 9 * 86_400
     assert still.paused
     assert aged.config.retry.max_attempts == -1
+
+
+def test_options_may_stand_in_one_text() -> None:
+    text = "rate=5/s, max_attempts=-1,backoff=1s..10m,paused"
+
+    assert parse_options(text) == {
+        "rate": "5/s",
+        "max_attempts": -1,
+        "backoff": "1s..10m",
+        "paused": True,
+    }
+
+
+def test_defaults_count_where_a_queue_has_no_option_of_its_own() -> None:
+    defaults = read_options("defaults", {"max_attempts": 3, "tombstone": "1h"}).config
+
+    queues = declare(
+        {"a": {}, "b": {"max_attempts": 7}},
+        project="p",
+        location="l",
+        defaults=defaults,
+    )
+
+    a, b = (each.config for each in queues.values())
+    assert (a.retry.max_attempts, b.retry.max_attempts) == (3, 7)
+    assert a.tombstone == b.tombstone == 3600
 
 
 @pytest.mark.parametrize("text", ["queue: x", "[]", "queue: [{rate: 1/s}]", "{"])

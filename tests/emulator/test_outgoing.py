@@ -112,18 +112,6 @@ def test_reserved_headers_of_the_client_are_dropped() -> None:
     assert "fake" not in headers.values()
 
 
-def test_app_engine_appends_to_the_user_agent() -> None:
-    task = make_task(app_engine=True)
-    task.message.app_engine_http_request.headers["user-agent"] = "mine/1"
-
-    request = request_of(make_queue(), task)
-
-    assert request.headers["User-Agent"] == (
-        "mine/1 AppEngine-Google; (+http://code.google.com/appengine)"
-    )
-    assert request.url == "http://app:8000/"
-
-
 def test_app_engine_services_may_have_targets_of_their_own() -> None:
     task = make_task(app_engine=True)
     task.message.app_engine_http_request.app_engine_routing.service = "worker"

@@ -3,53 +3,51 @@
 from __future__ import annotations
 
 import random
+import socket
 import threading
-from urllib.request import urlopen
+from urllib.parse import urlsplit
 
+import grpc
 import pytest
 from google.api_core import exceptions
 from google.auth.transport import requests as google_requests
 from google.cloud import tasks_v2
 from google.oauth2 import id_token
 
+from cloudtask.emulator import Emulator
 from cloudtask.emulator.tokens import SigningKey, TokenMaker
-from tests.emulator.conftest import FAST, QUEUE
+from tests.emulator.conftest import FAST, QUEUE, client_of
+from tests.emulator.recorded import DISPATCHES
+from tests.emulator.sink import Request
+from tests.support.waiting import PATIENCE
 
 
-def test_the_headers_of_an_app_engine_task(emulator, client, sink) -> None:
-    statuses = (503, 404, 429, 500, 302, 200)
-    sink.answer("/task?a=1", *statuses)
+def test_the_headers_of_an_app_engine_task_are_those_recorded(client, sink) -> None:
+    recorded = DISPATCHES["dispatch/appengine"]
+    sink.answer("/task?a=1", *recorded.statuses)
     request = {"relative_uri": "/task?a=1", "body": b"b"}
     client.create_task(parent=QUEUE, task={"app_engine_http_request": request})
 
-    requests = sink.wait_for(6)
+    requests = sink.wait_for(len(recorded.statuses))
 
-    facts = [each.facts("appengine") for each in requests]
-    assert [each["taskexecutioncount"] for each in facts] == list("012345")
-    previous = [each.get("taskpreviousresponse") for each in facts]
-    assert previous == [None, "503", "404", "429", "500", "302"]
-    reasons = [each.get("taskretryreason") for each in facts]
-    assert reasons == [None, *["App Error"] * 5]
+    assert [attempt_of(each, "appengine") for each in requests] == list(
+        recorded.attempts
+    )
+    assert {each.headers["User-Agent"] for each in requests} == {recorded.agent}
     assert {each.headers["Content-Type"] for each in requests} == {
         "application/octet-stream"
     }
 
 
 @pytest.mark.parametrize(
-    ("kind", "prefix", "previous", "reason", "count"),
+    ("kind", "prefix", "case"),
     [
-        ("http_request", "cloudtasks", "504", "", "0"),
-        (
-            "app_engine_http_request",
-            "appengine",
-            "0",
-            "Instance Unavailable",
-            "0",
-        ),
+        ("http_request", "cloudtasks", "dispatch/http-timeout"),
+        ("app_engine_http_request", "appengine", "dispatch/appengine-timeout"),
     ],
 )
-def test_the_headers_after_no_response(
-    start, connect, sink, kind, prefix, previous, reason, count
+def test_the_headers_after_no_response_are_those_recorded(
+    start, connect, sink, kind, prefix, case
 ) -> None:
     emulator = start(
         target=sink.url,
@@ -59,12 +57,17 @@ def test_the_headers_after_no_response(
     target = {"url": sink.url} if kind == "http_request" else {}
     connect(emulator).create_task(parent=QUEUE, task={kind: target})
 
-    second = sink.wait_for(2)[1].facts(prefix)
+    requests = sink.wait_for(2)
 
-    assert second["taskpreviousresponse"] == previous
-    assert second["taskretryreason"] == reason
-    assert second["taskexecutioncount"] == count
-    assert second["taskretrycount"] == "1"
+    recorded = DISPATCHES[case]
+    assert [attempt_of(each, prefix) for each in requests] == list(recorded.attempts)
+
+
+def attempt_of(request: Request, prefix: str) -> dict[str, str]:
+    """The headers of an attempt that don't name queue, task and time."""
+    names = ("queuename", "taskname", "tasketa")
+    facts = request.facts(prefix)
+    return {name: value for name, value in facts.items() if name not in names}
 
 
 @pytest.mark.parametrize("audience", ["", "https://app.example"])
@@ -306,10 +309,51 @@ def test_everything_at_once_leaves_the_queue_in_order(start, connect, sink) -> N
     assert (info.depth, info.running) == (0, 0)
 
 
-def test_a_client_of_the_rest_kind_is_told_apart(emulator) -> None:
-    """The HTTP side is no REST API, and it says so."""
-    with pytest.raises(OSError, match="404"):
-        urlopen(f"{emulator.http_address}/v2/{QUEUE}")
+def test_grpc_on_the_http_port_is_told_the_right_one(emulator) -> None:
+    address = emulator.http_address.removeprefix("http://")
+    with client_of(address) as client:
+        for _ in range(2):
+            with pytest.raises(exceptions.MethodNotImplemented) as caught:
+                client.create_task(
+                    parent=QUEUE,
+                    task={"http_request": {"url": "http://h/", "body": b"x" * 300_000}},
+                )
+
+    assert f"Its gRPC port is {emulator.address}." in caught.value.message
+
+
+def test_a_connection_that_says_nothing_does_not_hold_up_the_end() -> None:
+    with Emulator() as emulator:
+        parts = urlsplit(emulator.http_address)
+        silent = socket.create_connection((parts.hostname, parts.port))
+        wrong = socket.create_connection((parts.hostname, parts.port))
+        wrong.sendall(b"PRI * HTTP/2.0")
+        assert wrong.recv(9)  # the frame SETTINGS
+    with silent, wrong:
+        silent.settimeout(PATIENCE)
+        assert silent.recv(1) == b""
+
+
+def test_an_unknown_method_is_told_by_its_path(emulator) -> None:
+    path = "/google.cloud.tasks.v2.CloudTasks/BufferTask"
+    with (
+        grpc.insecure_channel(emulator.address) as channel,
+        pytest.raises(grpc.RpcError) as caught,
+    ):
+        channel.unary_unary(path)(b"")
+
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert path in caught.value.details()
+
+
+def test_app_engine_appends_to_the_user_agent(client, sink) -> None:
+    request = {"headers": {"user-agent": "mine/1"}}
+    client.create_task(parent=QUEUE, task={"app_engine_http_request": request})
+
+    (request,) = sink.wait_for(1)
+
+    agent = "mine/1 AppEngine-Google; (+http://code.google.com/appengine)"
+    assert request.headers["User-Agent"] == agent
 
 
 def test_the_proto_plus_types_are_what_tests_get(client, emulator) -> None:

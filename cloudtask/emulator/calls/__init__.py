@@ -1,14 +1,10 @@
 """The calls of the API, by name: functions of the state and a request."""
 
-from collections.abc import Callable
-
 from cloudtask.emulator.calls import batches, others, queue_rules, queues, tasks
 from cloudtask.emulator.calls.state import Journal, NoJournal, State
-from cloudtask.emulator.calls.task_rules import deadline_of
+from cloudtask.emulator.calls.task_rules import HTTP_AGENT, deadline_of
 from cloudtask.emulator.calls.tasks import run_task
-from cloudtask.emulator.protocol import Message
-
-Call = Callable[[State, Message], Message]
+from cloudtask.emulator.calls.versions import Call, answer
 
 CALLS: dict[str, Call] = {
     "ListQueues": queues.list_queues,
@@ -38,6 +34,7 @@ CALLS: dict[str, Call] = {
 
 __all__ = [
     "CALLS",
+    "HTTP_AGENT",
     "Call",
     "Journal",
     "NoJournal",
@@ -47,14 +44,3 @@ __all__ = [
     "queue_rules",
     "run_task",
 ]
-
-
-def answer(state: State, call: Call, request: Message) -> Message:
-    """Run a call; when it returns, its changes survive a kill of the process.
-
-    Raises `ApiError`.
-    """
-    with state.lock:
-        response = call(state, request)
-        state.journal.flush()
-    return response

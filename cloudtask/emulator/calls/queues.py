@@ -16,8 +16,9 @@ MAX_PAGE = 9800
 
 
 def create_queue(state: State, request: Message) -> Message:
-    project, _ = names.parse_location(request.parent)
-    state.check_project(project)
+    if not names.is_location(request.parent):
+        raise errors.project_denied(request.parent)
+    state.check_project(names.parse_location(request.parent)[0])
     name = names.parse_queue_name(request.queue.name)
     if name.parent != request.parent:
         raise errors.invalid(f"{name} must begin with {request.parent}.")

@@ -72,7 +72,7 @@ class State:
     `defaults` is the configuration of a queue for which the client sets nothing.
     `queue_tombstone` is how many seconds the name of a deleted queue stays taken (up
     to 3 days by the proto comment on DeleteQueue). If `projects` is given, calls may
-    name no other project.
+    name no other project. With `plain_tokens`, tokens may go to any http:// URL.
     """
 
     journal: Journal
@@ -82,6 +82,7 @@ class State:
     defaults: QueueConfig = field(default_factory=QueueConfig)
     queue_tombstone: float = 3 * 86_400.0
     projects: Collection[str] | None = None
+    plain_tokens: bool = False
     queues: dict[str, Queue] = field(default_factory=dict)
     deleted_queues: dict[str, float] = field(default_factory=dict)
     operations: dict[str, Message] = field(default_factory=dict)

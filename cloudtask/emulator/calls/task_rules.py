@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
 from cloudtask.emulator.protocol import Message, errors, names, put_time, seconds_of
 
@@ -20,6 +21,8 @@ MAX_AHEAD = 720 * 3600.0
 HTTP_DEADLINES = (15.0, 1800.0)
 APP_ENGINE_DEADLINES = (15.0, 86_415.0)
 DEFAULT_DEADLINE = 600.0
+HTTP_AGENT = "Google-Cloud-Tasks"
+APP_ENGINE_AGENT = "AppEngine-Google; (+http://code.google.com/appengine)"
 
 _POST = 1
 _HTTP_BODY_METHODS = frozenset({1, 4, 6})  # POST, PUT, PATCH
@@ -52,9 +55,12 @@ def task_id_of(message: Message, queue_name: str) -> str:
     )
 
 
-def complete(message: Message, *, name: str, now: float, project: str) -> float:
+def complete(
+    message: Message, *, name: str, now: float, project: str, plain_tokens: bool
+) -> float:
     """Check a new task, turn it into its stored form in place, return its eta.
 
+    With `plain_tokens`, tokens may go to any http:// URL, else only to this machine's.
     Raises `ApiError` INVALID_ARGUMENT when the service would refuse the task.
     """
     kind = message.WhichOneof("message_type")
@@ -66,7 +72,7 @@ def complete(message: Message, *, name: str, now: float, project: str) -> float:
     for field in _OUTPUT_ONLY:
         message.ClearField(field)
     if kind == "http_request":
-        _complete_http(message)
+        _complete_http(message, plain_tokens)
     else:
         _complete_app_engine(message, project)
     message.create_time.seconds = int(now)
@@ -112,7 +118,7 @@ def _shown(moment: float) -> str:
         return f"{moment:.0f}"
 
 
-def _complete_http(message: Message) -> None:
+def _complete_http(message: Message, plain_tokens: bool) -> None:
     request = message.http_request
     if not request.url:
         raise errors.invalid("HttpRequest.url is required.")
@@ -125,17 +131,42 @@ def _complete_http(message: Message) -> None:
     _complete_method("HttpRequest", request, _HTTP_BODY_METHODS)
     if request.headers:
         check_headers(request.headers)
-    _check_tokens(request)
+    _put_agent(request, HTTP_AGENT)
+    _check_tokens(request, plain_tokens)
     if not message.HasField("dispatch_deadline"):
         message.dispatch_deadline.seconds = int(DEFAULT_DEADLINE)
     _check_deadline(message, HTTP_DEADLINES, "[15s, 30m]")
 
 
-def _check_tokens(request: Message) -> None:
+def _check_tokens(request: Message, plain_tokens: bool) -> None:
     kind = request.WhichOneof("authorization_header")
-    if kind and not getattr(request, kind).service_account_email:
+    if kind is None:
+        return
+    if not getattr(request, kind).service_account_email:
         field = "oidcToken" if kind == "oidc_token" else "oauthToken"
         raise errors.invalid(f"HttpRequest.{field}.serviceAccountEmail is required.")
+    if not (plain_tokens or request.url.startswith("https://")):
+        _check_is_here(request.url)
+
+
+def _check_is_here(url: str) -> None:
+    """The service sends tokens to https:// alone, which local handlers rarely speak."""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        host = ""
+    if not names.is_loopback(host):
+        raise errors.invalid(
+            "HttpRequest.url must start with 'https://' for request with "
+            "HttpRequest.authorization_header"
+        )
+
+
+def _put_agent(request: Message, agent: str) -> None:
+    """Store the User-Agent, as the service does when it takes a task."""
+    for name in [each for each in request.headers if each.lower() == "user-agent"]:
+        del request.headers[name]
+    request.headers["User-Agent"] = agent
 
 
 def _complete_app_engine(message: Message, project: str) -> None:
@@ -147,6 +178,8 @@ def _complete_app_engine(message: Message, project: str) -> None:
         check_headers(request.headers)
     if request.body:
         _describe_body(request)
+    own = (v for k, v in request.headers.items() if k.lower() == "user-agent")
+    _put_agent(request, " ".join([*own, APP_ENGINE_AGENT]))
     complete_routing(request.app_engine_routing, project)
     if message.HasField("dispatch_deadline") and seconds_of(message.dispatch_deadline):
         _check_deadline(message, APP_ENGINE_DEADLINES, "[15s, 24h15s]")

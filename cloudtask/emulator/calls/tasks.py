@@ -37,6 +37,7 @@ def add_task(state: State, queue: Queue, message: Message) -> Task:
         name=f"{queue.name}/tasks/{task_id}",
         now=now,
         project=queue.name.split("/", 2)[1],
+        plain_tokens=state.plain_tokens,
     )
     task = Task(task_id, message, eta, now)
     queue.add(task)

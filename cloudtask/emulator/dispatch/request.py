@@ -13,12 +13,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 from urllib.parse import SplitResult, urlsplit
 
-from cloudtask.emulator.calls import deadline_of
+from cloudtask.emulator.calls import HTTP_AGENT, deadline_of
 from cloudtask.emulator.protocol import Message
 from cloudtask.emulator.queues import HTTP_NO_RESPONSE, Dispatch, Queue
-
-HTTP_AGENT = "Google-Cloud-Tasks"
-APP_ENGINE_AGENT = "AppEngine-Google; (+http://code.google.com/appengine)"
 
 _METHODS = ("POST", "POST", "GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS")
 _BODYLESS = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
@@ -106,8 +103,6 @@ def _to_app_engine(
     if port is not None:
         base = with_port(base, port)
     headers = _allowed(request.headers, ("x-google-", "x-appengine-"))
-    agent = " ".join(filter(None, (_get(headers, "User-Agent"), APP_ENGINE_AGENT)))
-    _put(headers, "User-Agent", agent)
     headers.update(_app_engine_facts(queue, dispatch))
     return Outgoing(
         _METHODS[request.http_method],
@@ -187,11 +182,6 @@ def _authorize(
     else:
         return
     _put(headers, "Authorization", f"Bearer {bearer}")
-
-
-def _get(headers: Mapping[str, str], name: str) -> str:
-    wanted = name.lower()
-    return next((v for k, v in headers.items() if k.lower() == wanted), "")
 
 
 def _put(headers: dict[str, str], name: str, value: str) -> None:

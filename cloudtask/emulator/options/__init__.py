@@ -5,9 +5,11 @@ from cloudtask.emulator.options.queues import (
     Options,
     Queues,
     declare,
+    parse_options,
+    read_options,
     read_queue_yaml,
 )
-from cloudtask.emulator.options.settings import DEFAULT_TARGET, Settings, is_loopback
+from cloudtask.emulator.options.settings import DEFAULT_TARGET, Settings
 
 __all__ = [
     "DEFAULT_TARGET",
@@ -16,6 +18,7 @@ __all__ = [
     "Queues",
     "Settings",
     "declare",
-    "is_loopback",
+    "parse_options",
+    "read_options",
     "read_queue_yaml",
 ]

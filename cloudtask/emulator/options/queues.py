@@ -29,6 +29,8 @@ Queues: TypeAlias = Mapping[str, Options] | Iterable[str | tuple[str, Options]]
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(ms|s|m|h|d)?")
 _YAML_PLAIN = {"max_concurrent_requests": "concurrency", "bucket_size": "burst"}
+# "queue.yaml queues: 9 days" (proto comment on CreateTaskRequest.task).
+_YAML_TOMBSTONE = "9d"
 _YAML_RETRY = {
     "task_age_limit": "max_retry_duration",
     "min_backoff_seconds": "min_backoff",
@@ -50,24 +52,35 @@ class Declared:
     has_options: bool = False
 
 
-def declare(queues: Queues, *, project: str, location: str) -> dict[str, Declared]:
+def declare(
+    queues: Queues,
+    *,
+    project: str,
+    location: str,
+    defaults: QueueConfig = QueueConfig(),  # noqa: B008 - frozen
+) -> dict[str, Declared]:
     """Full names and configurations of the queues.
 
     `queues` is a mapping of names to options, or names, or (name, options) pairs; a
-    name without slashes is an id in `project` and `location`. Raises `ValueError`.
+    name without slashes is an id in `project` and `location`. `defaults` is the
+    configuration without options. Raises `ValueError`.
     """
     if isinstance(queues, str):
         raise ValueError(f"queues is a list of names, not a name: [{queues!r}].")
     pairs = queues.items() if isinstance(queues, Mapping) else map(_pair, queues)
     return {
-        _full_name(name, project, location): read_options(name, options)
+        _full_name(name, project, location): read_options(name, options, defaults)
         for name, options in pairs
     }
 
 
-def read_options(name: str, options: Options) -> Declared:
+def read_options(
+    name: str,
+    options: Options,
+    defaults: QueueConfig = QueueConfig(),  # noqa: B008 - frozen
+) -> Declared:
     """The configuration that the options mean; `ValueError` names a wrong one."""
-    config, paused = QueueConfig(), False
+    config, paused = defaults, False
     # The rate sets the burst too, so an explicit burst comes after it.
     for key, value in sorted(
         (options or {}).items(), key=lambda item: item[0] == "burst"
@@ -82,6 +95,18 @@ def read_options(name: str, options: Options) -> Declared:
     if config.retry.min_backoff > config.retry.max_backoff:
         raise ValueError(f"Queue {name!r}: the longest backoff is below the shortest.")
     return Declared(config, paused, bool(options))
+
+
+def parse_options(text: str) -> dict[str, Any]:
+    """The options in a text such as "rate=50/s,max_attempts=5,paused"."""
+    options: dict[str, Any] = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        key, separator, value = (part.strip() for part in item.partition("="))
+        if not separator:
+            options[key] = True
+        else:
+            options[key] = int(value) if value.lstrip("-").isdecimal() else value
+    return options
 
 
 def read_queue_yaml(path: Path) -> dict[str, dict[str, Any]]:
@@ -111,6 +136,7 @@ def _read_entry(entry: object, path: Path) -> tuple[str, dict[str, Any]]:
         options["rate"] = str(rate)
     options |= {new: entry[old] for old, new in _YAML_PLAIN.items() if old in entry}
     options |= _read_retry(entry.get("retry_parameters") or {})
+    options["tombstone"] = _YAML_TOMBSTONE
     return entry["name"], options
 
 
@@ -230,6 +256,7 @@ _READERS: dict[str, Callable[[QueueConfig, object], QueueConfig]] = {
     "max_doublings": lambda config, value: _retry(
         config, max_doublings=_count(value, 0)
     ),
+    "tombstone": lambda config, value: replace(config, tombstone=seconds(value)),
     "http_target": _http_target,
 }
 

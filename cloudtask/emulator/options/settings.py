@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cloudtask.emulator.dispatch import Chaos, DispatchRecord
 from cloudtask.emulator.options.queues import Declared
+from cloudtask.emulator.protocol.names import is_loopback
+from cloudtask.emulator.queues import QueueConfig
 
 DEFAULT_TARGET = "http://127.0.0.1:8000"
 
@@ -19,7 +20,8 @@ class Settings:
 
     A port of 0 is any free one. `services` maps App Engine services to base URLs of
     their own. `data` is the SQLite file that keeps the queued tasks. `issuer` is that
-    of OIDC tokens; the HTTP address when empty. Tombstones are in seconds.
+    of OIDC tokens; the HTTP address when empty. `queue_defaults` is for queues that
+    clients create. `queue_tombstone` is in seconds.
     """
 
     host: str = "127.0.0.1"
@@ -34,7 +36,7 @@ class Settings:
     projects: Collection[str] | None = None
     issuer: str = ""
     allow_remote: bool = False
-    task_tombstone: float = 86_400.0
+    queue_defaults: QueueConfig = field(default_factory=QueueConfig)
     queue_tombstone: float = 3 * 86_400.0
     listener: Callable[[DispatchRecord], None] | None = None
 
@@ -50,13 +52,3 @@ class Settings:
                 raise ValueError(
                     f"The target {url!r} must start with http:// or https://."
                 )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a server on `host`."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

@@ -35,6 +35,10 @@ def unimplemented(message: str) -> ApiError:
     return ApiError(grpc.StatusCode.UNIMPLEMENTED, message)
 
 
+def unavailable(message: str) -> ApiError:
+    return ApiError(grpc.StatusCode.UNAVAILABLE, message)
+
+
 def queue_not_found() -> ApiError:
     return ApiError(
         grpc.StatusCode.NOT_FOUND,

@@ -11,6 +11,10 @@ from functools import cached_property
 from importlib import import_module
 from typing import Any, TypeAlias
 
+from google.cloud.location import locations_pb2  # type: ignore[import-untyped]
+from google.iam.v1 import iam_policy_pb2  # type: ignore[import-untyped]
+from google.longrunning import operations_pb2  # type: ignore[import-untyped]
+
 Message: TypeAlias = Any
 
 
@@ -34,6 +38,22 @@ class Version:
 
 
 v2 = Version("v2")
+VERSIONS = {each.name: each for each in (v2, Version("v2beta3"), Version("v2beta2"))}
+
+
+_ELSEWHERE = {
+    "GetOperation": operations_pb2,
+    "ListLocations": locations_pb2,
+    "GetLocation": locations_pb2,
+    "GetIamPolicy": iam_policy_pb2,
+    "SetIamPolicy": iam_policy_pb2,
+    "TestIamPermissions": iam_policy_pb2,
+}
+
+
+def request_class(version: Version, call: str) -> Message:
+    """The class of the requests of a call; None when the version lacks the call."""
+    return getattr(_ELSEWHERE.get(call, version), f"{call}Request", None)
 
 
 def seconds_of(moment: Message) -> float:

@@ -1,10 +1,11 @@
-"""Resource names: projects/P/locations/L/queues/Q/tasks/T.
+"""Names: of resources (projects/P/locations/L/queues/Q/tasks/T), and of hosts.
 
 The proto comments on `Queue.name` and `Task.name` give the alphabets and lengths.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 
@@ -67,3 +68,14 @@ def check_task_id(task_id: str) -> str:
     if _TASK_ID.fullmatch(task_id) is None:
         raise errors.bad_task_id(task_id)
     return task_id
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a server on `host`."""
+    name = host.lower().rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):  # RFC 6761, 6.3
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

@@ -4,6 +4,7 @@ Nothing in here waits, sends, or reads a clock: `now` is an argument everywhere.
 """
 
 from cloudtask.emulator.queues.policy import (
+    DAY,
     LONGEST_HOLD,
     QueueConfig,
     RetryPolicy,
@@ -21,6 +22,7 @@ from cloudtask.emulator.queues.task import (
 )
 
 __all__ = [
+    "DAY",
     "FULL",
     "HTTP_NO_RESPONSE",
     "LONGEST_HOLD",

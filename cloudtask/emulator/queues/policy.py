@@ -144,6 +144,27 @@ class Bucket:
 
 
 @dataclass(slots=True)
+class LastMinute:
+    """Counts events of the last sixty seconds, in steps of a second."""
+
+    counts: list[int] = field(default_factory=lambda: [0] * 60)
+    second: int = 0
+
+    def add(self, now: float) -> None:
+        self._forget(int(now))
+        self.counts[self.second % 60] += 1
+
+    def total(self, now: float) -> int:
+        self._forget(int(now))
+        return sum(self.counts)
+
+    def _forget(self, second: int) -> None:
+        for each in range(max(self.second, second - 60) + 1, second + 1):
+            self.counts[each % 60] = 0
+        self.second = max(self.second, second)
+
+
+@dataclass(slots=True)
 class Throttle:
     """System throttling: how far 429 and 503 slow a queue down.
 

@@ -19,6 +19,7 @@ from cloudtask.emulator.queues import policy as policies
 from cloudtask.emulator.queues.policy import (
     LONGEST_HOLD,
     Bucket,
+    LastMinute,
     QueueConfig,
     RetryPolicy,
     Throttle,
@@ -53,6 +54,7 @@ class Queue:
         self.tombstones: dict[str, float] = {}
         self.running = 0
         self._bucket = Bucket(burst=config.burst, at=now)
+        self.responses = LastMinute()
         self._throttle = Throttle()
         self._heap: list[tuple[float, int, Task]] = []
         self._tickets = 0
@@ -86,7 +88,7 @@ class Queue:
 
     def configure(self, config: QueueConfig, *, now: float) -> None:
         """Change the configuration; the bucket keeps the tokens that it has."""
-        self._bucket.refill(self._rate(now), now)
+        self._bucket.refill(self.rate(now), now)
         self.config = config
         self._bucket.burst = config.burst
         self._bucket.tokens = min(self._bucket.tokens, config.burst)
@@ -101,7 +103,7 @@ class Queue:
         wait = max(head.eta - now, 0.0)
         if not self.rate_limits:
             return wait
-        rate = self._rate(now)
+        rate = self.rate(now)
         self._bucket.refill(rate, now)
         return max(wait, self._bucket.delay(rate), self._throttle.delay(now))
 
@@ -129,6 +131,7 @@ class Queue:
         """Record the response; delete the task or schedule its next attempt."""
         task = dispatch.task
         task.running -= 1
+        self.responses.add(now)
         if not dispatch.forced:
             self.running -= 1
         self._watch_for_congestion(task, response, now)
@@ -162,7 +165,8 @@ class Queue:
         """The part of the rate that throttling lets through; 0 after a Retry-After."""
         return 0.0 if self._throttle.delay(now) else self._throttle.factor(now)
 
-    def _rate(self, now: float) -> float:
+    def rate(self, now: float) -> float:
+        """Dispatches per second that are allowed now, throttling included."""
         return self.config.rate * self._throttle.factor(now)
 
     def _enlist(self, task: Task, eta: float) -> None:

@@ -8,7 +8,7 @@ from cloudtask.emulator.calls import NoJournal, State
 from cloudtask.emulator.dispatch import Dispatcher, DispatchLog, Target
 from cloudtask.emulator.journal import SqliteJournal
 from cloudtask.emulator.options import Settings
-from cloudtask.emulator.queues import Queue, QueueConfig
+from cloudtask.emulator.queues import Queue
 from cloudtask.emulator.tokens import SigningKey, TokenMaker
 
 _HOUSEKEEPING = 600.0
@@ -32,9 +32,10 @@ class Engine:
         self.state = State(
             self._file or NoJournal(),
             rate_limits=settings.rate_limits,
-            defaults=QueueConfig(tombstone=settings.task_tombstone),
+            defaults=settings.queue_defaults,
             queue_tombstone=settings.queue_tombstone,
             projects=settings.projects,
+            plain_tokens=settings.allow_remote,
         )
         pem = self._file.key() if self._file else None
         self.tokens = TokenMaker(

@@ -1,4 +1,4 @@
-"""The gRPC side: `google.cloud.tasks.v2.CloudTasks` and the services beside it.
+"""The gRPC side: `google.cloud.tasks.*.CloudTasks` and the services beside it.
 
 Generic handlers over the raw protobuf classes: the wire is the real one, without any
 generated stub. gRPC's threaded server, because its asyncio one, measured with an echo,
@@ -14,13 +14,19 @@ from operator import methodcaller
 from typing import NoReturn, TypeAlias
 
 import grpc
-from google.cloud.location import locations_pb2  # type: ignore[import-untyped]
-from google.iam.v1 import iam_policy_pb2  # type: ignore[import-untyped]
-from google.longrunning import operations_pb2  # type: ignore[import-untyped]
 from google.rpc import status_pb2  # type: ignore[import-untyped]
 
 from cloudtask.emulator.calls import CALLS, Call, State, answer, run_task
-from cloudtask.emulator.protocol import Message, errors, v2
+from cloudtask.emulator.protocol import (
+    VERSIONS,
+    Message,
+    Version,
+    errors,
+    from_v2,
+    request_class,
+    to_v2,
+    v2,
+)
 from cloudtask.emulator.queues import view
 
 Handler = Callable[[Message, grpc.ServicerContext], Message]
@@ -30,14 +36,10 @@ MAX_DEADLINE = 30.0
 """Seconds; the service refuses calls with a later deadline."""
 
 _DEADLINE_SLACK = 1.0
-_SERVICE = "google.cloud.tasks.v2.CloudTasks"
-_ELSEWHERE = {
-    "GetOperation": ("google.longrunning.Operations", operations_pb2),
-    "ListLocations": ("google.cloud.location.Locations", locations_pb2),
-    "GetLocation": ("google.cloud.location.Locations", locations_pb2),
-    "GetIamPolicy": (_SERVICE, iam_policy_pb2),
-    "SetIamPolicy": (_SERVICE, iam_policy_pb2),
-    "TestIamPermissions": (_SERVICE, iam_policy_pb2),
+_SERVICE = "google.cloud.tasks.{}.CloudTasks"
+_OTHER_SERVICES = {
+    "google.longrunning.Operations": ("GetOperation",),
+    "google.cloud.location.Locations": ("ListLocations", "GetLocation"),
 }
 
 
@@ -45,23 +47,42 @@ class Handlers(grpc.GenericRpcHandler):
     """Finds the handler of a call by its path; `pool` is for RunTask."""
 
     def __init__(self, state: State, pool: ThreadPoolExecutor) -> None:
-        self._found = {
-            f"/{_ELSEWHERE.get(name, (_SERVICE,))[0]}/{name}": _handler(
-                _answer(state, call), _request_class(name)
-            )
-            for name, call in CALLS.items()
+        self._state = state
+        self._pool = pool
+        self._versions = {
+            _SERVICE.format(each.name): each for each in VERSIONS.values()
         }
-        self._found[f"/{_SERVICE}/RunTask"] = _handler(
-            _run_task(state, pool), v2.RunTaskRequest
-        )
+        self._found: dict[str, MethodHandler] = {}
 
-    def service(self, details: grpc.HandlerCallDetails) -> MethodHandler | None:
-        return self._found.get(details.method)
+    def service(self, details: grpc.HandlerCallDetails) -> MethodHandler:
+        found = self._found.get(details.method)
+        if found is not None:
+            return found
+        # Made at the first call: most clients use one version and a few calls.
+        made = self._make(details.method)
+        if made is None:
+            return _unknown(details.method)
+        self._found[details.method] = made
+        return made
+
+    def _make(self, path: str) -> MethodHandler | None:
+        service, _, name = path.removeprefix("/").partition("/")
+        version = self._versions.get(service, v2)
+        known = CALLS if service in self._versions else _OTHER_SERVICES.get(service, ())
+        request = request_class(version, name)
+        if name == "RunTask" and service in self._versions:
+            return _handler(_run_task(self._state, version, self._pool), request)
+        if name not in known or request is None:
+            return None
+        return _handler(_answer(self._state, version, CALLS[name]), request)
 
 
-def _request_class(name: str) -> Message:
-    home = _ELSEWHERE[name][1] if name in _ELSEWHERE else v2
-    return getattr(home, f"{name}Request")
+def _unknown(path: str) -> MethodHandler:
+    def behavior(_: bytes, context: grpc.ServicerContext) -> NoReturn:
+        message = f"The emulator has no method {path}."
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, message)
+
+    return grpc.unary_unary_rpc_method_handler(behavior)
 
 
 def _handler(behavior: Handler, request: Message) -> MethodHandler:
@@ -72,22 +93,22 @@ def _handler(behavior: Handler, request: Message) -> MethodHandler:
     )
 
 
-def _answer(state: State, call: Call) -> Handler:
+def _answer(state: State, version: Version, call: Call) -> Handler:
     def behavior(request: Message, context: grpc.ServicerContext) -> Message:
         try:
             _check_deadline(context.time_remaining())
-            return answer(state, call, request)
+            return answer(state, version, call, request)
         except errors.ApiError as error:
             _abort(context, error)
 
     return behavior
 
 
-def _run_task(state: State, pool: ThreadPoolExecutor) -> Handler:
+def _run_task(state: State, version: Version, pool: ThreadPoolExecutor) -> Handler:
     def behavior(request: Message, context: grpc.ServicerContext) -> Message:
         try:
             with state.lock:
-                task, ended = run_task(state, request)
+                task, ended = run_task(state, to_v2(request, version))
             if ended is not None:
                 ended.result()
         except errors.ApiError as error:
@@ -95,7 +116,7 @@ def _run_task(state: State, pool: ThreadPoolExecutor) -> Handler:
         except CancelledError:
             context.abort(grpc.StatusCode.UNAVAILABLE, "The dispatch was abandoned.")
         with state.lock:
-            return view(task, request.response_view)
+            return from_v2(view(task, request.response_view), version)
 
     # It may wait for the target, which may call in turn: it must not hold up others.
     behavior.experimental_thread_pool = pool  # type: ignore[attr-defined]

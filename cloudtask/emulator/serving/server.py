@@ -12,6 +12,7 @@ from aiohttp import web as aiohttp_web
 from cloudtask.emulator.options import Settings
 from cloudtask.emulator.serving import rpc
 from cloudtask.emulator.serving.engine import Engine
+from cloudtask.emulator.serving.http2 import FirstBytes
 from cloudtask.emulator.serving.web import application
 
 # Two keep both sides of gRPC busy; more only compete for the interpreter's lock.
@@ -73,9 +74,22 @@ class Server:
         )
         await runner.setup()
         self._stops.append(runner.cleanup)
-        await aiohttp_web.TCPSite(runner, settings.host, settings.http_port).start()
-        port = runner.addresses[0][1]
+        kept: set[asyncio.Transport] = set()
+        listening = await asyncio.get_running_loop().create_server(
+            lambda: FirstBytes(_handler_of(runner), self._wrong_port, kept),
+            settings.host,
+            settings.http_port,
+        )
+        self._stops.append(lambda: _closed(listening, kept))
+        port = listening.sockets[0].getsockname()[1]
         self.engine.http_address = f"http://{_bracketed(settings.host)}:{port}"
+
+    def _wrong_port(self) -> str:
+        engine = self.engine
+        return (
+            f"{engine.http_address} is the HTTP port of the Cloud Tasks emulator, for "
+            f"REST and the status page. Its gRPC port is {engine.address}."
+        )
 
     async def _start_grpc(self) -> None:
         settings = self.engine.settings
@@ -91,6 +105,17 @@ class Server:
         server.start()
         self._stops.append(lambda: _stopped(server))
         self.engine.address = f"{host}:{port}"
+
+
+def _handler_of(runner: aiohttp_web.AppRunner) -> Callable[[], asyncio.Protocol]:
+    assert runner.server is not None  # noqa: S101 - set up
+    return runner.server
+
+
+async def _closed(server: asyncio.Server, kept: set[asyncio.Transport]) -> None:
+    server.close()
+    for transport in kept:
+        transport.abort()
 
 
 async def _stopped(server: grpc.Server) -> None:

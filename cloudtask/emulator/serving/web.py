@@ -1,21 +1,28 @@
-"""The HTTP side: status page, health, reset, and the documents that verify tokens."""
+"""The HTTP side: REST, status page, health, reset, and the keys that verify tokens."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
 from cloudtask.emulator.calls import CALLS, answer, run_task
-from cloudtask.emulator.options import is_loopback
 from cloudtask.emulator.protocol import v2
 from cloudtask.emulator.protocol.errors import ApiError
+from cloudtask.emulator.protocol.names import is_loopback
 from cloudtask.emulator.serving.engine import Engine
 from cloudtask.emulator.serving.page import render
+from cloudtask.emulator.serving.rest import Rest, refusal
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+MAX_BODY = 160 << 20
+"""Bytes of a request: a batch of 100 tasks of 1 MiB each, as base64."""
+
+_HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _NO_CACHE = {"Cache-Control": "no-store"}
 # A restarted emulator has another key: clients that honour this notice soon.
 _CERTS_CACHE = {"Cache-Control": "public, max-age=5"}
@@ -31,8 +38,8 @@ _QUEUE_ACTIONS = {"pause": "PauseQueue", "resume": "ResumeQueue", "purge": "Purg
 
 def application(engine: Engine) -> web.Application:
     """The aiohttp application that shows and controls an engine."""
-    side = HttpSide(engine)
-    app = web.Application(middlewares=[side.guard])
+    side, rest = HttpSide(engine), Rest(engine)
+    app = web.Application(middlewares=[side.guard], client_max_size=MAX_BODY)
     app.add_routes(
         [
             web.get("/", side.page),
@@ -43,6 +50,7 @@ def application(engine: Engine) -> web.Application:
             web.post("/reset", side.reset),
             web.post("/queues/{action}", side.act_on_queue),
             web.post("/tasks/run", side.run_task),
+            web.route("*", "/{version:v2|v2beta3|v2beta2}/{call:.*}", rest.answer),
         ]
     )
     return app
@@ -61,21 +69,32 @@ class HttpSide:
         A page of another site can make a browser post here; the Origin shows that. With
         a name that resolves to 127.0.0.1 it could also read; the Host shows that.
         """
-        host = urlsplit(f"//{request.host}").hostname or ""
-        if not self._engine.settings.allow_remote and not is_loopback(host):
-            raise web.HTTPForbidden(text=f"Not for the host {host!r}.\n")
+        try:
+            self._check_origin(request)
+            if (request.content_length or 0) > MAX_BODY:
+                raise web.HTTPRequestEntityTooLarge(
+                    MAX_BODY, 0, text=f"At most {MAX_BODY:,} bytes.\n"
+                )
+            return await handler(request)
+        except ApiError as error:
+            return refusal(error)
+
+    def _check_origin(self, request: web.Request) -> None:
+        match = _HOST.fullmatch(request.headers.get("Host", ""))
+        if match is None:
+            raise web.HTTPBadRequest(text="The Host header names no host.\n")
+        if not self._engine.settings.allow_remote and not is_loopback(match["host"]):
+            raise web.HTTPForbidden(
+                text=f"Not for the host {match['host']!r}: the emulator was started "
+                "without --allow-remote.\n"
+            )
         origin = request.headers.get("Origin")
-        is_foreign = origin is not None and urlsplit(origin).netloc != request.host
+        is_foreign = origin is not None and _origin_host(origin) != match[0]
         fetch_site = request.headers.get("Sec-Fetch-Site", "none")
-        if request.method == "POST" and (
+        if request.method not in _SAFE_METHODS and (
             is_foreign or fetch_site not in ("none", "same-origin")
         ):
             raise web.HTTPForbidden(text="Not from another site.\n")
-        try:
-            return await handler(request)
-        except ApiError as error:
-            status = 404 if error.code.name == "NOT_FOUND" else 400
-            return web.Response(status=status, text=f"{error.message}\n")
 
     async def page(self, request: web.Request) -> web.Response:
         with self._engine.state.lock:
@@ -129,7 +148,7 @@ class HttpSide:
             raise web.HTTPNotFound
         form = await request.post()
         message = v2.PauseQueueRequest(name=str(form.get("name", "")))
-        answer(self._engine.state, CALLS[call], message)
+        answer(self._engine.state, v2, CALLS[call], message)
         return await _back(request)
 
     async def run_task(self, request: web.Request) -> web.Response:
@@ -138,6 +157,13 @@ class HttpSide:
         with self._engine.state.lock:
             run_task(self._engine.state, v2.RunTaskRequest(name=name))
         return await _back(request)
+
+
+def _origin_host(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return ""
 
 
 async def _back(request: web.Request) -> web.Response:
