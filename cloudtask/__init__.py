@@ -1,7 +1,7 @@
-"""Run Django functions later, surely, on Google Cloud Tasks.
+"""Reliable background tasks for Django on Google Cloud Tasks.
 
-The public names are loaded when first used: importing the package alone loads neither
-models nor Google's clients, so that tools such as the emulator start without Django.
+The public names are loaded when first used. Importing the package alone loads neither
+models nor Google's clients, so tools such as the emulator start without Django.
 """
 
 from __future__ import annotations
