@@ -21,13 +21,14 @@ import wrapt
 from asgiref.sync import sync_to_async
 
 from cloudtask import codec, iteration, registry, runtime
+from cloudtask.codec import shapes, tags
 from cloudtask.exceptions import ConfigurationError
 from cloudtask.iteration import Iteration
 from cloudtask.iteration.policy import IterateOptions, MapOptions
 from cloudtask.message import Enqueued
 from cloudtask.options import Options, check_known
 from cloudtask.options.keywords import UsingOptions
-from cloudtask.registry import Definition, Row
+from cloudtask.registry import Definition, Subject
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -269,12 +270,17 @@ def find_task(path: str) -> Task[Any, Any]:
     return _tasks[path]
 
 
+def _decode_task(content: Any) -> Task[Any, Any]:
+    """The task that a payload names; imports less than `find_task` may."""
+    return _tasks[registry.find_loaded(shapes.text(content)).path]
+
+
 def keep_task(task: Task[Any, Any]) -> None:
     """Let `find_task` find it; its definition is registered."""
     _tasks[task.path] = task
 
 
-codec.register(Task, "task", encode=lambda task: task.path, decode=find_task)
+codec.register(Task, tags.TASK, encode=lambda task: task.path, decode=_decode_task)
 
 
 def _call_now(
@@ -295,5 +301,5 @@ def _with_subject(definition: Definition, args: tuple[Any, ...]) -> tuple[Any, .
     subject = args[0]
     if not isinstance(subject, Model) or subject._state.adding or subject.pk is None:
         return args
-    row = Row(type(subject), subject.pk, subject._state.db or "default")
-    return (row, *args[1:])
+    saved = Subject(type(subject), subject.pk, subject._state.db or "default")
+    return (saved, *args[1:])

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.apps import apps
-
-from cloudtask import codec, conf
-from cloudtask.exceptions import ConfigurationError, TaskNotFound
+from cloudtask import codec
+from cloudtask.codec import shapes, tags
+from cloudtask.codec.trust import is_listed, is_trusted
+from cloudtask.exceptions import ConfigurationError, PayloadError, TaskNotFound
 from cloudtask.options import Options, nearest
 
 
@@ -132,10 +132,20 @@ def find(path: str) -> Definition:
     Only modules of installed apps and of CLOUDTASK["TRUSTED_MODULES"] are imported.
     Raises TaskNotFound.
     """
+    return _found(path, is_trusted)
+
+
+def find_loaded(path: str) -> Definition:
+    """As `find`, for a path among arguments, which imports only modules that are listed
+    in CLOUDTASK["TRUSTED_MODULES"]."""
+    return _found(path, is_listed)
+
+
+def _found(path: str, may_import: Callable[[str], bool]) -> Definition:
     definition = _known.get(path)
     if definition is None:
-        _import_module_of(path)
-        definition = _known.get(path) or _found_elsewhere(path)
+        _import_module_of(path, may_import)
+        definition = _known.get(path) or _found_elsewhere(path, may_import)
     if definition is None:
         raise TaskNotFound(
             f"No task {path!r} is known to this version. If it was renamed or removed, "
@@ -149,26 +159,18 @@ def find(path: str) -> Definition:
 finders: list[Callable[[str], Definition | None]] = []
 
 
-def _found_elsewhere(path: str) -> Definition | None:
-    if not is_trusted(path.rpartition(".")[0]):
+def _found_elsewhere(path: str, may_import: Callable[[str], bool]) -> Definition | None:
+    module = path.rpartition(".")[0]
+    if not (may_import(module) or (module in sys.modules and is_trusted(module))):
         return None  # a finder may import what the path names
     return next((found for finder in finders if (found := finder(path))), None)
 
 
-def is_trusted(module: str) -> bool:
-    """Whether `module` lies in an installed app or under TRUSTED_MODULES."""
-    prefixes = [config.name for config in apps.get_app_configs()]
-    return any(
-        module == prefix or module.startswith(prefix + ".")
-        for prefix in (*prefixes, *conf.settings().trusted_modules)
-    )
-
-
-def _import_module_of(path: str) -> None:
+def _import_module_of(path: str, may_import: Callable[[str], bool]) -> None:
     module = path
     while "." in module:
         module = module.rpartition(".")[0]
-        if module in sys.modules or not is_trusted(module):
+        if module in sys.modules or not may_import(module):
             continue
         try:
             importlib.import_module(module)
@@ -178,7 +180,7 @@ def _import_module_of(path: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Subject:
     """A saved model instance as the subject of a method: read again when it runs."""
 
     model: type[Any]
@@ -190,9 +192,19 @@ class Row:
         return self.model._base_manager.using(self.alias).get(pk=self.pk)
 
 
+def _decode_subject(content: Any) -> Subject:
+    from django.db.models import Model
+
+    model, pk, alias = shapes.parts(content, 3)
+    is_model = isinstance(model, type) and issubclass(model, Model)
+    if not is_model or hasattr(type(pk), "resolve_expression"):
+        raise PayloadError("The payload has a subject that is no saved instance.")
+    return Subject(model, pk, shapes.text(alias))
+
+
 codec.register(
-    Row,
-    "subject",
-    encode=lambda row: [row.model, row.pk, row.alias],
-    decode=lambda parts: Row(*parts),
+    Subject,
+    tags.SUBJECT,
+    encode=lambda subject: [subject.model, subject.pk, subject.alias],
+    decode=_decode_subject,
 )

@@ -41,8 +41,6 @@ FLOORS = [
 FLOOR_OF = {noun: number for number, nouns in enumerate(FLOORS) for noun in nouns}
 # Its own program, which the rest starts but that uses nothing of the rest.
 APART = "emulator"
-# Two halves of one encoding, of which the second is rarely needed.
-LAZY = {("cloudtask.codec.instances", "cloudtask.codec.related")}
 MAY_READ_SETTINGS = {
     "cloudtask.conf",
     # Knows no project but the one that starts it, and is apart from conf.
@@ -129,14 +127,7 @@ def test_imports_point_down(name: str) -> None:
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
-    graph = {
-        name: {
-            module
-            for module in ours(name) - {name, "cloudtask"}
-            if (name, module) not in LAZY
-        }
-        for name in modules()
-    }
+    graph = {name: ours(name) - {name, "cloudtask"} for name in modules()}
     TopologicalSorter(graph).prepare()  # raises CycleError, which names the circle
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import Any
 
 # Imported for what they register.
-from cloudtask.codec import classes, containers, lazy, scalars, times  # noqa: F401
+from cloudtask.codec import classes, lazy, values  # noqa: F401
+from cloudtask.codec.kinds import register
 from cloudtask.codec.packing import Packing, as_bytes
 from cloudtask.codec.parsing import parse
 from cloudtask.codec.refusals import Refusal
-from cloudtask.codec.registry import register
 from cloudtask.codec.trust import trusted_modules
 from cloudtask.exceptions import PayloadError
 

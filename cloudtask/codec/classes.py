@@ -6,31 +6,44 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from enum import Enum, EnumMeta, Flag
-from functools import cached_property
-from types import FunctionType
+from functools import cached_property, lru_cache
+from inspect import getattr_static
+from types import FunctionType, MemberDescriptorType
 from typing import Any
 
 from django.utils import functional
 
-from cloudtask.codec.packing import Packing
-from cloudtask.codec.refusals import BUILTINS, REGISTER, Refusal
-from cloudtask.codec.registry import (
+from cloudtask.codec import shapes, tags
+from cloudtask.codec.kinds import (
     Packer,
     decoders,
     families,
+    family_packer,
     load_django_kinds,
     packers,
 )
+from cloudtask.codec.packing import Packing
+from cloudtask.codec.refusals import BUILTINS, REGISTER, Refusal
+from cloudtask.codec.tags import MARK
 from cloudtask.codec.trust import is_class, is_function, is_trusted, path_of, resolve
 from cloudtask.exceptions import PayloadError
 
-# Builtin classes may travel by themselves, e.g. as a defaultdict's factory.
+# Builtin classes may travel by themselves, for example as a defaultdict's factory.
 _BUILTIN_CLASSES: dict[str, type] = {
     kind.__name__: kind
     for kind in (*BUILTINS, bool, bytearray, object, type(None), range, slice)
 }
 _CACHED = (cached_property, functional.cached_property)
 _MISSING = dataclasses.MISSING
+
+
+def _kind_of(path: Any, packer: Packer, check: Callable[[Any], bool]) -> Any:
+    """The class at `path`, if `packer` writes its instances: an Enum that is also a
+    dataclass gets no instances beside its members."""
+    kind = resolve(shapes.text(path), check, library=True)
+    if family_packer(kind) is not packer:
+        raise PayloadError(f"The payload names {path!r}, which is of another kind.")
+    return kind
 
 
 def is_enum(value: Any) -> bool:
@@ -52,81 +65,111 @@ def is_namedtuple(value: Any) -> bool:
 verified_kinds: list[Callable[[Any], bool]] = [is_enum, is_dataclass, is_namedtuple]
 
 
+# Enum members.
+
+
 def _pack_enum(value: Enum, packing: Packing) -> Any:
     kind = type(value)
     path = path_of(kind, is_enum, library=True)
     if isinstance(value, Flag):
+        if type(value.value) is not int:
+            raise Refusal(kind, f"Its value is no int; {REGISTER}.")
         # A combination has no name of its own.
-        return {"$": ["flag", [path, packing.pack(value.value)]]}
+        return {MARK: [tags.FLAG, [path, packing.pack(value.value)]]}
     if kind.__members__.get(value.name) is not value:
         raise Refusal(kind, f"It is no declared member; {REGISTER}.")
-    return {"$": ["enum", [path, value.name]]}
+    return {MARK: [tags.ENUM, [path, value.name]]}
 
 
-def _decode_enum(payload: Any) -> Any:
-    path, name = payload
+def _decode_enum(content: Any) -> Any:
+    path, name = shapes.texts(shapes.parts(content, 2))
     members = resolve(path, is_enum, library=True).__members__
     if name not in members:
         raise PayloadError(f"{path} has no member {name!r} any more.")
     return members[name]
 
 
-def _decode_flag(payload: Any) -> Any:
-    path, value = payload
-    kind = resolve(path, is_enum, library=True)
+def _decode_flag(content: Any) -> Any:
+    path, value = shapes.parts(content, 2)
+    kind = resolve(shapes.text(path), is_enum, library=True)
     if not issubclass(kind, Flag):
         raise PayloadError(f"{path} is no Flag any more.")
-    return kind(value)
+    return kind(shapes.whole(value))
+
+
+# Dataclasses: what an instance holds is written, and written back without `__init__`.
+
+
+@lru_cache(maxsize=1024)
+def _fields(kind: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The names of the fields that an instance holds, and of those that a property or
+    another descriptor stands for."""
+    names = [field.name for field in dataclasses.fields(kind)]
+    held = [name for name in names if not _is_described(kind, name)]
+    return tuple(held), tuple(name for name in names if name not in held)
+
+
+def _is_described(kind: type, name: str) -> bool:
+    found = getattr_static(kind, name, None)
+    is_slot = isinstance(found, MemberDescriptorType)
+    return hasattr(type(found), "__set__") and not is_slot
 
 
 def _pack_dataclass(value: Any, packing: Packing) -> Any:
-    kind = type(value)
+    kind: Any = type(value)
     path = path_of(kind, is_dataclass, library=True)
-    names = [field.name for field in dataclasses.fields(value)]
-    packed = [path, _packed_attributes(value, names, packing)]
-    extras = _extras(value, names)
-    if extras:
-        packed.append(_packed_attributes(value, extras, packing))
-    return {"$": ["dataclass", packed]}
-
-
-def _packed_attributes(value: Any, names: list[str], packing: Packing) -> Any:
+    held, described = _fields(kind)
+    attributes = getattr(value, "__dict__", {})
+    for name in described:
+        # The descriptor is not called on arrival, so its value must be with the rest.
+        if f"_{name}" not in attributes:
+            raise Refusal(kind, f"Its field {name!r} is a descriptor; {REGISTER}.")
     # A field with init=False may be unset.
-    return {
-        name: packing.part(getattr(value, name), f".{name}")
-        for name in names
-        if hasattr(value, name)
-    }
+    fields = {name: getattr(value, name) for name in held if hasattr(value, name)}
+    packed = [path, packing.attributes(fields)]
+    beside = {name: attributes[name] for name in _beside(kind, attributes)}
+    if beside:
+        packed.append(packing.attributes(beside))
+    return {MARK: [tags.DATACLASS, packed]}
 
 
-def _extras(value: Any, names: list[str]) -> list[str]:
-    """Attributes beside the fields, e.g. set in __post_init__; no cached results."""
-    kind = type(value)
-    return [
+def _beside(kind: type, attributes: dict[str, Any]) -> list[str]:
+    """The attributes beside the fields, for example those that `__post_init__` set.
+
+    Results of cached properties are computed again.
+    """
+    held, _ = _fields(kind)
+    names = [
         name
-        for name in getattr(value, "__dict__", ())
-        if name not in names
-        and not name.startswith("__")  # __orig_class__, left by typing
-        and not isinstance(getattr(kind, name, None), _CACHED)
+        for name in attributes
+        if name not in held
+        and name != "__orig_class__"  # left by typing
+        and not isinstance(getattr_static(kind, name, None), _CACHED)
     ]
+    for name in names:
+        if type(name) is not str or shapes.hides_method(kind, name, attributes[name]):
+            raise Refusal(kind, f"Its attribute {name!r} hides a method; {REGISTER}.")
+    return names
 
 
-def _decode_dataclass(payload: Any) -> Any:
-    path, attributes, *extras = payload
-    kind = resolve(path, is_dataclass, library=True)
+def _decode_dataclass(content: Any) -> Any:
+    path, attributes, *rest = shapes.parts(content, 2, 3)
+    kind = _kind_of(path, _pack_dataclass, is_dataclass)
+    shapes.named(attributes)
     instance = object.__new__(kind)
+    held, _ = _fields(kind)
     for field in dataclasses.fields(kind):
-        if field.name in attributes:
+        if field.name in held and field.name in attributes:
             object.__setattr__(instance, field.name, attributes[field.name])
-        else:
+        elif field.name in held:
             _set_default(instance, field, path)
-    if extras:
-        vars(instance).update(extras[0])
+    if rest:
+        vars(instance).update(shapes.attributes(rest[0], kind))
     return instance
 
 
 def _set_default(instance: Any, field: dataclasses.Field[Any], path: str) -> None:
-    """A field that was added since the value was encoded."""
+    """Set a field that was added since the value was encoded."""
     if field.default is not _MISSING:
         object.__setattr__(instance, field.name, field.default)
     elif field.default_factory is not _MISSING:
@@ -135,52 +178,63 @@ def _set_default(instance: Any, field: dataclasses.Field[Any], path: str) -> Non
         raise PayloadError(f"The payload has no {field.name!r} for {path}.")
 
 
+# Namedtuples.
+
+
 def _pack_namedtuple(value: Any, packing: Packing) -> Any:
     kind = type(value)
     if getattr(value, "__dict__", None):
         raise Refusal(kind, f"It has attributes beside its fields; {REGISTER}.")
-    parts = {
-        name: packing.part(item, f".{name}")
-        for name, item in zip(kind._fields, value, strict=True)
-    }
+    parts = packing.attributes(dict(zip(kind._fields, value, strict=True)))
     if kind.__module__ == "django.db.models.utils" and kind.__name__ == "Row":
         # A row of values_list(named=True): its class is made when it is needed.
-        return {"$": ["row", parts]}
-    return {"$": ["namedtuple", [path_of(kind, is_namedtuple, library=True), parts]]}
+        return {MARK: [tags.ROW, parts]}
+    return {
+        MARK: [tags.NAMEDTUPLE, [path_of(kind, is_namedtuple, library=True), parts]]
+    }
 
 
-def _decode_namedtuple(payload: Any) -> Any:
-    path, parts = payload
-    kind = resolve(path, is_namedtuple, library=True)
-    known = {**getattr(kind, "_field_defaults", {}), **parts}
+def _decode_namedtuple(content: Any) -> Any:
+    path, parts = shapes.parts(content, 2)
+    kind = _kind_of(path, _pack_namedtuple, is_namedtuple)
+    known = {**getattr(kind, "_field_defaults", {}), **shapes.named(parts)}
     missing = [name for name in kind._fields if name not in known]
     if missing:
         raise PayloadError(f"The payload has no {missing[0]!r} for {path}.")
     return tuple.__new__(kind, [known[name] for name in kind._fields])
 
 
-def _decode_row(parts: dict[str, Any]) -> Any:
+def _decode_row(content: Any) -> Any:
     from django.db.models.utils import create_namedtuple_class
 
-    return create_namedtuple_class(*parts)(*parts.values())
+    names = tuple(shapes.named(content))
+    return tuple.__new__(create_namedtuple_class(*names), content.values())
+
+
+# Functions and classes.
 
 
 def _pack_function(value: Any, packing: Packing) -> Any:
-    return {"$": ["function", path_of(value, is_function)]}
+    return {MARK: [tags.FUNCTION, path_of(value, is_function)]}
+
+
+def _decode_function(content: Any) -> Any:
+    return resolve(shapes.text(content), is_function)
 
 
 def _pack_class(value: type, packing: Packing) -> Any:
     if _BUILTIN_CLASSES.get(value.__name__) is value:
-        return {"$": ["class", value.__name__]}
+        return {MARK: [tags.CLASS, value.__name__]}
     load_django_kinds()
-    return {"$": ["class", path_of(value, is_class, library=_is_verified(value))]}
+    return {MARK: [tags.CLASS, path_of(value, is_class, library=_is_verified(value))]}
 
 
 def _is_verified(value: Any) -> bool:
     return any(is_kind(value) for is_kind in verified_kinds)
 
 
-def _decode_class(path: str) -> Any:
+def _decode_class(content: Any) -> Any:
+    path = shapes.text(content)
     if path in _BUILTIN_CLASSES:
         return _BUILTIN_CLASSES[path]
     if is_trusted(path.partition(":")[0]):
@@ -202,11 +256,11 @@ def _family(kind: type) -> Packer | None:
 
 
 packers[FunctionType] = _pack_function
-decoders["function"] = lambda path: resolve(path, is_function)
-decoders["class"] = _decode_class
-decoders["enum"] = _decode_enum
-decoders["flag"] = _decode_flag
-decoders["dataclass"] = _decode_dataclass
-decoders["namedtuple"] = _decode_namedtuple
-decoders["row"] = _decode_row
+decoders[tags.FUNCTION] = _decode_function
+decoders[tags.CLASS] = _decode_class
+decoders[tags.ENUM] = _decode_enum
+decoders[tags.FLAG] = _decode_flag
+decoders[tags.DATACLASS] = _decode_dataclass
+decoders[tags.NAMEDTUPLE] = _decode_namedtuple
+decoders[tags.ROW] = _decode_row
 families.append(_family)

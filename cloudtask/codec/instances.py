@@ -2,21 +2,36 @@
 
 An instance travels as a snapshot of its concrete fields, read from its `__dict__`: no
 query, no deferred field loaded. It is made again without `__init__` and signals.
+
+With `wipe_related_caches=False` its cached relations travel too. Caches point back at
+their owners, so each instance is written once, in a list, and the caches hold numbers
+in that list.
 """
 
 from __future__ import annotations
 
+import datetime as dt
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 from django.apps import apps
 from django.core.files import File
-from django.db.models import Field, FileField, Model
+from django.db.models import Field, FileField, Model, QuerySet
 from django.db.models.base import ModelBase, ModelState
 
-from cloudtask.codec.packing import Packing
+from cloudtask.codec import shapes, tags
+from cloudtask.codec.kinds import Packer, decoders, families
+from cloudtask.codec.packing import Packing, escaped
 from cloudtask.codec.refusals import Refusal
-from cloudtask.codec.registry import Packer, decoders, families
+from cloudtask.codec.tags import MARK
 from cloudtask.exceptions import PayloadError
+
+_OWN = {"_state", "_prefetched_objects_cache"}
+_SCALARS = (
+    *(type(None), bool, int, float, str, bytes, Decimal, UUID),
+    *(dt.date, dt.datetime, dt.time, dt.timedelta),
+)
 
 
 def label_of(model: type[Model]) -> str:
@@ -31,14 +46,18 @@ def label_of(model: type[Model]) -> str:
     return label
 
 
-def model_of(label: str) -> type[Model]:
+def model_of(label: Any) -> type[Model]:
+    """The model with this label; raises PayloadError."""
     try:
-        return apps.get_model(label)
+        return apps.get_model(shapes.text(label))
     except (LookupError, ValueError) as error:
         raise PayloadError(f"There is no model {label!r} any more.") from error
 
 
-def snapshot(value: Model, packing: Packing) -> list[Any]:
+# Snapshots of single instances.
+
+
+def _snapshot(value: Model, packing: Packing) -> list[Any]:
     """Model, database, whether it is unsaved, fields; then deferred names, if any."""
     fields: dict[str, Any] = {}
     deferred: list[str] = []
@@ -65,9 +84,9 @@ def _pack_field(field: Field[Any, Any], value: Any, packing: Packing) -> Any:
         prepared = _prepared(field, value)
         # The same again, as of a JSONField: tried twice at each level of instances in
         # instances, the time would double with each.
-        if prepared is None or prepared is value:
+        if prepared is None or prepared is value or not _is_plain(prepared):
             raise
-        return {"$": ["prepared", packing.part(prepared, place)]}
+        return {MARK: [tags.PREPARED, packing.part(prepared, place)]}
 
 
 def _file_name(file: Any, place: str) -> str | None:
@@ -85,7 +104,18 @@ class Prepared:
     __slots__ = ("value",)
 
     def __init__(self, value: Any) -> None:
+        if not _is_plain(value):
+            raise PayloadError("The payload has a field's value that no field writes.")
         self.value = value
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether `value` is what a database driver may give: `to_python` gets no other."""
+    if type(value) in (list, tuple):
+        return all(map(_is_plain, value))
+    if type(value) is dict:
+        return all(map(_is_plain, (*value, *value.values())))
+    return type(value) in _SCALARS
 
 
 def _prepared(field: Field[Any, Any], value: Any) -> Any:
@@ -98,17 +128,18 @@ def _prepared(field: Field[Any, Any], value: Any) -> Any:
     return prepared if type(again) is type(value) and again == value else None
 
 
-def restored(payload: list[Any]) -> Model:
+def _restored(content: Any) -> Model:
     """The instance of a snapshot.
 
     A field that was removed since is dropped; one that was added takes its default.
     """
-    label, db, adding, fields, *rest = payload
-    deferred = rest[0] if rest else ()
+    label, db, adding, fields, *rest = shapes.parts(content, 4, 5)
+    deferred = shapes.texts(rest[0]) if rest else ()
     model = model_of(label)
     instance: Model = object.__new__(model)
     state = ModelState()
-    state.db, state.adding = db, adding
+    state.db, state.adding = shapes.text_or_none(db), shapes.flag(adding)
+    shapes.named(fields)
     attributes = instance.__dict__  # past any __setattr__ that watches for changes
     attributes["_state"] = state
     for field in model._meta.concrete_fields:
@@ -122,16 +153,144 @@ def restored(payload: list[Any]) -> Model:
     return instance
 
 
+# Instances with what their caches lead to.
+
+
+class _Reached:
+    """The instances that can be reached from the first, in the order they are met."""
+
+    def __init__(self, root: Model) -> None:
+        self.instances = [root]
+        self.places = [""]
+        self._numbers = {id(root): 0}
+
+    def number(self, value: Model | None, place: str) -> int | None:
+        if value is None:
+            return None
+        if id(value) not in self._numbers:
+            self._numbers[id(value)] = len(self.instances)
+            self.instances.append(value)
+            self.places.append(place)
+        return self._numbers[id(value)]
+
+    def numbers(self, values: list[Any], place: str) -> list[int | None]:
+        return [
+            self.number(item, f"{place}[{index}]") for index, item in enumerate(values)
+        ]
+
+
+def _pack_related(root: Model, packing: Packing) -> list[Any]:
+    """`root` and all that its caches lead to."""
+    reached = _Reached(root)
+    packed: list[Any] = []
+    for value in reached.instances:  # grows while it is walked
+        place = reached.places[len(packed)]
+        try:
+            packed.append(_pack_one(value, place, reached, packing))
+        except Refusal as refusal:
+            refusal.places.append(place)
+            raise
+    return packed
+
+
+def _pack_one(value: Any, place: str, reached: _Reached, packing: Packing) -> list[Any]:
+    cached = {
+        name: reached.number(related, f"{place}.{name}")
+        for name, related in value._state.fields_cache.items()
+        if related is None or isinstance(related, Model)
+    }
+    prefetched = {
+        name: [
+            packing.part(queryset, f".{name}"),
+            reached.numbers(queryset._result_cache, f"{place}.{name}"),
+        ]
+        for name, queryset in getattr(value, "_prefetched_objects_cache", {}).items()
+        if getattr(queryset, "_result_cache", None) is not None
+    }
+    lists = {
+        name: reached.numbers(items, f"{place}.{name}")
+        for name, items in _lists(value).items()
+    }
+    snapshot = _snapshot(value, packing)
+    return [snapshot, escaped(cached), escaped(prefetched), escaped(lists)]
+
+
+def _lists(value: Model) -> dict[str, list[Model]]:
+    """What `Prefetch(to_attr=...)` left on the instance."""
+    return {
+        name: items
+        for name, items in vars(value).items()
+        if type(items) is list
+        and _may_be_list(type(value), name)
+        and all(isinstance(item, Model) for item in items)
+    }
+
+
+def _may_be_list(model: type[Model], name: str) -> bool:
+    """Whether `Prefetch(to_attr=name)` may leave a list on an instance."""
+    columns = {field.attname for field in model._meta.concrete_fields}
+    return name not in columns | _OWN and not name.startswith("__")
+
+
+def _decode_related(content: Any) -> Model:
+    rows = [shapes.parts(row, 4) for row in shapes.listed(content)]
+    instances = [_restored(snapshot) for snapshot, *_ in rows]
+    for instance, (_, cached, prefetched, lists) in zip(instances, rows, strict=True):
+        _link_cached(instance, shapes.named(cached), instances)
+        _link_prefetched(instance, shapes.named(prefetched), instances)
+        _link_lists(instance, shapes.named(lists), instances)
+    return instances[0]
+
+
+def _link_cached(instance: Any, cached: dict[str, Any], instances: list[Model]) -> None:
+    known = _cache_names(type(instance))
+    instance._state.fields_cache = {
+        name: None if number is None else instances[shapes.whole(number)]
+        for name, number in cached.items()
+        if name in known  # a relation that was removed since is dropped
+    }
+
+
+def _link_prefetched(
+    instance: Any, prefetched: dict[str, Any], instances: list[Model]
+) -> None:
+    for name, part in prefetched.items():
+        queryset, numbers = shapes.parts(part, 2)
+        if not issubclass(type(queryset), QuerySet):
+            raise PayloadError("The payload has a prefetched relation of no queryset.")
+        queryset._result_cache = _numbered(numbers, instances)
+        queryset._prefetch_done = True
+        vars(instance).setdefault("_prefetched_objects_cache", {})[name] = queryset
+
+
+def _link_lists(instance: Any, lists: dict[str, Any], instances: list[Model]) -> None:
+    for name, numbers in lists.items():
+        if not _may_be_list(type(instance), name):
+            raise PayloadError(f"The payload replaces {name!r} of an instance.")
+        vars(instance)[name] = _numbered(numbers, instances)
+
+
+def _numbered(numbers: Any, instances: list[Model]) -> list[Model]:
+    return [instances[shapes.whole(number)] for number in shapes.listed(numbers)]
+
+
+def _cache_names(model: type[Model]) -> set[str]:
+    fields = (*model._meta.get_fields(include_hidden=True), *model._meta.private_fields)
+    relations = (field for field in fields if field.is_relation)
+    return {getattr(field, "cache_name", field.name) for field in relations}
+
+
+# What the codec is told.
+
+
 def _pack_instance(value: Model, packing: Packing) -> Any:
     if packing.wipe_related_caches:
-        return {"$": ["instance", snapshot(value, packing)]}
-    from cloudtask.codec.related import pack_related
-
-    return {"$": ["instances", pack_related(value, packing)]}
+        return {MARK: [tags.INSTANCE, _snapshot(value, packing)]}
+    return {MARK: [tags.INSTANCES, _pack_related(value, packing)]}
 
 
 def _pack_model(value: type[Model], packing: Packing) -> Any:
-    return {"$": ["model", label_of(value)]}
+    return {MARK: [tags.MODEL, label_of(value)]}
 
 
 def _family(kind: type) -> Packer | None:
@@ -140,7 +299,8 @@ def _family(kind: type) -> Packer | None:
     return _pack_instance if issubclass(kind, Model) else None
 
 
-decoders["model"] = model_of
-decoders["instance"] = restored
-decoders["prepared"] = Prepared
+decoders[tags.MODEL] = model_of
+decoders[tags.INSTANCE] = _restored
+decoders[tags.INSTANCES] = _decode_related
+decoders[tags.PREPARED] = Prepared
 families.insert(0, _family)  # a model may also be a dataclass, its class is a class

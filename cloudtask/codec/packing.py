@@ -11,8 +11,10 @@ import json
 import math
 from typing import Any
 
+from cloudtask.codec import tags
+from cloudtask.codec.kinds import Packer, leaves, packer_for, packers
 from cloudtask.codec.refusals import REGISTER, Refusal, key_place, unsupported
-from cloudtask.codec.registry import Packer, leaves, packer_for, packers
+from cloudtask.codec.tags import MARK
 from cloudtask.exceptions import UnsupportedValue
 
 MAX_DEPTH = 100
@@ -49,7 +51,9 @@ class Packing:
         except RecursionError:
             raise Refusal(kind, _TOO_DEEP) from None
         except Exception as error:
-            raise Refusal(kind, f"Encoding it raised {error!r}.") from error
+            # The text of the error may quote the value.
+            name = type(error).__name__
+            raise Refusal(kind, f"Encoding it raised {name}.") from error
         finally:
             self.depth -= 1
 
@@ -92,7 +96,7 @@ class Packing:
         key = None
         try:
             for key, item in value.items():
-                if type(key) is not str or key == "$":
+                if type(key) is not str or key == MARK:
                     break
                 packed[key] = item if type(item) in ATOMS else pack(item)
             else:
@@ -100,7 +104,19 @@ class Packing:
         except Refusal as refusal:
             refusal.places.append(key_place(key))
             raise
-        return {"$": ["dict", self.pairs(value)]}
+        return {MARK: [tags.DICT, self.pairs(value)]}
+
+    def attributes(self, value: dict[str, Any]) -> Any:
+        """`mapping` for the attributes of an object; errors name them as `.name`."""
+        packed = {name: self.part(item, f".{name}") for name, item in value.items()}
+        return escaped(packed)
+
+
+def escaped(packed: dict[str, Any]) -> Any:
+    """A dict of packed values as JSON; a key "$" of it is no mark of a tag."""
+    if MARK not in packed:
+        return packed
+    return {MARK: [tags.DICT, [[name, item] for name, item in packed.items()]]}
 
 
 _TOO_DEEP = (
@@ -117,11 +133,11 @@ def _as_refusal(error: UnsupportedValue, kind: type) -> Refusal:
 
 def _pack_int(value: int, packing: Packing) -> Any:
     # Decimal digits beyond 4300 are refused by Python itself, hex digits are not.
-    return value if -_INT64 <= value < _INT64 else {"$": ["int", hex(value)]}
+    return value if -_INT64 <= value < _INT64 else {MARK: [tags.INT, hex(value)]}
 
 
 def _pack_float(value: float, packing: Packing) -> Any:
-    return value if math.isfinite(value) else {"$": ["float", repr(value)]}
+    return value if math.isfinite(value) else {MARK: [tags.FLOAT, repr(value)]}
 
 
 packers[int] = _pack_int

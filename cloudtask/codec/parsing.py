@@ -7,8 +7,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
+from cloudtask.codec.kinds import Decoder, decoder_for, decoders
 from cloudtask.codec.packing import MAX_DEPTH
-from cloudtask.codec.registry import Decoder, decoder_for, decoders
+from cloudtask.codec.tags import MARK
 from cloudtask.exceptions import PayloadError
 
 # A tagged value takes up to five JSON levels, a tuple three, a list one.
@@ -26,7 +27,7 @@ def parser(extra: Mapping[str, Decoder]) -> Decode:
     """A JSON parser that makes the tagged values; `extra` adds tags of its own."""
 
     def hook(found: dict[str, Any]) -> Any:
-        return _untagged(found, extra) if "$" in found else found
+        return _untagged(found, extra) if MARK in found else found
 
     return _decoding(json.JSONDecoder(object_hook=hook, parse_constant=_no_constant))
 
@@ -46,7 +47,7 @@ def _decoding(decoder: json.JSONDecoder) -> Decode:
 
 
 def _untagged(found: dict[str, Any], extra: Mapping[str, Decoder]) -> Any:
-    body = found["$"]
+    body = found[MARK]
     if len(found) != 1 or type(body) is not list or len(body) != 2:
         raise PayloadError("A tagged value of the payload is malformed.")
     tag, payload = body
@@ -55,8 +56,8 @@ def _untagged(found: dict[str, Any], extra: Mapping[str, Decoder]) -> Any:
     decoder = extra.get(tag) or decoders.get(tag) or decoder_for(tag)
     if decoder is None:
         raise PayloadError(
-            f"The payload has a value of the unknown tag {tag!r}; is its type "
-            "registered with cloudtask.codec.register() in this process?"
+            f"The payload has a value with the unknown tag {tag[:40]!r}. Register its "
+            "type with cloudtask.codec.register() in this process too."
         )
     try:
         return decoder(payload)

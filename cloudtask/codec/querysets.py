@@ -11,11 +11,13 @@ from django.db.models.manager import BaseManager
 from django.db.models.query import BaseIterable, RawQuerySet
 from django.db.models.sql import Query
 
+from cloudtask.codec import shapes, tags
+from cloudtask.codec.expressions import pack_graph, unpack_graph
 from cloudtask.codec.instances import label_of, model_of
-from cloudtask.codec.nodes import pack_graph, unpack_graph
+from cloudtask.codec.kinds import Packer, decoders, families, packers
 from cloudtask.codec.packing import Packing
-from cloudtask.codec.refusals import Refusal
-from cloudtask.codec.registry import Packer, decoders, families, packers
+from cloudtask.codec.refusals import REGISTER, Refusal
+from cloudtask.codec.tags import MARK
 from cloudtask.codec.trust import path_of, resolve
 from cloudtask.exceptions import PayloadError
 
@@ -43,11 +45,21 @@ def _pack_queryset(value: Any, packing: Packing) -> Any:
     for name in ("_fields", "_prefetch_related_lookups"):
         if getattr(value, name):
             packed[name] = packing.part(getattr(value, name), f".{name}")
-    # What a custom queryset class keeps beside what Django keeps.
-    own = {name: item for name, item in vars(value).items() if name not in _PLAIN}
+    own = _own(value)
     if own:
-        packed["own"] = {n: packing.part(item, f".{n}") for n, item in own.items()}
-    return {"$": ["queryset", packed]}
+        packed["own"] = packing.attributes(own)
+    return {MARK: [tags.QUERYSET, packed]}
+
+
+def _own(value: Any) -> dict[str, Any]:
+    """What a custom queryset class keeps beside what Django keeps."""
+    own = {name: item for name, item in vars(value).items() if name not in _PLAIN}
+    for name, item in own.items():
+        if shapes.hides_method(type(value), name, item):
+            raise Refusal(
+                type(value), f"Its attribute {name!r} hides a method; {REGISTER}."
+            )
+    return own
 
 
 def _pack_query(value: Any, packing: Packing) -> Any:
@@ -58,23 +70,39 @@ def _pack_query(value: Any, packing: Packing) -> Any:
         raise
 
 
-def _decode_queryset(payload: dict[str, Any]) -> Any:
-    query = unpack_graph(payload["query"])
+def _decode_queryset(content: Any) -> Any:
+    parts = shapes.named(content)
+    query = unpack_graph(parts["query"])
     if not isinstance(query, Query):
         raise PayloadError("The payload has a queryset whose query is none.")
-    model: type[Model] = model_of(payload["model"])
+    model: type[Model] = model_of(parts["model"])
     kind = QuerySet
-    if "class" in payload:
-        kind = resolve(payload["class"], _is_queryset, library=True)
+    if "class" in parts:
+        kind = resolve(shapes.text(parts["class"]), _is_queryset, library=True)
     queryset: Any = object.__new__(kind)
-    QuerySet.__init__(queryset, model, query, payload["using"])
+    QuerySet.__init__(queryset, model, query, shapes.text_or_none(parts["using"]))
     queryset._iterable_class = orm.ModelIterable
-    if "rows" in payload:
-        queryset._iterable_class = resolve(payload["rows"], _is_iterable, library=True)
-    queryset._fields = payload.get("_fields")
-    queryset._prefetch_related_lookups = payload.get("_prefetch_related_lookups", ())
-    vars(queryset).update(payload.get("own", {}))
+    if "rows" in parts:
+        rows = resolve(shapes.text(parts["rows"]), _is_iterable, library=True)
+        queryset._iterable_class = rows
+    queryset._fields = _tuple(parts.get("_fields"))
+    lookups = _tuple(parts.get("_prefetch_related_lookups", ()))
+    queryset._prefetch_related_lookups = lookups
+    _set_own(queryset, parts.get("own", {}))
     return queryset
+
+
+def _tuple(value: Any) -> tuple[Any, ...] | None:
+    if value is not None and type(value) is not tuple:
+        raise PayloadError("The payload has a queryset that is malformed.")
+    return value
+
+
+def _set_own(queryset: Any, content: Any) -> None:
+    own = shapes.attributes(content, type(queryset))
+    if not own.keys().isdisjoint(_PLAIN):
+        raise PayloadError("The payload has a queryset that is malformed.")
+    vars(queryset).update(own)
 
 
 def _pack_prefetch(value: Any, packing: Packing) -> Any:
@@ -86,15 +114,21 @@ def _pack_prefetch(value: Any, packing: Packing) -> Any:
         packing.part(value.queryset, ".queryset"),
         packing.part(querysets, ".querysets"),
     ]
-    return {"$": ["prefetch", packed]}
+    return {MARK: [tags.PREFETCH, packed]}
 
 
-def _decode_prefetch(payload: Any) -> Prefetch[Any]:
-    through, to, to_attr, queryset, querysets = payload
+def _decode_prefetch(content: Any) -> Prefetch[Any]:
+    through, to, to_attr, queryset, querysets = shapes.parts(content, 5)
+    others = [] if querysets is None else shapes.listed(querysets)
+    for one in (queryset, *others):
+        if not (one is None or isinstance(one, QuerySet)):
+            raise PayloadError("The payload has a Prefetch of no queryset.")
     kind = Prefetch if querysets is None else GenericPrefetch
     prefetch: Any = object.__new__(kind)
-    prefetch.prefetch_through, prefetch.prefetch_to = through, to
-    prefetch.to_attr, prefetch.queryset = to_attr, queryset
+    prefetch.prefetch_through = shapes.text(through)
+    prefetch.prefetch_to = shapes.text(to)
+    prefetch.to_attr = shapes.text_or_none(to_attr)
+    prefetch.queryset = queryset
     if querysets is not None:
         prefetch.querysets = querysets
     return prefetch  # type: ignore[no-any-return]
@@ -117,6 +151,6 @@ def _family(kind: type) -> Packer | None:
 packers[Prefetch] = _pack_prefetch
 packers[GenericPrefetch] = _pack_prefetch
 packers[RawQuerySet] = _refuse_raw
-decoders["queryset"] = _decode_queryset
-decoders["prefetch"] = _decode_prefetch
+decoders[tags.QUERYSET] = _decode_queryset
+decoders[tags.PREFETCH] = _decode_prefetch
 families.append(_family)

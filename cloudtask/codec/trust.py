@@ -1,8 +1,8 @@
 """Import paths in payloads: which may be resolved, and to what.
 
-The bytes are signed by another layer. This is the second line: a function or class is
-looked up only in modules that the project has named, and must be what was expected.
-Nothing is imported before its module has passed.
+Another layer signs the bytes. This is the second line: a function or class is looked up
+only in modules that the project has named, and must be what the tag says. A payload
+imports nothing, except modules under CLOUDTASK["TRUSTED_MODULES"].
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ import sys
 from collections.abc import Callable
 from functools import lru_cache
 from importlib import import_module
+from inspect import getattr_static
 from types import FunctionType
 from typing import Any
 
+import wrapt
 from django.apps import apps
 from django.core.signals import setting_changed
 
+from cloudtask import conf
 from cloudtask.codec.refusals import Refusal
 from cloudtask.exceptions import PayloadError
 
@@ -25,34 +28,39 @@ SETTING = 'CLOUDTASK["TRUSTED_MODULES"]'
 _NOISY = {"antigravity", "this", "idlelib", "turtledemo", "test", "lib2to3"}
 _LIBRARY = {name for name in sys.stdlib_module_names if not name.startswith("_")}
 _LIBRARY = _LIBRARY - _NOISY | {"django"}
+_NAMED = (type, FunctionType, wrapt.FunctionWrapper)  # what has a name of its own
 
 
 def trusted_modules() -> tuple[str, ...]:
     """The prefixes of CLOUDTASK["TRUSTED_MODULES"], on top of the installed apps."""
-    from cloudtask import conf
-
     return conf.settings().trusted_modules
+
+
+def _is_under(module: str, prefixes: tuple[str, ...]) -> bool:
+    return any(module == one or module.startswith(one + ".") for one in prefixes)
+
+
+def is_listed(module: str) -> bool:
+    """Whether the module lies under a prefix of CLOUDTASK["TRUSTED_MODULES"]."""
+    return _is_under(module, trusted_modules())
 
 
 def is_trusted(module: str) -> bool:
     """Whether the module lies in an installed app or under a trusted prefix."""
-    return _is_under_prefix(module) if apps.ready else _look_up(module)
+    return _kept_answer(module) if apps.ready else _look_up(module)
 
 
 def _look_up(module: str) -> bool:
-    prefixes = (config.name for config in apps.app_configs.values())
-    return any(
-        module == prefix or module.startswith(prefix + ".")
-        for prefix in (*trusted_modules(), *prefixes)
-    )
+    installed = tuple(config.name for config in apps.app_configs.values())
+    return _is_under(module, installed) or is_listed(module)
 
 
-_is_under_prefix = lru_cache(maxsize=4096)(_look_up)
+_kept_answer = lru_cache(maxsize=4096)(_look_up)
 
 
 def _reread(*, setting: str, **kwargs: Any) -> None:
     if setting in {"CLOUDTASK", "INSTALLED_APPS"}:
-        _is_under_prefix.cache_clear()
+        _kept_answer.cache_clear()
 
 
 setting_changed.connect(_reread, dispatch_uid="cloudtask.codec.trust")
@@ -111,26 +119,41 @@ def path_of(value: Any, check: Callable[[Any], bool], *, library: bool = False) 
 
 
 def _find(module: str, qualname: str) -> Any:
-    found = _imported(module)
-    for number, name in enumerate(qualname.split(".")):
-        if number and not isinstance(found, type):
+    """What the module itself defines under this name.
+
+    Looked up without `getattr`, which may run a `__getattr__` or a descriptor.
+    """
+    first, *names = qualname.split(".")
+    found = vars(loaded(module)).get(first)
+    for name in names:
+        if not isinstance(found, type):
             raise PayloadError(f"{module}:{qualname} does not lead through classes.")
-        try:
-            found = getattr(found, name)
-        except AttributeError as error:
-            raise PayloadError(f"There is no {module}.{qualname} any more.") from error
+        found = getattr_static(found, name, None)
+    if isinstance(found, staticmethod):
+        found = found.__func__
+    if found is None:
+        raise PayloadError(f"There is no {module}.{qualname} any more.")
+    # isinstance() would ask a lazy object for its class, and so make it.
+    if not issubclass(type(found), _NAMED):
+        raise PayloadError(f"{module}:{qualname} is no function and no class.")
     # What a module imported from elsewhere is not the module's own.
-    origin = getattr(found, "__module__", None), getattr(found, "__qualname__", None)
-    if origin != (module, qualname):
+    if (found.__module__, found.__qualname__) != (module, qualname):
         raise PayloadError(f"{module}:{qualname} is defined elsewhere.")
     return found
 
 
-def _imported(module: str) -> Any:
+def loaded(module: str) -> Any:
+    """The module, imported only if it is listed; raises PayloadError."""
     if "__main__" in module.split("."):  # it would run a program
         raise PayloadError(f"{module!r} is no module to import from.")
     if module in sys.modules:
         return sys.modules[module]
+    if not is_listed(module):
+        raise PayloadError(
+            f"The payload names the module {module!r}, which this process has not "
+            "imported. Import it where every process does, for example in tasks.py or "
+            f"AppConfig.ready, or add it to {SETTING}."
+        )
     try:
         return import_module(module)
     except Exception as error:

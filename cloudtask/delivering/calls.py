@@ -26,7 +26,7 @@ from cloudtask.exceptions import (
 )
 from cloudtask.message import Arrival, Message
 from cloudtask.options import Backoff, BackoffFunction, Options
-from cloudtask.registry import Definition, Row, find
+from cloudtask.registry import Definition, Subject, find
 from cloudtask.sending import payloads, uniqueness
 from cloudtask.stores import AlreadyDone, store
 from cloudtask.stores.transactions import note_commit
@@ -180,7 +180,7 @@ def _called(call: Call, payload: bytes) -> Any:
     """What the function returns; raises what it raises."""
     args, kwargs = codec.loads_call(payload)
     definition, options = call.definition, call.message.options
-    if definition.has_subject and args and isinstance(args[0], Row):
+    if definition.has_subject and args and isinstance(args[0], Subject):
         args = (args[0].load(), *args[1:])
     failpoints.reached("execute.before_call")
     if options.atomic:

@@ -26,10 +26,10 @@ class QueuedTask:
     """A call that waits in the queue, or for the commit of a transaction.
 
     `task` is the import path of a task, or of what `cloudtask.deferred` was given.
-    `subject` is what a method is to be called on: a class, an instance, or the `Row`
-    from which the instance will be loaded. `lead` is what the library itself has put
-    before the arguments: the callable that was deferred, as it travels, or the fields
-    of a task of `django.tasks`.
+    `subject` is what a method is to be called on: a class, an instance, or the
+    `Subject` from which the instance will be loaded. `lead` is what the library itself
+    has put before the arguments: the callable that was deferred, as it travels, or the
+    fields of a task of `django.tasks`.
     """
 
     id: str

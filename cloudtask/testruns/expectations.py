@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtask import codec
 from cloudtask.exceptions import PayloadError
-from cloudtask.registry import Row
+from cloudtask.registry import Subject
 from cloudtask.testruns.calls import QueuedTask
 from cloudtask.testruns.named import Named, named
 
@@ -170,7 +170,7 @@ def same(wanted: Any, found: Any) -> bool:
     A row that is to be loaded is the same as its instance; querysets and the like, that
     equal only themselves, are the same if they are written alike.
     """
-    if isinstance(found, Row) and isinstance(wanted, found.model):
+    if isinstance(found, Subject) and isinstance(wanted, found.model):
         return bool(wanted.pk == found.pk)
     if wanted is found or bool(wanted == found):
         return True

@@ -15,6 +15,7 @@ from django.utils.translation import (
 
 from cloudtask.codec import dumps, loads
 from cloudtask.exceptions import PayloadError, UnsupportedValue
+from tests.codec import urls
 
 TEXTS = [
     gettext_lazy("Yes"),
@@ -23,7 +24,7 @@ TEXTS = [
     npgettext_lazy("c", "one", "many", 2),
     format_lazy("{} / {no}", gettext_lazy("Yes"), no=gettext_lazy("No")),
     lazystr("plain"),
-    reverse_lazy("admin:index", urlconf="tests.codec.urls"),
+    reverse_lazy("admin:index", urlconf=urls.__name__),
 ]
 
 

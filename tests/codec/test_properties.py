@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cloudtask.codec import dumps, loads
-from cloudtask.codec.registry import DJANGO_TAGS, decoders
+from cloudtask.codec.kinds import decoders
+from cloudtask.codec.tags import OF_DJANGO
 from cloudtask.exceptions import PayloadError
 from tests.codec.samples import (
     Bit,
@@ -121,7 +122,7 @@ def test_damaged_bytes_of_djangos_kinds_give_a_payload_error_or_a_value(payload,
         loads(bytes(damaged))
 
 
-TAGS = st.sampled_from(sorted(set(decoders) | DJANGO_TAGS))
+TAGS = st.sampled_from(sorted(set(decoders) | OF_DJANGO))
 PARTS = st.one_of(
     st.none(),
     st.integers(-3, 3),

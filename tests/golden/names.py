@@ -23,7 +23,8 @@ from cloudtask import (
     signals,
     urls,
 )
-from cloudtask.codec import registry as kinds
+from cloudtask.codec import kinds
+from cloudtask.codec import tags as codec_tags
 from cloudtask.conf import queues
 from cloudtask.context import TaskContext
 from cloudtask.iteration.description import Description
@@ -73,7 +74,7 @@ def _tasks(tasks: Mapping[str, Definition]) -> Iterator[str]:
 
 def _tags() -> Iterator[str]:
     kinds.load_django_kinds()
-    yield from kinds.DJANGO_TAGS
+    yield from codec_tags.OF_DJANGO
     for tag, decode in kinds.decoders.items():
         # Test modules may have registered kinds of their own.
         if (getattr(decode, "__module__", None) or "").startswith("tests."):
