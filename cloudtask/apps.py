@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Collection
+from importlib import import_module
 from importlib.util import find_spec
 
 from django.apps import AppConfig, apps
-from django.utils.module_loading import autodiscover_modules
+from django.utils.module_loading import module_has_submodule
+
+from cloudtask import conf
+from cloudtask.exceptions import ConfigurationError
+from cloudtask.options import nearest
 
 
 class CloudTaskConfig(AppConfig):
@@ -23,4 +30,48 @@ class CloudTaskConfig(AppConfig):
         if find_spec("django.tasks") or apps.is_installed("django_tasks"):
             from cloudtask import backend  # noqa: F401
 
-        autodiscover_modules("tasks")
+        discover(conf.undiscovered())
+
+
+def discover(left_out: Collection[str]) -> None:
+    """Import `tasks.py` of every installed app but those whose names are `left_out`.
+
+    Raises ConfigurationError, which names the app and the cause, when one can't be
+    imported, and for a name in `left_out` that is no app.
+    """
+    installed = {config.name: config for config in apps.get_app_configs()}
+    for name in left_out:
+        if name not in installed:
+            raise ConfigurationError(
+                f"CLOUDTASK['DISCOVER'] names {name!r}, which is no installed app; "
+                f"{nearest(name, installed)}"
+            )
+    for name, config in installed.items():
+        if name not in left_out and module_has_submodule(config.module, "tasks"):
+            _import_tasks(name)
+
+
+def _import_tasks(app: str) -> None:
+    try:
+        import_module(f"{app}.tasks")
+    except ImportError as error:
+        # The place says more than a traceback that is mostly about importing.
+        raise ConfigurationError(_refusal(app, f"{error} ({_place(error)})")) from None
+    except Exception as error:
+        *_, cause = traceback.format_exception_only(error)
+        raise ConfigurationError(_refusal(app, cause.strip())) from error
+
+
+def _refusal(app: str, cause: str) -> str:
+    return (
+        f"The tasks of the app {app!r} can't be imported: {cause}. Mend that, or, if "
+        f"{app}.tasks has no tasks of cloudtask or django.tasks, leave it alone with "
+        f"CLOUDTASK['DISCOVER'] = [{app!r}]."
+    )
+
+
+def _place(error: ImportError) -> str:
+    """File and line of the import that failed."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if "importlib" not in f.filename] or frames
+    return f"{own[-1].filename}, line {own[-1].lineno}"

@@ -11,7 +11,6 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import connections
 
 from cloudtask import conf, registry
-from cloudtask.codec.trust import is_trusted
 from cloudtask.exceptions import ConfigurationError
 from cloudtask.stores import store
 from cloudtask.targets import AppEngineTarget, HttpTarget, handler_path, target
@@ -70,7 +69,7 @@ def tasks_can_be_imported(app_configs: Any, **kwargs: Any) -> Sequence[CheckMess
             id="cloudtask.W002",
         )
         for path in registry.tasks()
-        if not is_trusted(path.rpartition(".")[0])
+        if not registry.is_findable(path)
     ]
 
 

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+from django.apps import apps
 
 from cloudtask import codec
 from cloudtask.codec import shapes, tags
 from cloudtask.codec.trust import is_listed, is_trusted
 from cloudtask.exceptions import ConfigurationError, PayloadError, TaskNotFound
 from cloudtask.options import Options, nearest
+
+logger = logging.getLogger("cloudtask")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,6 +95,8 @@ _REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 _known: dict[str, Definition] = {}
 _specs: dict[str, object] = {}  # by task, of the execution of its module
+_of_setup: set[str] = set()  # tasks that every process of the project knows
+_findable: set[str] = set()  # tasks that were looked at and will be found
 
 
 def register(definition: Definition) -> None:
@@ -107,6 +114,8 @@ def register(definition: Definition) -> None:
         )
     _known[definition.path] = definition
     _specs[definition.path] = spec
+    if not apps.ready:
+        _of_setup.add(definition.path)
 
 
 def _spec(definition: Definition) -> object:
@@ -164,6 +173,44 @@ def _found_elsewhere(path: str, may_import: Callable[[str], bool]) -> Definition
     if not (may_import(module) or (module in sys.modules and is_trusted(module))):
         return None  # a finder may import what the path names
     return next((found for finder in finders if (found := finder(path))), None)
+
+
+def is_findable(path: str) -> bool:
+    """Whether a worker finds the task: it may import its module, or has done so when
+    Django was set up."""
+    return path in _of_setup or is_trusted(path.rpartition(".")[0])
+
+
+def check_findable(definition: Definition) -> None:
+    """Look, at the first call of a task, whether a worker will find it.
+
+    Raises ConfigurationError for a task whose module was imported under a second name,
+    such as `project.app.tasks` beside `app.tasks`. Logs a warning for other tasks that
+    workers may not find.
+    """
+    path = definition.path
+    if path in _findable:
+        return
+    if not is_findable(path):
+        _refuse_second_name(definition)
+        logger.warning(
+            "Task %s lies outside of the installed apps. A worker that has not "
+            "imported its module does not find it. Add its package to "
+            "CLOUDTASK['TRUSTED_MODULES'], or move it.",
+            path,
+        )
+    _findable.add(path)
+
+
+def _refuse_second_name(definition: Definition) -> None:
+    place = _place(definition)
+    for path, other in _known.items():
+        if path != definition.path and _place(other) == place and is_findable(path):
+            raise ConfigurationError(
+                f"{definition.path} is the task {path} under a second name, since its "
+                "module was imported under two names. Workers only import the "
+                f"installed apps: import it as {path}."
+            )
 
 
 def _import_module_of(path: str, may_import: Callable[[str], bool]) -> None:

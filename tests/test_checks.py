@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.core.checks import CheckMessage, run_checks
 from django.db import connections
 from django.test import override_settings
@@ -88,8 +89,9 @@ def test_e001_does_not_hide_behind_other_findings_of_a_deployment() -> None:
     assert list(found(CLOUDTASK={"LOCATON": "x"})) == ["cloudtask.E001"]
 
 
-def test_w001_a_handler_without_a_url() -> None:
-    messages = found(CLOUDTASK=GOOD, ROOT_URLCONF="tests.testapp.no_urls")
+@pytest.mark.parametrize("urlconf", ["tests.testapp.no_urls", ""])
+def test_w001_a_handler_without_a_url(urlconf: str) -> None:
+    messages = found(CLOUDTASK=GOOD, ROOT_URLCONF=urlconf)
     assert list(messages) == ["cloudtask.W001"]
     assert "include('cloudtask.urls')" in messages["cloudtask.W001"].msg
     prefixed = {**GOOD, "PREFIX": "/tasks/"}
@@ -104,6 +106,16 @@ def test_w002_a_task_that_workers_do_not_find(monkeypatch: pytest.MonkeyPatch) -
     assert "far.away.job" in messages["cloudtask.W002"].msg
     assert "TRUSTED_MODULES" in str(messages["cloudtask.W002"].hint)
     assert not found(CLOUDTASK={**GOOD, "TRUSTED_MODULES": ["far"]})
+
+
+def test_w002_leaves_tasks_alone_that_django_knew_when_it_was_set_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    outside = Definition("far.away.job", lambda: None, registry.Options())
+    monkeypatch.setattr(apps, "ready", False)
+    monkeypatch.setattr(registry, "_of_setup", set())
+    registry.register(outside)
+    assert not found(CLOUDTASK=GOOD)
 
 
 def test_w004_bodies_that_the_handler_would_refuse() -> None:

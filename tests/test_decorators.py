@@ -5,24 +5,16 @@ from __future__ import annotations
 import asyncio
 import copy
 import functools
-import importlib
 import inspect
-import itertools
 import pickle
-import subprocess
 import sys
-import textwrap
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
-from django.apps import apps
-from django.test import override_settings
 
-from cloudtask import Task, call, codec, deferrable, registry, task
-from cloudtask.exceptions import ConfigurationError, EnqueueError, TaskNotFound
+from cloudtask import Task, call, codec, task
+from cloudtask.exceptions import ConfigurationError, EnqueueError
 from cloudtask.testing import queued, run_queued
 from tests.support import recording
 from tests.support.site import Site
@@ -423,128 +415,6 @@ def test_a_script_has_no_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "__module__", "__main__")
     with pytest.raises(ConfigurationError, match=r"script.*tasks\.py"):
         task(local)
-
-
-# Modules of tasks.
-
-numbers = itertools.count()
-
-
-@pytest.fixture
-def write(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[str], ModuleType]]:
-    """Write and import a module; the second time, reload it."""
-    name = f"written_{next(numbers)}"
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(sys, "dont_write_bytecode", True)
-    for module, attribute in (
-        (registry, "_known"),
-        (registry, "_specs"),
-        (deferrable, "_tasks"),
-    ):
-        monkeypatch.setattr(module, attribute, dict(getattr(module, attribute)))
-
-    def write(source: str) -> ModuleType:
-        path = tmp_path / f"{name}.py"
-        path.write_text("from cloudtask import task\n" + textwrap.dedent(source))
-        importlib.invalidate_caches()
-        if name in sys.modules:
-            return importlib.reload(sys.modules[name])
-        return importlib.import_module(name)
-
-    with override_settings(CLOUDTASK={"TRUSTED_MODULES": [name]}):
-        yield write
-    sys.modules.pop(name, None)
-
-
-def test_a_reloaded_module_replaces_its_tasks(write: Any) -> None:
-    first = write("@task\ndef job(): return 1\n")
-    second = write("\n\n# moved\n@task\ndef job(): return 2\n")
-    assert first is second
-    second.job.defer()
-    assert run_queued().ran[0].value == 2
-
-
-def test_a_module_that_is_imported_anew_replaces_its_tasks(write: Any) -> None:
-    first = write("@task\ndef job(): return 1\n")
-    del sys.modules[first.__name__]
-    write("\n\n@task\ndef job(): return 2\n").job.defer()
-    assert run_queued().ran[0].value == 2
-
-
-def test_two_tasks_of_one_path_are_refused_with_both_places(write: Any) -> None:
-    with pytest.raises(ConfigurationError) as caught:
-        write("@task\ndef job(): return 1\n@task\ndef job(): return 2\n")
-    assert ".py:2," in str(caught.value)
-    assert ".py:4." in str(caught.value)
-    assert "Rename one" in str(caught.value)
-
-
-def test_a_task_may_have_the_name_of_one_elsewhere(write: Any) -> None:
-    module = write(
-        """
-        class A:
-            @staticmethod
-            @task
-            def job(): return "A"
-        class B:
-            @staticmethod
-            @task
-            def job(): return "B"
-        @task
-        def job(): return "module"
-        """
-    )
-    for deferred in (module.A.job, module.B.job, module.job):
-        deferred.defer()
-    assert [ran.value for ran in run_queued().ran] == ["A", "B", "module"]
-
-
-def test_a_worker_that_has_not_imported_the_module_does_so(write: Any) -> None:
-    module = write("class Deep:\n  class Er:\n    @task\n    def job(self): return 7\n")
-    path = module.Deep.Er.job.path
-    registry._known.pop(path)
-    del sys.modules[module.__name__]
-    assert registry.find(path).path == path
-    assert sys.modules[module.__name__] is not module
-
-
-def test_a_module_that_is_not_trusted_is_not_imported(write: Any) -> None:
-    module = write("@task\ndef job(): ...\n")
-    registry._known.clear()
-    del sys.modules[module.__name__]
-    with override_settings(CLOUDTASK={}), pytest.raises(TaskNotFound):
-        registry.find(f"{module.__name__}.job")
-    assert module.__name__ not in sys.modules
-
-
-def test_a_module_that_is_broken_does_not_look_like_an_unknown_task(
-    write: Any,
-) -> None:
-    module = write("@task\ndef job(): ...\n")
-    path = Path(str(module.__file__))
-    path.write_text("import a_package_that_is_not_installed\n")
-    registry._known.clear()
-    del sys.modules[module.__name__]
-    importlib.invalidate_caches()
-    with pytest.raises(ModuleNotFoundError, match="a_package_that_is_not_installed"):
-        registry.find(f"{module.__name__}.job")
-
-
-def test_the_tasks_of_each_app_are_discovered_at_start() -> None:
-    assert apps.is_installed("tests.testapp")
-    script = """
-import os, sys
-os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
-import django
-django.setup()
-from cloudtask import registry
-assert "tests.testapp.tasks.note" in registry.tasks()
-assert "google.cloud.tasks_v2" not in sys.modules
-assert "grpc" not in sys.modules
-"""
-    subprocess.run([sys.executable, "-c", script], check=True)
 
 
 def test_a_message_of_a_bound_task_names_the_method(site: Site) -> None:

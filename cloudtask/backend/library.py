@@ -1,7 +1,7 @@
 """The library that declares tasks: Django's own, or its backport django-tasks.
 
-Django has `django.tasks` from 6.0 on; where it is there, it is used. The two agree in
-what they do, and differ in a few names.
+Django has `django.tasks` from 6.0 on. If it is there, it is used. The two do the same,
+and differ in a few names.
 """
 
 from __future__ import annotations
@@ -41,10 +41,14 @@ else:
         )
         from django_tasks.backends.base import BaseTaskBackend
         from django_tasks.base import Task, TaskError
-        from django_tasks.exceptions import InvalidTaskError as InvalidTask
         from django_tasks.exceptions import TaskResultDoesNotExist
         from django_tasks.signals import task_enqueued, task_finished, task_started
         from django_tasks.utils import normalize_json
+
+        try:  # the name after 0.12, as in Django
+            from django_tasks.exceptions import InvalidTask
+        except ImportError:
+            from django_tasks.exceptions import InvalidTaskError as InvalidTask
     else:
         from django.tasks.backends.base import BaseTaskBackend
         from django.tasks.base import Task, TaskError

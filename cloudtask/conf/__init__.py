@@ -41,6 +41,7 @@ class Settings:
     transport: Mapping[str, Any] | None
     prefix: str | None
     trusted_modules: tuple[str, ...]
+    discover: tuple[str, ...]
     max_body_size: int
     max_task_size: int
     max_age: timedelta
@@ -133,6 +134,7 @@ _KEYS: dict[str, tuple[Any, Callable[[str, Any], Any]]] = {
     "TRANSPORT": (None, _backend),
     "PREFIX": (None, _of_type(str, type(None))),
     "TRUSTED_MODULES": ((), _strings),
+    "DISCOVER": ((), _strings),
     "MAX_BODY_SIZE": (quotas.BODY, _size),
     "MAX_TASK_SIZE": (quotas.INLINE, _size),
     "MAX_AGE": (timedelta(days=32), _duration),
@@ -202,8 +204,17 @@ def _reread(*, setting: str, **kwargs: Any) -> None:
 setting_changed.connect(_reread, dispatch_uid="cloudtask.conf")
 
 
+def undiscovered() -> tuple[str, ...]:
+    """DISCOVER alone: other wrong settings must not keep Django from starting, since
+    `manage.py check` is to report them."""
+    given = getattr(django_settings, "CLOUDTASK", {})
+    found = given.get("DISCOVER", ()) if isinstance(given, Mapping) else ()
+    return _strings("DISCOVER", found)
+
+
 def root_urlconf() -> str:
-    return str(django_settings.ROOT_URLCONF)
+    """The module with the project's URLs, or "" where there is none."""
+    return str(getattr(django_settings, "ROOT_URLCONF", ""))
 
 
 def installed_apps() -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from cloudtask import clock, codec, failpoints, signals
 from cloudtask.exceptions import CloudTaskError, DuplicateTask, EnqueueError
 from cloudtask.message import Enqueued, Message
 from cloudtask.options import Options
-from cloudtask.registry import Definition
+from cloudtask.registry import Definition, check_findable
 from cloudtask.sending import limits, on_commit, outbox, payloads, uniqueness
 from cloudtask.transports import transport
 
@@ -75,9 +75,11 @@ def make_message(
     """The message of one call, checked as far as it can be without the service.
 
     Raises TypeError when the function does not take the arguments, UnsupportedValue
-    when one can't travel, else another EnqueueError.
+    when one can't travel, ConfigurationError for a task that no worker can find, else
+    another EnqueueError.
     """
     definition.check_call(args, kwargs)
+    check_findable(definition)
     created = clock.now()
     message_id = secrets.token_hex(16)
     message = Message(

@@ -62,16 +62,21 @@ class Target(Protocol):
         ...
 
 
+NO_URL = (
+    "The task handler has no URL: add path('_cloudtask/', include('cloudtask.urls')) "
+    "to the root URLconf, or set CLOUDTASK['PREFIX'] to the path where another service "
+    "has it."
+)
+
+
 @lru_cache(maxsize=4096)
 def _reversed(task: str, urlconf: str) -> str:
+    if not urlconf:
+        raise ConfigurationError(NO_URL)
     try:
         return reverse("cloudtask:run", urlconf=urlconf, args=[task])
     except NoReverseMatch as error:
-        raise ConfigurationError(
-            "The task handler has no URL: add path('_cloudtask/', "
-            "include('cloudtask.urls')) to the root URLconf, or set "
-            "CLOUDTASK['PREFIX'] to the path where another service has it."
-        ) from error
+        raise ConfigurationError(NO_URL) from error
 
 
 def handler_path(task: str) -> str:

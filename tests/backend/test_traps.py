@@ -26,6 +26,7 @@ from decimal import Decimal
 from pathlib import Path
 from uuid import uuid4
 
+import django
 import pytest
 from django.conf import settings
 
@@ -164,6 +165,24 @@ def test_8_one_file_serves_core_and_backport_with_the_names_of_either():
 def test_8_the_library_in_use_is_the_one_whose_handler_reads_the_setting():
     assert isinstance(tasks.note.get_backend(), library.BaseTaskBackend)
     assert set(task_backends.settings) >= {"default", "kept", "urgent"}
+
+
+RENAMED = """
+import django_tasks.exceptions as errors
+for name in ("InvalidTask", "InvalidTaskBackend"):  # as after django-tasks 0.12
+    setattr(errors, name, getattr(errors, name + "Error"))
+del errors.InvalidTaskError
+import django
+django.setup()
+from cloudtask.backend import library
+assert library.InvalidTask is errors.InvalidTask
+"""
+
+
+@pytest.mark.skipif(django.VERSION >= (6, 0), reason="uses Django's own library")
+def test_8_the_names_of_the_next_release_of_the_backport_are_known():
+    environ = os.environ | {"DJANGO_SETTINGS_MODULE": "tests.settings"}
+    subprocess.run([sys.executable, "-c", RENAMED], env=environ, cwd=ROOT, check=True)
 
 
 def test_9_an_id_has_nothing_to_read_in_it():
