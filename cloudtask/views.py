@@ -25,6 +25,7 @@ from cloudtask.sending.relay import relay_all
 from cloudtask.targets import AppEngineTarget, on_app_engine, target
 from cloudtask.targets.headers import delivery_of
 
+OUTCOME_HEADER = "X-CloudTask-Outcome"
 RELAY_SECONDS = 25.0  # a database; Cloud Scheduler waits three minutes by default
 
 View = Callable[..., HttpResponse]
@@ -72,7 +73,11 @@ def run(request: HttpRequest, task: str) -> HttpResponse:
     except EnqueueError as error:
         logger.error("Task %s (%s) is not settled: %s", task, message.id, error)
         return _answer(500, "not settled")
-    return _answer(200 if outcome.is_settled else 500, outcome.value)
+    response = _answer(200 if outcome.is_settled else 500, outcome.value)
+    # A failed task is acknowledged with 200. Logs of the emulator and of proxies can
+    # show the outcome none the less.
+    response[OUTCOME_HEADER] = outcome.value
+    return response
 
 
 @csrf_exempt

@@ -166,7 +166,9 @@ def test_a_singular_failure_is_answered_500_without_an_error_in_any_log(
 ) -> None:
     caplog.set_level(logging.INFO)
     tasks.fail_quietly.defer()
-    assert site.deliver().status_code == 500
+    answer = site.deliver()
+    assert answer.status_code == 500
+    assert answer[views.OUTCOME_HEADER] == "postponed"
     assert [r.levelname for r in caplog.records if r.name == "cloudtask"] == ["INFO"]
     assert not [r for r in caplog.records if r.levelno >= logging.WARNING]
 
@@ -183,10 +185,11 @@ def test_a_permanent_failure_is_answered_200_and_kept(site: Site) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_the_last_attempt_is_answered_200_and_kept(site: Site) -> None:
     tasks.fail_twice.defer()
-    assert site.deliver().status_code == 500
+    first = site.deliver()
+    assert (first.status_code, first[views.OUTCOME_HEADER]) == (500, "failed")
     assert not FailedTask.objects.exists()
-    again = {"X-CloudTasks-TaskRetryCount": "1"}
-    assert site.deliver(headers=again).status_code == 200
+    last = site.deliver(headers={"X-CloudTasks-TaskRetryCount": "1"})
+    assert (last.status_code, last[views.OUTCOME_HEADER]) == (200, "exhausted")
     assert FailedTask.objects.get().attempts == 2
 
 

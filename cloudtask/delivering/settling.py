@@ -40,12 +40,13 @@ class Outcome(Enum):
     DUPLICATE = "duplicate"  # an earlier delivery had succeeded; nothing ran
     RETRIED = "retried"  # a successor is enqueued
     FAILED = "failed"  # Cloud Tasks is to try again
+    POSTPONED = "postponed"  # the same, after a SingularTaskFailure: no alarm
     EXHAUSTED = "exhausted"  # stored as a failed task
 
     @property
     def is_settled(self) -> bool:
         """Whether Cloud Tasks may forget the task: what must follow is durable."""
-        return self is not Outcome.FAILED
+        return self not in (Outcome.FAILED, Outcome.POSTPONED)
 
 
 def finish(attempt: Attempt) -> Outcome:
@@ -93,12 +94,17 @@ def _next(attempt: Attempt, error: Exception) -> Outcome:
         # The delay that the task asks for, or its backoff function, is wrong. The
         # task's own error is logged already, and the rule of the queue remains.
         logger.exception("No delay is known for the next attempt of %s.", attempt.call)
-        return Outcome.FAILED
+        return _tried_again(error)
     if delay is _Choice.NEVER:
         return _exhausted(attempt, error)
     if delay is _Choice.OF_THE_QUEUE:
-        return Outcome.FAILED
+        return _tried_again(error)
     return _again(attempt, delay)
+
+
+def _tried_again(error: Exception) -> Outcome:
+    is_expected = isinstance(error, SingularTaskFailure)
+    return Outcome.POSTPONED if is_expected else Outcome.FAILED
 
 
 class _Choice(Enum):

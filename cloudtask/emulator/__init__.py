@@ -12,16 +12,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cloudtask.emulator.dispatch import Chaos, DispatchRecord
+    from cloudtask.emulator.dispatch import Chaos, DispatchRecord, Tick
     from cloudtask.emulator.embedded import Emulator, QueueInfo
 
-__all__ = ["Chaos", "DispatchRecord", "Emulator", "QueueInfo"]
+__all__ = ["Chaos", "DispatchRecord", "Emulator", "QueueInfo", "Tick"]
 
 _MODULES = {
     "Chaos": "dispatch",
     "DispatchRecord": "dispatch",
     "Emulator": "embedded",
     "QueueInfo": "embedded",
+    "Tick": "dispatch",
 }
 
 

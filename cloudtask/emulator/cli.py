@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from cloudtask.emulator.dispatch import parse_chaos
+from cloudtask.emulator.dispatch import Tick, parse_chaos
 from cloudtask.emulator.options import (
     DEFAULT_TARGET,
     Options,
@@ -24,8 +24,10 @@ from cloudtask.emulator.options import (
     parse_options,
     read_options,
     read_queue_yaml,
+    seconds,
 )
 from cloudtask.emulator.serving import Engine, Server
+from cloudtask.emulator.tokens import load_key
 
 DEFAULT_PORT = 8123
 DEFAULT_PROJECT = DEFAULT_LOCATION = "local"
@@ -65,8 +67,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--project", help="project of queues given by id (local)")
     add("--location", help="location of queues given by id (local)")
     add("--no-rate-limits", action="store_true", help="dispatch as fast as it goes")
+    add(
+        "--queue-tombstone",
+        default="3d",
+        metavar="TIME",
+        help="how long the name of a deleted queue stays taken (%(default)s)",
+    )
     add("--data", type=Path, metavar="FILE", help="keep queued tasks in this file")
     add("--chaos", metavar="SPEC", help="e.g. duplicate=0.02,delay=0.05,reorder,seed=7")
+    add("--tick", metavar="URL", help="a URL to call each minute, as Cloud Scheduler")
+    add(
+        "--tick-header",
+        action="append",
+        default=[],
+        metavar="NAME:VALUE",
+        help="a header for it; repeatable",
+    )
+    add("--tick-account", default="", metavar="EMAIL", help="account of its OIDC token")
+    add("--tick-audience", default="", help="audience of the token (the URL's origin)")
+    add("--token-key", type=Path, metavar="FILE", help="RSA private key of OIDC tokens")
     add("--issuer", default="", help="issuer of OIDC tokens (the HTTP address)")
     add("--allow-remote", action="store_true", help="let other machines in")
     add("--quiet", action="store_true", help="no line per dispatch")
@@ -101,9 +120,12 @@ def settings_from(
             defaults=config,
         ),
         queue_defaults=config,
+        queue_tombstone=seconds(options["queue_tombstone"]),
         rate_limits=not options["no_rate_limits"],
         data=options["data"],
         chaos=parse_chaos(options["chaos"]) if options["chaos"] else None,
+        tick=_tick(options),
+        token_key=_token_key(options["token_key"]),
         issuer=options["issuer"],
         allow_remote=options["allow_remote"],
         listener=None if options["quiet"] else lambda record: write(str(record)),
@@ -154,7 +176,7 @@ async def _serve(
         gc.set_threshold(20_000, 20, 50)
         try:
             write(f"Cloud Tasks emulator: gRPC on {engine.address}")
-            write(f"Status page: {engine.http_address}/")
+            write(f"REST and status page: {engine.http_address}/")
             for name in sorted(engine.state.queues):
                 write(f"Queue: {name}")
             if announce is not None:
@@ -208,6 +230,32 @@ def _announce(path: Path, engine: Engine) -> None:
     partial.replace(path)
 
 
+def _tick(options: dict[str, Any]) -> Tick | None:
+    if not options["tick"]:
+        return None
+    return Tick(
+        url=options["tick"],
+        headers=dict(_header(each) for each in options["tick_header"]),
+        account=options["tick_account"],
+        audience=options["tick_audience"],
+    )
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, separator, value = (part.strip() for part in text.partition(":"))
+    if not separator or not name:
+        raise ValueError(f"--tick-header {text!r} is not NAME:VALUE.")
+    return name, value
+
+
+def _token_key(path: Path | None) -> bytes | None:
+    if path is None:
+        return None
+    pem = path.read_bytes()
+    load_key(pem)
+    return pem
+
+
 def _service(text: str) -> tuple[str, str]:
     name, separator, url = text.partition("=")
     if not separator:
@@ -223,7 +271,7 @@ def _print(line: str) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m cloudtask.emulator", description="A local Google Cloud Tasks."
+        prog="cloudtask-emulator", description="A local Google Cloud Tasks."
     )
     add_arguments(parser)
     options = parser.parse_args(arguments)

@@ -14,7 +14,7 @@ from typing import Any, Self, TypeVar
 
 from google.cloud import tasks_v2
 
-from cloudtask.emulator.dispatch import Chaos, DispatchRecord, parse_chaos
+from cloudtask.emulator.dispatch import Chaos, DispatchRecord, Tick, parse_chaos
 from cloudtask.emulator.options import (
     DEFAULT_TARGET,
     Options,
@@ -25,6 +25,7 @@ from cloudtask.emulator.options import (
 )
 from cloudtask.emulator.queues import FULL, view
 from cloudtask.emulator.serving import Engine, Server
+from cloudtask.emulator.tokens import load_key
 
 T = TypeVar("T")
 
@@ -60,6 +61,8 @@ class Emulator:
       it.
     * `projects`: the only ones that may be named; all by default.
     * `issuer`: of OIDC tokens; the HTTP address by default.
+    * `token_key`: the private RSA key (PEM) that signs them; one of its own by default.
+    * `tick`: a URL, or a `Tick` with headers and account, to call at each full minute.
     * `queue_defaults`: options of every queue that doesn't set them itself, such as
       {"max_attempts": 5, "tombstone": "1h"}.
     * `queue_tombstone`: seconds for which the name of a deleted queue stays taken.
@@ -90,11 +93,15 @@ class Emulator:
         seed: int | None = None,
         projects: Collection[str] | None = None,
         issuer: str = "",
+        token_key: bytes | None = None,
+        tick: Tick | str | None = None,
         allow_remote: bool = False,
         queue_defaults: Options | None = None,
         queue_tombstone: float = 3 * 86_400.0,
         on_dispatch: Callable[[DispatchRecord], None] | None = None,
     ) -> None:
+        if token_key is not None:
+            load_key(token_key)
         defaults = read_options("defaults", queue_defaults or {}).config
         self._settings = Settings(
             host=host,
@@ -110,6 +117,8 @@ class Emulator:
             chaos=_chaos(chaos, seed),
             projects=projects,
             issuer=issuer,
+            token_key=token_key,
+            tick=Tick(url=tick) if isinstance(tick, str) else tick,
             allow_remote=allow_remote,
             queue_defaults=defaults,
             queue_tombstone=queue_tombstone,

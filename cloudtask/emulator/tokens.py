@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Callable
 from functools import cached_property
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
@@ -31,6 +32,19 @@ def _b64_number(number: int) -> str:
     return _b64(number.to_bytes((number.bit_length() + 7) // 8, "big"))
 
 
+def load_key(pem: bytes) -> rsa.RSAPrivateKey:
+    """The private RSA key in a PEM file; `ValueError` when there is none."""
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
+    except (TypeError, ValueError, UnsupportedAlgorithm):
+        key = None
+    if not isinstance(key, rsa.RSAPrivateKey):
+        raise ValueError(
+            "The token key must be an RSA private key in PEM, unencrypted."
+        )
+    return key
+
+
 class SigningKey:
     """An RSA key; made when first needed, unless an earlier run kept one."""
 
@@ -46,9 +60,7 @@ class SigningKey:
     @cached_property
     def _private(self) -> rsa.RSAPrivateKey:
         if self._pem is not None:
-            key = serialization.load_pem_private_key(self._pem, password=None)
-            assert isinstance(key, rsa.RSAPrivateKey)  # noqa: S101 - we wrote it
-            return key
+            return load_key(self._pem)
         key = rsa.generate_private_key(public_exponent=65_537, key_size=2048)
         if self._on_new is not None:
             self._on_new(

@@ -79,7 +79,7 @@ class Report:
     @property
     def failed(self) -> list[Ran]:
         """The attempts that failed and were the last of their call, then `rows`."""
-        failures = (Outcome.FAILED, Outcome.EXHAUSTED)
+        failures = (Outcome.FAILED, Outcome.POSTPONED, Outcome.EXHAUSTED)
         attempts = [
             one
             for one in self.attempts

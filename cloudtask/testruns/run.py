@@ -236,14 +236,14 @@ class Run:
             )
             self.queue.put_back([entry.again(due, _after(entry, ran, due))])
         elif self.errors == "raise":
-            if ran.outcome is Outcome.FAILED and not policy.is_last(entry.message, ran):
+            if not ran.outcome.is_settled and not policy.is_last(entry.message, ran):
                 again = entry.again(entry.due, _after(entry, ran, entry.due))
                 self.queue.put_back([again])
             # What a row did to the transaction of the test makes its leg fail, too.
             raise self.row_error or _own(error)
 
     def _is_to_be_retried(self, entry: Waiting, ran: Ran) -> bool:
-        if ran.outcome is not Outcome.FAILED:
+        if ran.outcome.is_settled:
             return False
         if isinstance(ran.error, Crashed):
             return not policy.is_hopeless(entry.message, ran)

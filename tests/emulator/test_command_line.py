@@ -15,7 +15,9 @@ from django.core.management import call_command
 from django.core.management.base import CommandError
 
 import cloudtask.emulator
-from cloudtask.emulator import cli
+from cloudtask.emulator import Emulator, Tick, cli
+from cloudtask.emulator.tokens import SigningKey
+from tests.emulator.asking import ask
 from tests.emulator.conftest import client_of
 from tests.support.waiting import PATIENCE
 
@@ -59,6 +61,62 @@ def test_queues_come_from_everywhere(tmp_path: Path) -> None:
     assert mail.config.rate == 5.0
 
 
+def test_queues_have_options_and_defaults_on_the_command_line(tmp_path: Path) -> None:
+    path = tmp_path / "queue.yaml"
+    path.write_text("queue: [{name: old}]")
+
+    settings = settings_of(
+        f"--queue-yaml={path}",
+        "--queue=mail,rate=5/s,max_attempts=3",
+        "--queue-defaults=max_attempts=7,tombstone=1h",
+    )
+
+    old, mail = (each.config for each in settings.queues.values())
+    assert (mail.rate, mail.retry.max_attempts, mail.tombstone) == (5, 3, 3600)
+    assert (old.retry.max_attempts, old.tombstone) == (7, 3600)
+    assert settings.queue_defaults.retry.max_attempts == 7
+    assert settings.queue_tombstone == 3 * 86_400
+
+
+def test_names_of_a_queue_yaml_stay_taken_for_nine_days(tmp_path: Path) -> None:
+    path = tmp_path / "queue.yaml"
+    path.write_text("queue: [{name: old}]")
+
+    (old,) = settings_of(f"--queue-yaml={path}").queues.values()
+
+    assert old.config.tombstone == 9 * 86_400
+
+
+def test_the_call_of_each_minute_is_described_by_options() -> None:
+    settings = settings_of(
+        "--tick=http://127.0.0.1:8000/relay",
+        "--tick-header=Authorization: Bearer x:y",
+        "--tick-account=a@b",
+        "--tick-audience=c",
+    )
+
+    assert settings.tick == Tick(
+        url="http://127.0.0.1:8000/relay",
+        headers={"Authorization": "Bearer x:y"},
+        account="a@b",
+        audience="c",
+    )
+
+
+def test_tokens_may_be_signed_with_a_key_of_ones_own(tmp_path: Path) -> None:
+    pems: list[bytes] = []
+    key = SigningKey(on_new=pems.append)
+    public = key.public_pem
+    path = tmp_path / "key.pem"
+    path.write_bytes(pems[0])
+
+    settings = settings_of(f"--token-key={path}")
+
+    with Emulator(token_key=settings.token_key) as emulator:
+        keys = ask(emulator, "GET", "/oauth2/v1/certs").json
+    assert list(keys.values()) == [public]
+
+
 def test_without_queues_there_is_a_default_one() -> None:
     assert list(settings_of().queues) == [
         "projects/local/locations/local/queues/default"
@@ -75,7 +133,7 @@ def test_it_tells_what_it_does_and_stops_cleanly(number: int, sink) -> None:
     )
     assert process.stdout is not None
     address = process.stdout.readline().split()[-1]
-    assert "Status page" in process.stdout.readline()
+    assert "status page" in process.stdout.readline()
     queue = process.stdout.readline().split()[-1]
     with client_of(address) as client:
         task = {"name": f"{queue}/tasks/one", "http_request": {"url": sink.url + "/a"}}
@@ -100,6 +158,12 @@ def test_it_tells_what_it_does_and_stops_cleanly(number: int, sink) -> None:
         ("--queue=a b", "must be formatted"),
         ("--data=/proc/none/x", "can't be used"),
         ("--queue-yaml=/none.yaml", "none.yaml"),
+        ("--queue=mail,rat=5/s", "Did you mean 'rate'"),
+        ("--queue-defaults=backoff=5", "not a backoff"),
+        ("--queue-tombstone=soon", "not a duration"),
+        ("--tick=localhost", "http://"),
+        ("--token-key=/none.pem", "none.pem"),
+        ("--token-key=/dev/null", "RSA private key"),
     ],
 )
 def test_a_wrong_option_ends_with_a_sentence(
@@ -179,6 +243,21 @@ def test_it_imports_nothing_of_the_rest() -> None:
                 root = name.split(".")[0]
                 assert root != "django"
                 assert root != "cloudtask" or name.startswith("cloudtask.emulator")
+
+
+def test_the_script_imports_no_django(tmp_path: Path) -> None:
+    (tmp_path / "django.py").write_text("raise ImportError('not here')")
+    script = Path(sys.executable).with_name("cloudtask-emulator")
+    result = subprocess.run(
+        [script, "--help"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert result.stdout.startswith("usage: cloudtask-emulator")
+    assert "--tick" in result.stdout
 
 
 def test_it_runs_without_django() -> None:

@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-from urllib.parse import urlencode, urlsplit
+import socket
+from urllib.parse import quote, urlencode, urlsplit
 
 import pytest
 
 from cloudtask.emulator import Emulator
+from tests.emulator.asking import ask
 from tests.emulator.conftest import QUEUE
+from tests.support.waiting import wait_until
 
 
-def ask(
-    emulator: Emulator,
-    path: str,
-    form: dict[str, str] | None = None,
-    **headers: str,
+def get(emulator: Emulator, path: str, **headers: str) -> tuple[int, str]:
+    answer = ask(emulator, "GET", path, **headers)
+    return answer.status, answer.text
+
+
+def post(
+    emulator: Emulator, path: str, form: dict[str, str], **headers: str
 ) -> tuple[int, str]:
-    """(status, text) of a GET, or of a POST when there is a form."""
-    parts = urlsplit(emulator.http_address)
-    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=10)
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    try:
-        if form is None:
-            connection.request("GET", path, headers=named)
-        else:
-            kind = {"Content-Type": "application/x-www-form-urlencoded"}
-            connection.request("POST", path, urlencode(form), {**kind, **named})
-        response = connection.getresponse()
-        return response.status, response.read().decode()
-    finally:
-        connection.close()
+    kind = {"Content_Type": "application/x-www-form-urlencoded"}
+    answer = ask(emulator, "POST", path, urlencode(form), **kind, **headers)
+    return answer.status, answer.text
 
 
 def test_the_page_shows_queues_tasks_and_failures(emulator, client, sink) -> None:
@@ -48,7 +41,7 @@ def test_the_page_shows_queues_tasks_and_failures(emulator, client, sink) -> Non
     task = {"http_request": {"url": "http://h/<script>"}}
     name = client.create_task(parent=QUEUE, task=task).name
 
-    status, text = ask(emulator, "/")
+    status, text = get(emulator, "/")
 
     assert status == 200
     assert QUEUE in text
@@ -60,7 +53,7 @@ def test_the_page_shows_queues_tasks_and_failures(emulator, client, sink) -> Non
 
 
 def test_the_page_of_an_idle_emulator_shows(start) -> None:
-    status, text = ask(start(queues=()), "/")
+    status, text = get(start(queues=()), "/")
 
     assert status == 200
     assert "No queues" in text
@@ -72,15 +65,14 @@ def test_the_page_tells_that_a_queue_is_on_hold(emulator, client, sink) -> None:
         parent=QUEUE, task={"http_request": {"url": sink.answer("/busy", 429)}}
     )
     sink.wait_for(1)
-    while not emulator.dispatches():
-        continue
+    wait_until(emulator.dispatches, "The attempt is over")
 
-    assert "on hold" in ask(emulator, "/")[1]
+    assert "on hold" in get(emulator, "/")[1]
 
 
 def test_the_buttons_do_what_they_say(emulator, client, sink) -> None:
     def press(path: str, name: str) -> None:
-        assert ask(emulator, path, {"name": name})[0] == 200
+        assert post(emulator, path, {"name": name})[0] == 200
 
     press("/queues/pause", QUEUE)
     assert emulator.queues()[0].paused
@@ -98,7 +90,7 @@ def test_the_buttons_do_what_they_say(emulator, client, sink) -> None:
 def test_a_browser_is_sent_back_to_the_page(emulator) -> None:
     form = {"name": QUEUE}
 
-    assert ask(emulator, "/queues/pause", form, Accept="text/html")[0] == 303
+    assert post(emulator, "/queues/pause", form, Accept="text/html")[0] == 303
 
 
 @pytest.mark.parametrize(
@@ -111,7 +103,7 @@ def test_a_browser_is_sent_back_to_the_page(emulator) -> None:
     ],
 )
 def test_a_wrong_name_is_told(emulator, path, name, status) -> None:
-    assert ask(emulator, path, {"name": name})[0] == status
+    assert post(emulator, path, {"name": name})[0] == status
 
 
 def test_a_page_of_another_site_can_not_press_the_buttons(emulator) -> None:
@@ -121,22 +113,79 @@ def test_a_page_of_another_site_can_not_press_the_buttons(emulator) -> None:
         {"Origin": "http://127.0.0.1:1"},
         {"Sec_Fetch_Site": "cross-site"},
     ):
-        assert ask(emulator, "/reset", {}, **headers)[0] == 403
-        assert ask(emulator, "/queues/pause", {"name": QUEUE}, **headers)[0] == 403
+        assert post(emulator, "/reset", {}, **headers)[0] == 403
+        assert post(emulator, "/queues/pause", {"name": QUEUE}, **headers)[0] == 403
 
     assert not emulator.queues()[0].paused
     own = emulator.http_address
     same = {"Origin": own, "Sec_Fetch_Site": "same-origin"}
-    assert ask(emulator, "/queues/pause", {"name": QUEUE}, **same)[0] == 200
+    assert post(emulator, "/queues/pause", {"name": QUEUE}, **same)[0] == 200
 
 
 def test_a_name_pointed_at_this_machine_shows_nothing(emulator) -> None:
-    assert ask(emulator, "/", Host="rebound.evil.example")[0] == 403
-    assert ask(emulator, "/", Host="localhost:8124")[0] == 200
+    assert get(emulator, "/", Host="rebound.evil.example")[0] == 403
+    assert get(emulator, "/", Host="localhost:8124")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["", "a b", "[::1", "[", "]", "@", "a@b", "localhost:x", "\xff", "//", "a/b"],
+)
+def test_a_host_that_is_none_is_answered_400(emulator, host: str) -> None:
+    for path in ("/", "/healthz", f"/v2/{QUEUE}"):
+        assert ask(emulator, "GET", path, Host=host).status == 400
+
+
+def test_a_request_without_a_host_is_answered_400(emulator) -> None:
+    parts = urlsplit(emulator.http_address)
+    with socket.create_connection((parts.hostname, parts.port)) as connection:
+        connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        assert b" 400 " in connection.makefile("rb").readline()
+
+
+def test_a_search_finds_tasks_by_name_and_by_target(emulator, client) -> None:
+    client.pause_queue(name=QUEUE)
+    for number in range(30):
+        task = {
+            "name": f"{QUEUE}/tasks/order-{number}",
+            "http_request": {"url": f"http://h/{'mail' if number == 7 else 'print'}"},
+        }
+        client.create_task(parent=QUEUE, task=task)
+
+    assert "order-29" not in get(emulator, "/")[1]
+    assert "order-29" in get(emulator, "/?q=r-29")[1]
+    found = get(emulator, "/?q=h/mail")[1]
+    assert "order-7<" in found
+    assert "order-8<" not in found
+    mean = quote('"><script>')
+    assert "<script" not in get(emulator, f"/?q={mean}")[1]
+
+
+def test_one_task_is_deleted(emulator, client) -> None:
+    client.pause_queue(name=QUEUE)
+    task = {"http_request": {"url": "http://h/"}}
+    gone, kept = (client.create_task(parent=QUEUE, task=task).name for _ in range(2))
+
+    assert post(emulator, "/tasks/delete", {"name": gone})[0] == 200
+
+    assert [each.name for each in emulator.tasks()] == [kept]
+    assert post(emulator, "/tasks/delete", {"name": gone})[0] == 404
+
+
+def test_the_next_attempts_are_shown(start, connect, sink) -> None:
+    queues = {"default": {"backoff": "100s..1h", "max_attempts": 3}}
+    emulator = start(queues=queues)
+    url = sink.answer("/bad", 500)
+    connect(emulator).create_task(parent=QUEUE, task={"http_request": {"url": url}})
+    wait_until(emulator.dispatches, "The attempt is over")
+
+    text = get(emulator, "/")[1]
+
+    assert "then after 200 s<" in text
 
 
 def test_health(emulator) -> None:
-    status, text = ask(emulator, "/healthz")
+    status, text = get(emulator, "/healthz")
 
     assert status == 200
     assert json.loads(text) == {
@@ -150,16 +199,16 @@ def test_health(emulator) -> None:
 def test_reset_by_post_only(emulator, client) -> None:
     client.pause_queue(name=QUEUE)
 
-    assert ask(emulator, "/reset")[0] == 405
+    assert get(emulator, "/reset")[0] == 405
     assert emulator.queues()[0].paused
-    assert ask(emulator, "/reset", {})[0] == 200
+    assert post(emulator, "/reset", {})[0] == 200
     assert not emulator.queues()[0].paused
 
 
 def test_discovery_leads_to_the_keys(emulator) -> None:
-    document = json.loads(ask(emulator, "/.well-known/openid-configuration")[1])
-    keys = json.loads(ask(emulator, urlsplit(document["jwks_uri"]).path)[1])["keys"]
-    pems = json.loads(ask(emulator, "/oauth2/v1/certs")[1])
+    document = json.loads(get(emulator, "/.well-known/openid-configuration")[1])
+    keys = json.loads(get(emulator, urlsplit(document["jwks_uri"]).path)[1])["keys"]
+    pems = json.loads(get(emulator, "/oauth2/v1/certs")[1])
 
     assert document["issuer"] == emulator.http_address
     assert [key["kid"] for key in keys] == list(pems)

@@ -4,6 +4,7 @@ from cloudtask.emulator.dispatch.chaos import Chaos, parse_chaos
 from cloudtask.emulator.dispatch.dispatcher import Dispatcher
 from cloudtask.emulator.dispatch.log import DispatchLog, DispatchRecord
 from cloudtask.emulator.dispatch.request import Target
+from cloudtask.emulator.dispatch.ticker import Tick, Ticker
 
 __all__ = [
     "Chaos",
@@ -11,5 +12,7 @@ __all__ = [
     "DispatchRecord",
     "Dispatcher",
     "Target",
+    "Tick",
+    "Ticker",
     "parse_chaos",
 ]

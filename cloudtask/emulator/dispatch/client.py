@@ -94,7 +94,7 @@ class HttpClient:
         retry_after = None
         if reader.retry_after:
             retry_after = retry_after_seconds(reader.retry_after, time.time())
-        return Response(reader.status, retry_after)
+        return Response(reader.status, retry_after, outcome=reader.outcome)
 
     def close(self) -> None:
         for pool in self._pools.values():

@@ -154,13 +154,15 @@ class Dispatcher:
         request: Outgoing | None,
         response: Response,
     ) -> None:
-        state = self._state
+        state, task = self._state, dispatch.task
         with state.lock:
-            verdict = queue.finish(dispatch, response, now=state.clock())
-            self._report(queue, dispatch.task, verdict)
+            now = state.clock()
+            verdict = queue.finish(dispatch, response, now=now)
+            next_in = task.eta - now if verdict is Verdict.RETRY else None
+            self._report(queue, task, verdict)
             self.wake(queue)
         started = dispatch.dispatch_time
-        self._note(dispatch, request, response, verdict.value, started)
+        self._note(dispatch, request, response, verdict.value, started, next_in)
 
     def _report(self, queue: Queue, task: Task, verdict: Verdict) -> None:
         """Tell the journal. No caller waits for this change, so the flush may wait."""
@@ -184,6 +186,7 @@ class Dispatcher:
         response: Response,
         verdict: str,
         started: float,
+        next_in: float | None = None,
     ) -> None:
         self._log.add(
             DispatchRecord(
@@ -197,5 +200,7 @@ class Dispatcher:
                 started=started,
                 duration=self._state.clock() - started,
                 problem=response.problem,
+                outcome=response.outcome,
+                next_in=next_in,
             )
         )

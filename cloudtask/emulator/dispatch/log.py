@@ -12,16 +12,28 @@ _logger = logging.getLogger("cloudtask.emulator")
 KEPT = 10_000
 KEPT_ERRORS = 20
 
+# The outcomes that a handler may give in the response header X-CloudTask-Outcome.
+# cloudtask's handler does; any other application may do the same.
+_OUTCOMES = {
+    "succeeded": "",
+    "duplicate": "it had succeeded before",
+    "retried": "failed, the application itself tries it again",
+    "failed": "failed",
+    "postponed": "postponed by the handler",
+    "exhausted": "failed for the last time",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class DispatchRecord:
     """One request that was made to a target.
 
     `task` is the task's full name, `attempt` counts from 1, `status` is None when there
-    was no response and `problem` then says why. `verdict` is the effect on the task:
-    "done", "retry", "given up", "already gone", or "duplicate" for a second delivery
-    that `Chaos` asked for.
-    `started` is unix seconds, `duration` seconds.
+    was no response and `problem` then says why. `outcome` is the response header
+    X-CloudTask-Outcome. `verdict` is the effect on the task: "done", "retry", "given
+    up", "already gone", or "duplicate" for a second delivery that `Chaos` asked for.
+    `started` is unix seconds, `duration` seconds, as is `next_in`: the time until the
+    next attempt, None when there is none.
     """
 
     task: str
@@ -34,6 +46,8 @@ class DispatchRecord:
     started: float
     duration: float
     problem: str = ""
+    outcome: str = ""
+    next_in: float | None = None
 
     @property
     def task_id(self) -> str:
@@ -41,18 +55,37 @@ class DispatchRecord:
 
     @property
     def queue(self) -> str:
-        """The queue's id."""
-        return self.task.split("/")[5]
+        """The queue's id; "" for a call that is no task's."""
+        parts = self.task.split("/")
+        return parts[5] if len(parts) > 5 else ""
+
+    @property
+    def is_failure(self) -> bool:
+        """Whether it belongs among the failures.
+
+        A handler acknowledges a task that it gave up, and postpones one on purpose: the
+        outcome tells more than the status.
+        """
+        if self.outcome in ("exhausted", "postponed"):
+            return self.outcome == "exhausted"
+        return self.status is None or not 200 <= self.status < 300
 
     def __str__(self) -> str:
+        name = f"{self.queue}/{self.task_id}" if self.queue else self.task
         answer = str(self.status) if self.status is not None else "no response"
-        line = (
-            f"{self.queue}/{self.task_id} attempt {self.attempt} "
-            f"{self.method} {self.url} -> {answer} in {self.duration * 1000:.0f} ms"
-        )
-        if self.verdict != "done":
-            line += f", {self.verdict}"
+        parts = [
+            f"{name} attempt {self.attempt} {self.method} {self.url} -> {answer} "
+            f"in {self.duration * 1000:.0f} ms",
+            _OUTCOMES.get(self.outcome, self.outcome),
+            "" if self.verdict == "done" else self._followed(),
+        ]
+        line = ", ".join(filter(None, parts))
         return f"{line} ({self.problem})" if self.problem else line
+
+    def _followed(self) -> str:
+        if self.next_in is None:
+            return self.verdict
+        return f"{self.verdict} in {self.next_in:.1f} s"
 
 
 class DispatchLog:
@@ -65,12 +98,22 @@ class DispatchLog:
         self._listener = listener
 
     def add(self, record: DispatchRecord) -> None:
+        """Keep the record of an attempt, and note it."""
         self.count += 1
         self.records.append(record)
-        if record.status is None or not 200 <= record.status < 300:
+        self.note(record)
+
+    def note(self, record: DispatchRecord) -> None:
+        """Tell the listener, and keep a failure."""
+        if record.is_failure:
             self.errors.append(record)
         if self._listener is not None:
             self._tell(record, self._listener)
+
+    def clear(self) -> None:
+        self.records.clear()
+        self.errors.clear()
+        self.count = 0
 
     def _tell(
         self, record: DispatchRecord, listener: Callable[[DispatchRecord], None]
@@ -80,8 +123,3 @@ class DispatchLog:
         except Exception:
             # A broken pipe or a mistake in a test must not stop the dispatching.
             _logger.exception("The listener failed on %s", record)
-
-    def clear(self) -> None:
-        self.records.clear()
-        self.errors.clear()
-        self.count = 0

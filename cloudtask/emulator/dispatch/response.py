@@ -9,6 +9,8 @@ from __future__ import annotations
 import enum
 
 _MAX_HEAD = 256 * 1024
+OUTCOME_HEADER = b"x-cloudtask-outcome"
+_LONGEST_OUTCOME = 40
 _NO_BODY = frozenset({204, 304})
 
 
@@ -29,7 +31,8 @@ class _Part(enum.Enum):
 class ResponseReader:
     """Takes bytes as they arrive; `done` when the response is complete.
 
-    `status` is the final status (1xx are skipped), `retry_after` the raw header.
+    `status` is the final status (1xx are skipped), `retry_after` the raw header, and
+    `outcome` the handler's own word for the result.
     """
 
     __slots__ = (
@@ -38,6 +41,7 @@ class ResponseReader:
         "_left",
         "_part",
         "keep_alive",
+        "outcome",
         "retry_after",
         "status",
     )
@@ -45,6 +49,7 @@ class ResponseReader:
     def __init__(self, *, is_head_request: bool = False) -> None:
         self.status = 0
         self.retry_after = ""
+        self.outcome = ""
         self.keep_alive = True
         self._is_head_request = is_head_request
         self._part = _Part.HEAD
@@ -123,6 +128,8 @@ class ResponseReader:
                 self._read_connection(value.lower())
             elif name == b"retry-after":
                 self.retry_after = value.decode("latin-1")
+            elif name == OUTCOME_HEADER:
+                self.outcome = _plain(value)
         self._expect_body(length, chunked)
 
     def _read_connection(self, value: bytes) -> None:
@@ -187,3 +194,9 @@ class ResponseReader:
         if number < 0:
             raise BadResponse(f"not a length: {text!r}")
         return number
+
+
+def _plain(value: bytes) -> str:
+    """A short text that can do no harm in a log."""
+    text = value[:_LONGEST_OUTCOME].decode("latin-1")
+    return text if text.isascii() and text.isprintable() else ""

@@ -8,6 +8,7 @@ from cloudtask.emulator.options.queues import (
     parse_options,
     read_options,
     read_queue_yaml,
+    seconds,
 )
 from cloudtask.emulator.options.settings import DEFAULT_TARGET, Settings
 
@@ -21,4 +22,5 @@ __all__ = [
     "parse_options",
     "read_options",
     "read_queue_yaml",
+    "seconds",
 ]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cloudtask.emulator.dispatch import Chaos, DispatchRecord
+from cloudtask.emulator.dispatch import Chaos, DispatchRecord, Tick
 from cloudtask.emulator.options.queues import Declared
 from cloudtask.emulator.protocol.names import is_loopback
 from cloudtask.emulator.queues import QueueConfig
@@ -21,7 +21,8 @@ class Settings:
     A port of 0 is any free one. `services` maps App Engine services to base URLs of
     their own. `data` is the SQLite file that keeps the queued tasks. `issuer` is that
     of OIDC tokens; the HTTP address when empty. `queue_defaults` is for queues that
-    clients create. `queue_tombstone` is in seconds.
+    clients create. `queue_tombstone` is in seconds. `token_key` is the private key
+    that signs OIDC tokens, in PEM; one of the emulator's own when None.
     """
 
     host: str = "127.0.0.1"
@@ -33,6 +34,8 @@ class Settings:
     rate_limits: bool = True
     data: Path | None = None
     chaos: Chaos | None = None
+    tick: Tick | None = None
+    token_key: bytes | None = None
     projects: Collection[str] | None = None
     issuer: str = ""
     allow_remote: bool = False
@@ -47,7 +50,8 @@ class Settings:
                 "reaches an emulator can make it call any URL. Use 127.0.0.1, or allow "
                 "it with allow_remote (--allow-remote)."
             )
-        for url in (self.target, *self.services.values()):
+        own = [] if self.tick is None else [self.tick.url]
+        for url in (self.target, *self.services.values(), *own):
             if not url.startswith(("http://", "https://")):
                 raise ValueError(
                     f"The target {url!r} must start with http:// or https://."

@@ -149,6 +149,12 @@ class Queue:
             return policies.overridden(self.config.retry, task.message.retry_config)
         return self.config.retry
 
+    def waits(self, task: Task, count: int) -> list[float]:
+        """Seconds between the next attempts of a task, if all of them fail."""
+        policy, done = self.policy_of(task), max(task.dispatch_count, 1)
+        left = policy.max_attempts - done - 1 if policy.max_attempts > 0 else count
+        return [policies.backoff(policy, done + 1 + i) for i in range(min(left, count))]
+
     def next_eta(self) -> float | None:
         head = self._head()
         return None if head is None else head.eta

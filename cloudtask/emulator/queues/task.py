@@ -19,11 +19,13 @@ class Response:
     """The target's answer; `status` is None when there was none by the deadline.
 
     `retry_after` is in seconds; `problem` says in words why there was no response.
+    `outcome` is the handler's own word for the result, if it gave one.
     """
 
     status: int | None
     retry_after: float | None = None
     problem: str = ""
+    outcome: str = ""
 
     @property
     def ok(self) -> bool:

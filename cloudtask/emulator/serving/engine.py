@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from cloudtask.emulator.calls import NoJournal, State
-from cloudtask.emulator.dispatch import Dispatcher, DispatchLog, Target
+from cloudtask.emulator.dispatch import Dispatcher, DispatchLog, Target, Ticker
 from cloudtask.emulator.journal import SqliteJournal
 from cloudtask.emulator.options import Settings
 from cloudtask.emulator.queues import Queue
@@ -37,7 +37,7 @@ class Engine:
             projects=settings.projects,
             plain_tokens=settings.allow_remote,
         )
-        pem = self._file.key() if self._file else None
+        pem = settings.token_key or (self._file.key() if self._file else None)
         self.tokens = TokenMaker(
             SigningKey(pem, on_new=self._keep_key),
             lambda: self.issuer,
@@ -75,6 +75,17 @@ class Engine:
     async def close(self) -> None:
         """Write the last changes to the data file."""
         self.state.journal.close()
+
+    async def tick(self) -> None:
+        """Call the URL of `Settings.tick` each minute, until cancelled."""
+        if self.settings.tick is not None:
+            ticker = Ticker(
+                self.settings.tick,
+                tokens=self.tokens,
+                log=self.log,
+                clock=self.state.clock,
+            )
+            await ticker.run()
 
     async def keep_house(self) -> None:
         """Delete expired tasks from time to time, until cancelled."""

@@ -6,12 +6,15 @@ import heapq
 from collections import deque
 from datetime import UTC, datetime
 from html import escape
+from itertools import islice
 
 from cloudtask.emulator.dispatch import DispatchRecord
 from cloudtask.emulator.queues import Queue, Task
 from cloudtask.emulator.serving.engine import Engine
 
 _SHOWN_TASKS = 10
+_FOUND_TASKS = 100
+_FORESEEN = 3
 
 _STYLE = """
 :root { color-scheme: light dark; }
@@ -21,13 +24,14 @@ table { border-collapse: collapse; width: 100%; margin: 0 0 1.5rem; }
 th, td { text-align: left; padding: .3rem .8rem .3rem 0; vertical-align: top;
   border-bottom: 1px solid #8884; overflow-wrap: anywhere; }
 td.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-form { display: inline; } button { font: inherit; cursor: pointer; }
+td.b { white-space: nowrap; }
+form { display: inline; } button, input { font: inherit; } button { cursor: pointer; }
 code { font-size: .9em; } .dim { opacity: .65; } h2 { margin: 1.5rem 0 .3rem; }
 """
 
 
-def render(engine: Engine) -> str:
-    """The page that shows the present state."""
+def render(engine: Engine, search: str = "") -> str:
+    """The page that shows the present state; with `search`, the tasks that it finds."""
     queues = sorted(engine.state.queues.values(), key=lambda queue: queue.name)
     now = engine.state.clock()
     return f"""<!DOCTYPE html>
@@ -35,11 +39,13 @@ def render(engine: Engine) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="refresh" content="5"><style>{_STYLE}</style></head><body>
 <h1>Cloud Tasks emulator</h1>
-<p>gRPC on <code>{escape(engine.address)}</code>, App Engine tasks to
+<p>gRPC on <code>{escape(engine.address)}</code>, REST on
+<code>{escape(engine.http_address)}</code>, App Engine tasks to
 <code>{escape(engine.settings.target)}</code>; {engine.log.count:,} dispatches,
 {engine.dispatcher.in_flight:,} under way. {_button("/reset", "", "reset")}</p>
 {_queue_table(queues, now)}
-{"".join(_task_table(queue, now) for queue in queues if queue.tasks)}
+{_search_form(search)}
+{"".join(_task_table(queue, search, now) for queue in queues if queue.tasks)}
 {_error_table(engine.log.errors)}
 </body></html>"""
 
@@ -64,8 +70,8 @@ def _queue_row(queue: Queue, now: float) -> str:
         f"<tr><td>{escape(queue.name)}</td>"
         f"<td>{'paused' if queue.paused else 'running'}</td>"
         f'<td class="n">{len(queue.tasks):,}</td><td class="n">{queue.running:,}</td>'
-        f"<td>{_rate(queue, now)}</td>"
-        f"<td>{'' if eta is None else _moment(eta, now)}</td><td>{buttons}</td></tr>"
+        f"<td>{_rate(queue, now)}</td><td>{'' if eta is None else _moment(eta, now)}"
+        f'</td><td class="b">{buttons}</td></tr>'
     )
 
 
@@ -81,30 +87,68 @@ def _rate(queue: Queue, now: float) -> str:
     return f"{shown}, throttled to {factor:.0%}"
 
 
-def _task_table(queue: Queue, now: float) -> str:
-    soonest = heapq.nsmallest(_SHOWN_TASKS, queue.tasks.values(), key=_eta)
-    rows = "".join(_task_row(task, now) for task in soonest)
-    hidden = len(queue.tasks) - len(soonest)
-    more = f'<p class="dim">and {hidden:,} more</p>' if hidden else ""
-    return f"<h2>{escape(queue.id)}</h2><table><tbody>{rows}</tbody></table>{more}"
-
-
-def _task_row(task: Task, now: float) -> str:
-    message = task.message
-    where = message.app_engine_http_request.relative_uri or message.http_request.url
-    last = task.last_attempt
-    answered = last is not None and last.response_time is not None
-    status = (last.status or "no response") if last and answered else ""
+def _search_form(search: str) -> str:
     return (
-        f"<tr><td>{escape(task.id)}</td><td>{escape(where)}</td>"
-        f"<td>{'running' if task.running else _moment(task.eta, now)}</td>"
-        f'<td class="n">{_attempts(task.dispatch_count)}</td><td>{status}</td>'
-        f"<td>{_button('/tasks/run', task.name, 'run')}</td></tr>"
+        '<form method="get" action="/" role="search"><label>Tasks with '
+        f'<input type="search" name="q" value="{escape(search)}"></label> in their '
+        "name or URL <button>search</button></form>"
     )
 
 
-def _attempts(count: int) -> str:
-    return "1 attempt" if count == 1 else f"{count} attempts"
+def _task_table(queue: Queue, search: str, now: float) -> str:
+    found = _found(queue, search) if search else queue.tasks.values()
+    soonest = heapq.nsmallest(_SHOWN_TASKS, found, key=_eta)
+    if search:
+        soonest = list(islice(sorted(found, key=_eta), _FOUND_TASKS))
+    hidden = len(found) - len(soonest)
+    if not soonest:
+        return ""
+    rows = "".join(_task_row(queue, task, now) for task in soonest)
+    more = f'<p class="dim">and {hidden:,} more</p>' if hidden else ""
+    return (
+        f"<h2>{escape(queue.id)}</h2><table><thead><tr><th>Task</th><th>Target</th>"
+        "<th>Next attempt</th><th>Attempts</th><th>Last answer</th><th></th></tr>"
+        f"</thead><tbody>{rows}</tbody></table>{more}"
+    )
+
+
+def _found(queue: Queue, search: str) -> list[Task]:
+    return [
+        task
+        for task in queue.tasks.values()
+        if search in task.name or search in _where(task)
+    ]
+
+
+def _where(task: Task) -> str:
+    message = task.message
+    if task.is_app_engine:
+        return str(message.app_engine_http_request.relative_uri)
+    return str(message.http_request.url)
+
+
+def _task_row(queue: Queue, task: Task, now: float) -> str:
+    last = task.last_attempt
+    answered = last is not None and last.response_time is not None
+    status = (last.status or "no response") if last and answered else ""
+    buttons = _button("/tasks/run", task.name, "run")
+    buttons += " " + _button("/tasks/delete", task.name, "delete")
+    return (
+        f"<tr><td>{escape(task.id)}</td><td>{escape(_where(task))}</td>"
+        f"<td>{_next_attempts(queue, task, now)}</td>"
+        f'<td class="n">{task.dispatch_count:,}</td><td>{status}</td>'
+        f'<td class="b">{buttons}</td></tr>'
+    )
+
+
+def _next_attempts(queue: Queue, task: Task, now: float) -> str:
+    """The next attempt, and the waits after it if all of them fail."""
+    first = "running" if task.running else _moment(task.eta, now)
+    waits = queue.waits(task, _FORESEEN)
+    if not task.dispatch_count or not waits:
+        return first
+    after = ", ".join(f"{wait:g} s" for wait in waits)
+    return f'{first}<span class="dim">, then after {after}</span>'
 
 
 def _eta(task: Task) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -54,8 +54,8 @@ class Server:
         engine.start()
         self._stops.append(engine.stop)
         await self._start_grpc()
-        keeper = asyncio.get_running_loop().create_task(engine.keep_house())
-        self._stops.append(lambda: _cancelled(keeper))
+        self._run(engine.keep_house())
+        self._run(engine.tick())
 
     async def stop(self) -> None:
         """Close the ports, abandon the requests in flight, write the data file."""
@@ -66,6 +66,10 @@ class Server:
         """Wait for the last threads, after `stop` and outside of the loop."""
         for pool in self._pools:
             pool.shutdown()
+
+    def _run(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._stops.append(lambda: _cancelled(task))
 
     async def _start_http(self) -> None:
         settings = self.engine.settings

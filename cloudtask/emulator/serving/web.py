@@ -50,6 +50,7 @@ def application(engine: Engine) -> web.Application:
             web.post("/reset", side.reset),
             web.post("/queues/{action}", side.act_on_queue),
             web.post("/tasks/run", side.run_task),
+            web.post("/tasks/delete", side.delete_task),
             web.route("*", "/{version:v2|v2beta3|v2beta2}/{call:.*}", rest.answer),
         ]
     )
@@ -98,7 +99,7 @@ class HttpSide:
 
     async def page(self, request: web.Request) -> web.Response:
         with self._engine.state.lock:
-            text = render(self._engine)
+            text = render(self._engine, request.query.get("q", "").strip())
         return web.Response(text=text, content_type="text/html", headers=_PAGE_HEADERS)
 
     async def health(self, request: web.Request) -> web.Response:
@@ -156,6 +157,12 @@ class HttpSide:
         name = str(form.get("name", ""))
         with self._engine.state.lock:
             run_task(self._engine.state, v2.RunTaskRequest(name=name))
+        return await _back(request)
+
+    async def delete_task(self, request: web.Request) -> web.Response:
+        form = await request.post()
+        message = v2.DeleteTaskRequest(name=str(form.get("name", "")))
+        answer(self._engine.state, v2, CALLS["DeleteTask"], message)
         return await _back(request)
 
 
