@@ -4,7 +4,13 @@ Under Django's test environment tasks stay in this process, and every call takes
 whole wire format: what can't travel fails the test. See docs/howto/testing.md.
 """
 
-from cloudtask.testruns.assertions import assert_enqueued, assert_not_enqueued, queued
+from cloudtask.testruns.assertions import (
+    assert_enqueued,
+    assert_not_enqueued,
+    enqueues,
+    enqueues_nothing,
+    queued,
+)
 from cloudtask.testruns.calls import QueuedTask
 from cloudtask.testruns.djangae import (
     TaskFailedBehaviour,
@@ -45,6 +51,8 @@ __all__ = [
     "assert_not_enqueued",
     "crash_at",
     "eager",
+    "enqueues",
+    "enqueues_nothing",
     "queued",
     "run_queued",
 ]

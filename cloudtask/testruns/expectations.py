@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from inspect import BoundArguments, Parameter
@@ -103,14 +103,8 @@ class Expectation:
         return f"{self.task.path}{using}({', '.join(given)})"
 
     def listing(self, calls: Sequence[QueuedTask], where: str) -> str:
-        """What is there instead, the nearest first."""
-        if not calls:
-            return f"Nothing {where}."
-        nearest = sorted(calls, key=self._distance)
-        lines = [f"  {self._line(call)}" for call in nearest[:LISTED]]
-        if len(calls) > LISTED:
-            lines.append(f"  ... and {len(calls) - LISTED} more")
-        return f"What {where}:\n" + "\n".join(lines)
+        """The calls that are there instead, the nearest first, with what differs."""
+        return listed(sorted(calls, key=self._distance), where, self._line)
 
     def _distance(self, call: QueuedTask) -> tuple[int, float]:
         path = self.task.path
@@ -123,6 +117,18 @@ class Expectation:
             return str(call)
         differences = self.differences(call)
         return f"{call}: {', '.join(differences)}" if differences else str(call)
+
+
+def listed(
+    calls: Sequence[QueuedTask], where: str, line: Callable[[QueuedTask], str] = str
+) -> str:
+    """The first calls as text, a line each."""
+    if not calls:
+        return f"Nothing {where}."
+    lines = [f"  {line(call)}" for call in calls[:LISTED]]
+    if len(calls) > LISTED:
+        lines.append(f"  ... and {len(calls) - LISTED} more")
+    return f"What {where}:\n" + "\n".join(lines)
 
 
 def _flat(bound: BoundArguments) -> dict[str, Any]:

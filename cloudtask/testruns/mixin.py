@@ -6,7 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cloudtask.testruns import calls, commits
-from cloudtask.testruns.assertions import assert_enqueued, assert_not_enqueued, queued
+from cloudtask.testruns.assertions import (
+    assert_enqueued,
+    assert_not_enqueued,
+    enqueues,
+    enqueues_nothing,
+    queued,
+)
 from cloudtask.testruns.calls import QueuedTask
 from cloudtask.testruns.idempotence import assert_idempotent
 from cloudtask.testruns.queue_runs import run_queued
@@ -58,6 +64,8 @@ class CloudTaskTestMixin(Base):
     queued = staticmethod(queued)
     assert_enqueued = staticmethod(assert_enqueued)
     assert_not_enqueued = staticmethod(assert_not_enqueued)
+    enqueues = staticmethod(enqueues)
+    enqueues_nothing = staticmethod(enqueues_nothing)
     assert_idempotent = staticmethod(assert_idempotent)
 
     def run(self, result: Any = None) -> Any:

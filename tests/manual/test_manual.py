@@ -29,6 +29,7 @@ from cloudtask.testing import (
     assert_not_enqueued,
     crash_at,
     eager,
+    enqueues,
     queued,
     run_queued,
 )
@@ -62,7 +63,7 @@ class WhatIsEnqueued(TestCase):
 
     def test_a_block_looks_at_what_is_enqueued_inside_of_it(self):
         sign_up("Ada")
-        with assert_enqueued(send_welcome, "Grace", count=1) as calls:
+        with enqueues(send_welcome, "Grace", count=1) as calls:
             sign_up("Grace")
         self.assertEqual(calls[0].kwargs, {"template": "rich"})
 
@@ -181,7 +182,7 @@ class AsMethods(CloudTaskTestMixin, TestCase):
     cloudtask_strict = True
 
     def test_with_the_mixin(self):
-        with self.assert_enqueued(send_welcome):
+        with self.enqueues(send_welcome):
             sign_up("Ada")
         self.run_queued()
         self.assertEqual(Author.objects.count(), 1)

@@ -1,7 +1,8 @@
-"""assert_enqueued, assert_not_enqueued and queued."""
+"""Assertions on the queue and on blocks, and the list of queued calls."""
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import FrozenInstanceError
 from datetime import timedelta
 from unittest.mock import ANY
@@ -12,6 +13,8 @@ from cloudtask.testing import (
     assert_enqueued,
     assert_not_enqueued,
     eager,
+    enqueues,
+    enqueues_nothing,
     queued,
     run_queued,
 )
@@ -169,12 +172,12 @@ def test_queued_lists_frozen_values_in_the_order_in_which_they_would_run():
     assert queued(tasks.mail) == [second]
 
 
-# As a block
+# Blocks
 
 
 def test_a_block_counts_what_is_enqueued_inside():
     tasks.mail.defer(7)
-    with assert_enqueued(tasks.mail, 8, count=1) as found:
+    with enqueues(tasks.mail, 8, count=1) as found:
         tasks.mail.defer(8)
         tasks.mail.defer(9)
     assert [call.args for call in found] == [(8,)]
@@ -184,13 +187,13 @@ def test_what_was_enqueued_before_the_block_does_not_count():
     tasks.mail.defer(7)
     with (
         pytest.raises(AssertionError, match="Nothing was enqueued in the block"),
-        assert_enqueued(tasks.mail, 7),
+        enqueues(tasks.mail, 7),
     ):
         pass
 
 
 def test_what_ran_inside_the_block_counts():
-    with assert_enqueued(tasks.see, count=2):
+    with enqueues(tasks.see, count=2):
         tasks.see.defer()
         run_queued()
         with eager():
@@ -199,71 +202,55 @@ def test_what_ran_inside_the_block_counts():
 
 def test_a_block_without_the_call_passes_the_opposite():
     tasks.mail.defer(7)
-    with assert_not_enqueued(tasks.mail):
+    with enqueues_nothing(tasks.mail):
         tasks.see.defer()
-    with pytest.raises(AssertionError), assert_not_enqueued(tasks.see):
+    with pytest.raises(AssertionError), enqueues_nothing(tasks.see):
         tasks.see.defer()
 
 
 def test_an_error_inside_the_block_comes_out_as_it_is():
-    with pytest.raises(tasks.Trouble), assert_enqueued(tasks.mail):
+    with pytest.raises(tasks.Trouble), enqueues(tasks.mail):
         raise tasks.Trouble
 
 
 def test_blocks_nest_and_share_a_statement():
-    with assert_enqueued(tasks.mail), assert_enqueued(tasks.see) as found:
+    with enqueues(tasks.mail), enqueues(tasks.see) as found:
         tasks.mail.defer(1)
-        with assert_enqueued(tasks.mail, 2, count=1):
+        with enqueues(tasks.mail, 2, count=1):
             tasks.mail.defer(2)
         tasks.see.defer()
     assert len(found) == 1
 
 
-def test_arguments_may_be_unpacked_and_span_lines():
-    args, kwargs = (8,), {"template": "rich"}
-    with assert_enqueued(
-        tasks.mail,
-        *args,
-        **kwargs,
-    ):
-        tasks.mail.defer(8, "rich")
+def test_a_block_counts_wherever_it_is_opened():
+    with ExitStack() as stack:
+        found = stack.enter_context(enqueues(tasks.mail, 8))
+        tasks.mail.defer(8)
+    assert [call.args for call in found] == [(8,)]
 
 
-def test_inside_generators_and_lambdas_it_is_told_apart():
-    def steps():
-        with assert_enqueued(tasks.mail):
-            yield tasks.mail.defer(7)
-        yield assert_enqueued(tasks.mail)
-
-    _, found = steps()
-    by_lambda = [find() for find in [lambda: assert_enqueued(tasks.mail)]]
-    assert by_lambda == [found]
-
-
-async def _in_a_coroutine():
-    with assert_enqueued(tasks.mail):
-        tasks.mail.defer(7)
-    return assert_enqueued(tasks.mail)
-
-
-def test_in_a_coroutine_it_is_told_apart():
-    with pytest.raises(StopIteration) as ended:
-        _in_a_coroutine().send(None)
-    assert len(ended.value.value) == 1
-
-
-def test_a_function_that_has_looked_is_no_block():
+def test_a_block_that_enqueues_anything_is_not_one_that_enqueues_nothing():
     tasks.mail.defer(7)
-    found = assert_enqueued(tasks.mail)
-    with pytest.raises(AssertionError, match="has looked already"), found:
-        pass
+    with enqueues_nothing():
+        run_queued()
+    with (
+        pytest.raises(AssertionError, match=r"enqueue nothing\. What was .*\n  .*mail"),
+        enqueues_nothing(),
+    ):
+        tasks.mail.defer(8)
+
+
+@pytest.mark.parametrize("block", [enqueues, enqueues_nothing])
+def test_an_argument_that_the_task_lacks_is_a_type_error_before_the_block(block):
+    with pytest.raises(TypeError, match="colour"), block(tasks.mail, colour="red"):
+        tasks.fail()
 
 
 @pytest.mark.django_db
 def test_what_a_rollback_took_back_was_not_enqueued():
     from django.db import transaction
 
-    with assert_not_enqueued(tasks.see):
+    with enqueues_nothing(tasks.see):
         try:
             with transaction.atomic():
                 tasks.see.defer()
@@ -276,6 +263,6 @@ def test_what_a_rollback_took_back_was_not_enqueued():
 def test_what_awaits_a_commit_counts():
     from django.db import transaction
 
-    with assert_enqueued(tasks.see) as found, transaction.atomic():
+    with enqueues(tasks.see) as found, transaction.atomic():
         tasks.see.defer()
     assert found[0].awaits_commit

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from django.test import TestCase, TransactionTestCase
 
-from cloudtask.testing import arun_queued, assert_enqueued, run_queued
+from cloudtask.testing import arun_queued, enqueues, run_queued
 from tests.testapp.models import Author
 from tests.testing import tasks
 from tests.testing.tasks import seen
@@ -61,7 +61,7 @@ class InAnAsynchronousTest(TestCase):
     async def test_tasks_see_the_data_of_the_test(self):
         await Author.objects.acreate(name="a")
         await tasks.add_author.adefer("b")
-        with assert_enqueued(tasks.asynchronous_author):
+        with enqueues(tasks.asynchronous_author):
             await tasks.asynchronous_author.adefer("c")
         report = await arun_queued()
         assert len(report.ran) == 2

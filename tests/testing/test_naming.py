@@ -16,6 +16,8 @@ from cloudtask.testing import (
     assert_idempotent,
     assert_not_enqueued,
     eager,
+    enqueues,
+    enqueues_nothing,
     queued,
     run_queued,
 )
@@ -70,10 +72,10 @@ def test_what_is_missing_is_told_with_what_differs(enqueue):
 @BOTH
 def test_as_a_block(enqueue):
     task = enqueue((0, 0), (0, 0))
-    with assert_enqueued(task, count=2) as found, eager():
+    with enqueues(task, count=2) as found, eager():
         enqueue((1, 2), (3, 4))
     assert [call.args for call in found] == [(1, 2), (3, 4)]
-    with pytest.raises(AssertionError), assert_not_enqueued(task):
+    with pytest.raises(AssertionError), enqueues_nothing(task):
         enqueue((1, 2), (3, 4))
 
 

@@ -55,7 +55,7 @@ class WithTheMixin(CloudTaskTestMixin, TestCase):
         calls.clear()
 
     def test_methods(self):
-        with self.assert_enqueued(note, 1):
+        with self.enqueues(note, 1):
             note.defer(1)
         self.assert_enqueued(note, count=1)
         self.assert_not_enqueued(fail)
