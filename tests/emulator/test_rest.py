@@ -60,8 +60,12 @@ def test_a_listing_has_pages(emulator) -> None:
     assert "nextPageToken" not in last
 
 
-def test_a_mask_may_be_in_camel_case(emulator) -> None:
-    path = f"/v2/{QUEUE}?updateMask=rateLimits.maxDispatchesPerSecond"
+@pytest.mark.parametrize(
+    "mask",
+    ["rateLimits.maxDispatchesPerSecond", "rate_limits.max_dispatches_per_second"],
+)
+def test_a_mask_may_be_in_camel_case_or_in_snake_case(emulator, mask: str) -> None:
+    path = f"/v2/{QUEUE}?updateMask={mask}"
     body = json.dumps({"rateLimits": {"maxDispatchesPerSecond": 7}})
 
     assert ask(emulator, "PATCH", path, body).json["rateLimits"] == {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping
 from concurrent.futures import CancelledError
 from typing import Any
@@ -62,6 +63,7 @@ _SYSTEM_PARAMETERS = frozenset(
         "upload_protocol",
     }
 )
+_MASKS = frozenset({"updateMask", "update_mask", "readMask", "read_mask"})
 _HEADERS = {"Cache-Control": "private", "X-Content-Type-Options": "nosniff"}
 # What google.protobuf.json_format raises for values that don't fit.
 _BAD_VALUE = (
@@ -176,13 +178,18 @@ def _read_query(message: Message, query: Mapping[str, str]) -> None:
     for name, value in query.items():
         if name in _SYSTEM_PARAMETERS:
             continue
-        data: Any = value
+        data: Any = _mask(value) if name in _MASKS else value
         for part in reversed(name.split(".")):
             data = {part: data}
         try:
             json_format.ParseDict(data, message)
         except _BAD_VALUE as error:
             raise errors.invalid(f"Invalid query parameter {name!r}. {error}") from None
+
+
+def _mask(text: str) -> str:
+    """The paths of a FieldMask in camelCase; some clients send them in snake_case."""
+    return re.sub(r"_([a-z])", lambda match: match[1].upper(), text)
 
 
 def _set(message: Message, field: str, value: str) -> None:
