@@ -48,10 +48,14 @@ def _key(secret: str | bytes) -> tuple[bytes, bytes]:
 NEVER = 2**32 - 1  # unix seconds
 
 
-def seal(message: Message) -> bytes:
-    """The envelope of `message`, signed with the first of the project's keys."""
-    start = max(message.created, message.eta or 0.0)
-    expires = int(start + conf.settings().max_age.total_seconds())
+def seal(message: Message, *, expires: int | None = None) -> bytes:
+    """The envelope of `message`, signed with the first of the project's keys.
+
+    It expires at `expires`, in unix seconds; by default MAX_AGE after it is due.
+    """
+    if expires is None:
+        due = max(message.created, message.eta or 0.0)
+        expires = int(due + conf.settings().max_age.total_seconds())
     return _sealed(b"%b\n%b" % (_about(message), message.payload), expires, 0)
 
 

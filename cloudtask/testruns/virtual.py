@@ -1,12 +1,11 @@
-"""Time that moves from eta to eta without anybody waiting."""
+"""Virtual time: it jumps from eta to eta, without waiting."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import datetime, timedelta, tzinfo
 from typing import Any
-from unittest.mock import patch
 
 from django.utils import timezone
 
@@ -58,22 +57,38 @@ class VirtualClock:
 
 @contextmanager
 def frozen(time: VirtualClock) -> Iterator[None]:
-    """Have `timezone.now()` tell `time` inside the block.
+    """Have `timezone.now()` return the time of `time` inside the block.
 
-    The name `datetime` in django.utils.timezone is replaced, not `now`, which others
-    have imported by name.
+    Replaces the name `datetime` in django.utils.timezone. Replacing the function `now`
+    would not reach modules that have imported it by name.
+    """
+    module: Any = timezone
+    before = module.datetime
+    module.datetime = _VirtualDatetime(time, before)
+    try:
+        yield
+    finally:
+        module.datetime = before
+
+
+class _VirtualDatetime:
+    """Acts as the class `before`, but its `now()` returns virtual time.
+
+    No subclass of it: freezegun and time-machine replace the class by one of their own.
     """
 
-    class Told(type):
-        def __instancecheck__(cls, instance: object) -> bool:
-            return isinstance(instance, datetime)
+    def __init__(self, time: VirtualClock, before: Any) -> None:
+        self._time = time
+        self._before = before
 
-    class Frozen(datetime, metaclass=Told):
-        @classmethod
-        def now(cls, tz: tzinfo | None = None) -> Any:
-            if tz is None:
-                return datetime.fromtimestamp(time.time)
-            return datetime.fromtimestamp(time.time, UTC).astimezone(tz)
+    def now(self, tz: tzinfo | None = None) -> Any:
+        return self._before.fromtimestamp(self._time.time, tz)
 
-    with patch.object(timezone, "datetime", Frozen):
-        yield
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self._before(*args, **kwargs)
+
+    def __instancecheck__(self, instance: object) -> bool:
+        return isinstance(instance, self._before)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._before, name)
