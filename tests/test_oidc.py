@@ -211,7 +211,7 @@ def test_the_emulators_tokens_are_believed_by_its_own_certificates() -> None:
 
     with Emulator() as emulator:
         server = emulator._started()
-        token = server.tokens.oidc(ACCOUNT, AUDIENCE)
+        token = server.engine.tokens.oidc(ACCOUNT, AUDIENCE)
         claims = oidc.verified_claims(token, AUDIENCE, emulator.http_address)
     assert claims["email"] == ACCOUNT
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol
@@ -103,6 +105,7 @@ class HttpTarget:
     min_deadline = 15.0
     max_deadline = 1800.0
     default_deadline = 600.0
+    certificates = oidc.certificates
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         known = {
@@ -145,7 +148,9 @@ class HttpTarget:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise UntrustedRequest("The request carries no bearer token.")
-        claims = oidc.verified_claims(token.strip(), self.audience, self.issuer)
+        claims = oidc.verified_claims(
+            token.strip(), self.audience, self.issuer, self.certificates
+        )
         if claims.get("email") != self.service_account:
             raise UntrustedRequest("The token belongs to another account.")
         if claims.get("email_verified") is not True:
@@ -224,9 +229,22 @@ def _target_of(settings: conf.Settings) -> Target:
     return made
 
 
+_in_context: ContextVar[Target | None] = ContextVar("cloudtask.target", default=None)
+
+
 def target() -> Target:
     """The target that CLOUDTASK["TARGET"] describes; raises ConfigurationError."""
-    return _target_of(conf.settings())
+    return _in_context.get() or _target_of(conf.settings())
+
+
+@contextmanager
+def using(chosen: Target) -> Iterator[None]:
+    """Have `target` return `chosen` inside the block: in this context, no other."""
+    before = _in_context.set(chosen)
+    try:
+        yield
+    finally:
+        _in_context.reset(before)
 
 
 def on_app_engine() -> bool:

@@ -118,10 +118,15 @@ certificates = Certificates()
 os.register_at_fork(after_in_child=certificates.clear)
 
 
-def verified_claims(token: str, audience: str, issuer: str | None) -> Mapping[str, Any]:
+def verified_claims(
+    token: str,
+    audience: str,
+    issuer: str | None,
+    certificates: Certificates = certificates,
+) -> Mapping[str, Any]:
     """The claims of `token`, once signature, times, audience and issuer are right.
 
-    Raises UntrustedRequest for anything else, also when the certificates can't be had.
+    Raises UntrustedRequest for anything else, also when `certificates` has none.
     """
     url = issuer.rstrip("/") + CERTS_PATH if issuer else GOOGLE_CERTS
     try:

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from django.test import Client
 
-from cloudtask import signals
+from cloudtask import signals, targets
 from cloudtask.delivering.settling import Outcome
 from cloudtask.message import Delivery, Message
 from cloudtask.targets import AppEngineDispatch, HttpDispatch, target
@@ -39,7 +39,7 @@ class Http:
         """
         dispatch = target().request_for(entry.message)
         ran = unanswered(entry, now, None)
-        with trust.trusted(), _noting(ran):
+        with targets.using(trust.trusting(target())), _noting(ran):
             try:
                 response = self._post(dispatch, entry)
             except Exception as error:  # noqa: BLE001  an answer 500 in production

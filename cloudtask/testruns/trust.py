@@ -1,20 +1,27 @@
-"""How a delivery in this process comes to be trusted: by what Google would have done.
+"""Lets deliveries inside this process be trusted, as those of Google would be.
 
-The target verifies as ever. For an HttpTarget the tests sign tokens with a key of their
-own, whose certificate stands in for Google's while a delivery is under way; for an
-AppEngineTarget the tests are the front end that strips headers of strangers, so that
-those they send are App Engine's.
+The project's target still verifies each delivery, with one difference. An HttpTarget
+gets another set of certificates: the test run signs tokens with a key of its own. An
+AppEngineTarget believes that it is on App Engine, whose front end removes the headers
+of strangers.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from copy import copy
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from cloudtask.targets import AppEngineTarget, HttpDispatch, HttpTarget, oidc, target
+from cloudtask.targets import (
+    AppEngineTarget,
+    HttpDispatch,
+    HttpTarget,
+    Target,
+    oidc,
+    target,
+)
 
 if TYPE_CHECKING:
     from cloudtask.emulator.tokens import SigningKey
@@ -28,7 +35,7 @@ def _key() -> SigningKey:
 
 
 class _Certificates(oidc.Certificates):
-    """Knows one key, whoever is asked."""
+    """Has one key, for every issuer."""
 
     def of(self, url: str, key_id: object) -> Mapping[str, str]:
         return {_key().id: _key().public_pem}
@@ -47,20 +54,12 @@ def token(dispatch: HttpDispatch) -> str | None:
     return maker.oidc(dispatch.service_account, dispatch.audience or dispatch.url)
 
 
-@contextmanager
-def trusted() -> Iterator[None]:
-    """Inside the block, the deliveries of this module are told from strangers'."""
-    found = target()
-    if isinstance(found, AppEngineTarget):
-        before, found.on_app_engine = found.on_app_engine, True
-        try:
-            yield
-        finally:
-            found.on_app_engine = before
-        return
-    real = oidc.certificates
-    oidc.certificates = _Certificates()
-    try:
-        yield
-    finally:
-        oidc.certificates = real
+def trusting(found: Target) -> Target:
+    """A target like `found` that trusts deliveries with the tokens of this module, or
+    with the headers of App Engine."""
+    ours = copy(found)
+    if isinstance(ours, AppEngineTarget):
+        ours.on_app_engine = True
+    elif isinstance(ours, HttpTarget):
+        ours.certificates = _Certificates()
+    return ours
