@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
@@ -41,6 +41,32 @@ def database_now() -> Any:
     """An expression for the database's own time."""
     now = _now_kind()()
     return now + timedelta(seconds=_ahead) if _ahead else now
+
+
+@cache
+def _time_kind() -> Any:
+    from django.db.models import DateTimeField, Func
+
+    class UtcTime(Func):
+        """Text as a time in UTC, which is what `database_now` gives."""
+
+        template = "%(expressions)s"
+        output_field = DateTimeField()
+
+        def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Any:
+            template = "(%(expressions)s || '+00')::timestamptz"
+            return self.as_sql(compiler, connection, template=template, **context)
+
+    return UtcTime
+
+
+def database_time(moment: datetime) -> Any:
+    """An expression for a moment that is comparable with `database_now`, whatever zone
+    the settings give the database."""
+    from django.db.models import TextField, Value
+
+    text = moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+    return _time_kind()(Value(text, output_field=TextField()))
 
 
 @contextmanager

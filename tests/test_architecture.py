@@ -21,6 +21,7 @@ ROOT = Path(cloudtask.__file__).parent
 FLOORS = [
     {"exceptions", "signals", "clock", "failpoints", "quotas"},
     {"options", "runs", "context"},
+    {"transitions"},
     {"message"},
     {"conf"},
     {"codec"},

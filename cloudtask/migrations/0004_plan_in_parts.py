@@ -43,6 +43,16 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name="iterationrun",
+            name="version",
+            field=models.PositiveBigIntegerField(db_default=0, default=0),
+        ),
+        migrations.AddField(
+            model_name="iterationshard",
+            name="version",
+            field=models.PositiveBigIntegerField(db_default=0, default=0),
+        ),
+        migrations.AddField(
+            model_name="iterationrun",
             name="is_estimated",
             field=models.BooleanField(db_default=False, default=False),
         ),

@@ -46,6 +46,7 @@ class IterationRun(models.Model):
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
     touched_at = models.DateTimeField(db_default=Now())
+    version = models.PositiveBigIntegerField(default=0, db_default=0)
 
     class Meta:
         verbose_name = "iteration"
@@ -98,6 +99,7 @@ class IterationShard(models.Model):
     failed = models.PositiveBigIntegerField(default=0)
     skipped = models.PositiveBigIntegerField(default=0)
     touched_at = models.DateTimeField(db_default=Now())
+    version = models.PositiveBigIntegerField(default=0, db_default=0)
 
     class Meta:
         verbose_name = "iteration shard"

@@ -15,7 +15,7 @@ from cloudtask.runs import RunState
 from cloudtask.stores import store as configured_store
 from cloudtask.stores.datastore import DatastoreStore
 from cloudtask.stores.datastore.client import TRIES, clients
-from cloudtask.stores.datastore.runs import MOST_SHARDS
+from cloudtask.stores.datastore.swap import MOST_SHARDS
 from tests.stores.runs_making import RUN, create, load, shards_of
 from tests.support.datastore import DatastoreServer
 

@@ -12,9 +12,8 @@ from django.db import transaction
 from cloudtask.clock import database_now as now
 from cloudtask.conf import check_backend_options
 from cloudtask.exceptions import PayloadLost
-from cloudtask.stores import AlreadyDone, FailedCall
-from cloudtask.stores.database.runs import DatabaseRuns
-from cloudtask.stores.database.shards import DatabaseShards
+from cloudtask.stores import AlreadyDone, FailedCall, Store
+from cloudtask.stores.database.iterations import DatabaseIterations
 from cloudtask.stores.transactions import apart, delete_by_key, translated
 
 if TYPE_CHECKING:
@@ -23,15 +22,17 @@ if TYPE_CHECKING:
 CHUNK = 512 * 1024  # bytes a row: well under any server's packet limit
 
 
-class DatabaseStore(DatabaseRuns, DatabaseShards):
+class DatabaseStore(DatabaseIterations, Store):
     """Keeps state in the tables of this app; option ALIAS, default "default"."""
+
+    database: str
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         check_backend_options("STORE", options, {"ALIAS"})
         self.database = str(options.get("ALIAS", "default"))
 
     @contextmanager
-    def reachable(self, what: str) -> Iterator[None]:
+    def writing(self, what: str) -> Iterator[None]:
         with translated(what, self.database), transaction.atomic(using=self.database):
             yield
 
@@ -62,7 +63,7 @@ class DatabaseStore(DatabaseRuns, DatabaseShards):
 
         payloads = Payload.objects.using(self.database).filter(key=key)
         chunks = PayloadChunk.objects.using(self.database).filter(payload_id=key)
-        with self.reachable(f"Loading payload {key}"):
+        with self.writing(f"Loading payload {key}"):
             rows = chunks.order_by("index").values_list("data", flat=True)
             data = b"".join(bytes(row) for row in rows)
             # Read last: the task may succeed elsewhere while the chunks are read.
@@ -81,7 +82,7 @@ class DatabaseStore(DatabaseRuns, DatabaseShards):
     def finish_payload(self, key: str) -> None:
         from cloudtask.models import Payload, PayloadChunk
 
-        with self.reachable(f"Finishing payload {key}"):
+        with self.writing(f"Finishing payload {key}"):
             Payload.objects.using(self.database).filter(key=key).update(
                 is_done=True, saved_at=now()
             )
@@ -90,13 +91,13 @@ class DatabaseStore(DatabaseRuns, DatabaseShards):
     def touch_payload(self, key: str) -> None:
         from cloudtask.models import Payload
 
-        with self.reachable(f"Keeping payload {key}"):
+        with self.writing(f"Keeping payload {key}"):
             Payload.objects.using(self.database).filter(key=key).update(saved_at=now())
 
     def delete_payload(self, key: str) -> None:
         from cloudtask.models import Payload
 
-        with self.reachable(f"Deleting payload {key}"):
+        with self.writing(f"Deleting payload {key}"):
             Payload.objects.using(self.database).filter(key=key).delete()
 
     def prune_payloads(self, older_than: timedelta, limit: int) -> int:
@@ -105,7 +106,7 @@ class DatabaseStore(DatabaseRuns, DatabaseShards):
         old = Payload.objects.using(self.database).filter(
             saved_at__lt=now() - older_than
         )
-        with self.reachable("Pruning payloads"):
+        with self.writing("Pruning payloads"):
             keys = list(old.values_list("key", flat=True)[:limit])
             return delete_by_key(Payload.objects.using(self.database), keys)
 
@@ -113,7 +114,7 @@ class DatabaseStore(DatabaseRuns, DatabaseShards):
         from cloudtask.models import FailedTask
 
         values = {f: getattr(failed, f) for f in (*_KEPT, "envelope")}
-        with self.reachable(f"Keeping failed task {failed.key}"):
+        with self.writing(f"Keeping failed task {failed.key}"):
             FailedTask.objects.using(self.database).update_or_create(
                 key=failed.key, defaults={**values, "failed_at": now()}
             )
@@ -121,7 +122,7 @@ class DatabaseStore(DatabaseRuns, DatabaseShards):
     def load_failed(self, key: str) -> FailedCall | None:
         from cloudtask.models import FailedTask
 
-        with self.reachable(f"Loading failed task {key}"):
+        with self.writing(f"Loading failed task {key}"):
             row = FailedTask.objects.using(self.database).filter(key=key).first()
         return _failed_call(row, bytes(row.envelope)) if row else None
 
@@ -133,13 +134,13 @@ class DatabaseStore(DatabaseRuns, DatabaseShards):
         rows = rows.order_by("-failed_at", "key")
         if task is not None:
             rows = rows.filter(task=task)
-        with self.reachable("Listing failed tasks"):
+        with self.writing("Listing failed tasks"):
             return [_failed_call(row, b"") for row in rows[:limit]]
 
     def delete_failed(self, key: str) -> bool:
         from cloudtask.models import FailedTask
 
-        with self.reachable(f"Deleting failed task {key}"):
+        with self.writing(f"Deleting failed task {key}"):
             return bool(
                 FailedTask.objects.using(self.database).filter(key=key).delete()[0]
             )
@@ -150,14 +151,14 @@ class DatabaseStore(DatabaseRuns, DatabaseShards):
         old = FailedTask.objects.using(self.database).filter(
             failed_at__lt=now() - older_than
         )
-        with self.reachable("Listing old failed tasks"):
+        with self.writing("Listing old failed tasks"):
             return list(old.values_list("key", flat=True)[:limit])
 
     def note_start(self, key: str) -> int:
         from cloudtask.models import LateStart
 
         rows = LateStart.objects.using(self.database)
-        with self.reachable(f"Noting a start of {key}"):
+        with self.writing(f"Noting a start of {key}"):
             late, _ = rows.select_for_update().get_or_create(key=key)
             late.starts += 1
             rows.filter(key=key).update(starts=late.starts, noted_at=now())
@@ -167,7 +168,7 @@ class DatabaseStore(DatabaseRuns, DatabaseShards):
         from cloudtask.models import LateStart
 
         rows = LateStart.objects.using(self.database)
-        with self.reachable("Pruning late starts"):
+        with self.writing("Pruning late starts"):
             old = rows.filter(noted_at__lt=now() - older_than)
             keys = list(old.values_list("key", flat=True)[:limit])
             return delete_by_key(rows, keys)

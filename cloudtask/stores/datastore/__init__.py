@@ -9,12 +9,14 @@ from typing import Any
 
 from cloudtask import conf
 from cloudtask.exceptions import ConfigurationError
+from cloudtask.stores import Store
+from cloudtask.stores.datastore.calls import (
+    DatastoreFailedCalls,
+    DatastorePayloads,
+    DatastoreStarts,
+)
 from cloudtask.stores.datastore.client import Place
-from cloudtask.stores.datastore.failures import DatastoreFailures
-from cloudtask.stores.datastore.payloads import DatastoreFailedCalls, DatastorePayloads
-from cloudtask.stores.datastore.runs import DatastoreRuns
-from cloudtask.stores.datastore.shards import DatastoreShards
-from cloudtask.stores.datastore.starts import DatastoreStarts
+from cloudtask.stores.datastore.iterations import DatastoreIterations
 
 DEFAULT_DATABASE = "(default)"
 _PATTERNS = {
@@ -31,9 +33,8 @@ class DatastoreStore(
     DatastorePayloads,
     DatastoreFailedCalls,
     DatastoreStarts,
-    DatastoreRuns,
-    DatastoreShards,
-    DatastoreFailures,
+    DatastoreIterations,
+    Store,
 ):
     """Keeps state in Datastore; options PROJECT, DATABASE and NAMESPACE.
 

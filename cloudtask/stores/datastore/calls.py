@@ -1,4 +1,4 @@
-"""Payloads and failed tasks in Datastore: one entity group each."""
+"""Calls in Datastore: payloads, failed tasks, and starts beyond the last attempt."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from cloudtask.stores.datastore.entities import moment, shortened, sortable
 
 PAYLOAD = "CloudtaskPayload"
 FAILED = "CloudtaskFailedTask"
+START = "CloudtaskLateStart"
 
 PRUNED = 10  # payloads in one transaction: with all their chunks under 500 mutations
 LARGE = 500_000  # bytes of a failed task's envelope that lie in its own entity
@@ -221,3 +222,26 @@ def _failed_call(row: Row, envelope: bytes) -> FailedCall:
         failed_at=moment(row.values["failed_at"]),
         **values,
     )
+
+
+class DatastoreStarts(Access):
+    """The part of DatastoreStore that counts late starts."""
+
+    def note_start(self, key: str) -> int:
+        path, now = (START, key), self.now()
+
+        def work(attempt: Attempt) -> int:
+            row = attempt.get(path)
+            starts: int = (row.values["starts"] if row else 0) + 1
+            values = {"starts": starts, "noted_at": now}
+            attempt.put(Row(path, values, ("noted_at",)))
+            return starts
+
+        return self.transact(f"Noting a start of {key}", work)
+
+    def prune_starts(self, older_than: timedelta, limit: int) -> int:
+        what = "Pruning late starts"
+        old = [("noted_at", "<", self.now() - older_than)]
+        rows = self.query(what, START, old, projection=["__key__"], limit=limit)
+        self.delete(what, [row.path for row in rows])
+        return len(rows)

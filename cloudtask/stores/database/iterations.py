@@ -1,0 +1,248 @@
+"""Iterations in a relational database: queries, and the change of a record."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, suppress
+from dataclasses import fields, replace
+from datetime import timedelta
+from itertools import count
+from typing import Any, TypeVar
+
+from django.db import connections
+from django.db.models import Exists, OuterRef, Q, Sum
+
+from cloudtask.clock import database_now as now
+from cloudtask.runs import (
+    ENDED,
+    GIVEN_UP,
+    MOST_DOUBLINGS,
+    STOPPED,
+    FailureState,
+    RowFailure,
+    Run,
+    RunState,
+    Shard,
+    ShardState,
+)
+from cloudtask.stores.database.records import (
+    Tables,
+    failure_of,
+    inline,
+    run_of,
+    shard_of,
+)
+from cloudtask.stores.database.swap import Conflict, DatabaseSwap
+from cloudtask.stores.runs import RunStore
+from cloudtask.stores.shards import ShardStore
+from cloudtask.stores.swaps import Swap
+from cloudtask.stores.transactions import translated
+from cloudtask.transitions import reopened
+
+T = TypeVar("T")
+
+
+class DatabaseIterations(Tables, RunStore, ShardStore):
+    """The part of DatabaseStore that keeps iterations."""
+
+    database: str
+
+    def writing(self, what: str) -> AbstractContextManager[None]:
+        """A transaction. Errors of the connection are raised as EnqueueUnavailable."""
+        raise NotImplementedError  # DatabaseStore has it
+
+    def reading(self, what: str) -> AbstractContextManager[None]:
+        """The same without a transaction."""
+        return translated(what, self.database)
+
+    def swap(self, what: str, change: Callable[[Swap], T]) -> T:
+        with translated(what, self.database):
+            for tries in count():
+                in_transaction = connections[self.database].in_atomic_block
+                swap = DatabaseSwap(self, is_locking=in_transaction and tries > 0)
+                result = change(swap)
+                with suppress(Conflict):
+                    swap.commit()
+                    return result
+        raise AssertionError("unreachable")
+
+    # Runs
+
+    def create_run(self, run: Run, *, delay: timedelta | None = timedelta(0)) -> None:
+        values = {f.name: getattr(run, f.name) for f in fields(Run)}
+        due = None if delay is None else now() + delay
+        values |= {"created_at": now(), "touched_at": now(), "due_at": due}
+        with self.writing(f"Creating iteration {run.id}"):
+            self.runs.create(**values | {"description": inline(run.description)})
+            self.insert_chunks(run.id, run.description)
+
+    def load_run(self, run_id: str) -> Run | None:
+        with self.reading(f"Loading iteration {run_id}"):
+            row = self.runs.filter(pk=run_id).first()
+            return self._whole_run(row) if row else None
+
+    def _whole_run(self, row: Any) -> Run:
+        run = run_of(row)
+        if run.description or run.is_summary:
+            return run
+        parts = self.chunks.filter(run_id=run.id).order_by("index")
+        description = b"".join(map(bytes, parts.values_list("data", flat=True)))
+        return replace(run, description=description)
+
+    def list_runs(self, *, states: Sequence[RunState], limit: int) -> list[Run]:
+        rows = self.runs.order_by("-created_at", "pk")
+        if states:
+            rows = rows.filter(state__in=states)
+        with self.reading("Listing iterations"):
+            return [self._whole_run(row) for row in rows[:limit]]
+
+    def summarize_run(self, run_id: str) -> None:
+        shards = self.shards.filter(run_id=run_id)
+        whole = self.runs.filter(pk=run_id, state=RunState.FINISHED, is_summary=False)
+        with self.writing(f"Summarizing iteration {run_id}"):
+            counts = shards.aggregate(
+                **{name: Sum(name, default=0) for name in ("done", "failed", "skipped")}
+            )
+            if whole.update(**counts, is_summary=True, description=b""):
+                self._delete_parts(run_id)
+
+    def delete_run(self, run_id: str) -> None:
+        with self.writing(f"Deleting iteration {run_id}"):
+            self._delete_parts(run_id)
+            self.runs.filter(pk=run_id).delete()
+
+    def _delete_parts(self, run_id: str) -> None:
+        for rows in (self.failures, self.shards, self.chunks):
+            rows.filter(run_id=run_id).delete()
+
+    def stale_runs(self, *, older_than: timedelta, limit: int) -> list[Run]:
+        undone = self.shards.filter(run_id=OuterRef("pk"))
+        undone = undone.exclude(state=ShardState.DONE)
+        long_ago = now() - older_than
+        owing = (
+            Q(state__in=[RunState.PLANNING, RunState.FINALIZING])
+            | Q(state=RunState.WAITING, due_at__isnull=False)
+            | Q(state__in=STOPPED, finished_at=None)
+            | Q(~Exists(undone) | Q(is_planned=False), state=RunState.RUNNING)
+        )
+        is_due = Q(due_at=None) | Q(due_at__lt=long_ago)
+        rows = self.runs.filter(
+            owing, is_due, _no_live_lease(), touched_at__lt=long_ago
+        )
+        with self.reading("Looking for lost iterations"):
+            found = rows.order_by("touched_at")[:limit]
+            return [self._whole_run(row) for row in found]
+
+    def old_runs(self, older_than: timedelta, limit: int) -> list[str]:
+        over = Q(state__in=ENDED) | Q(state=RunState.WAITING, due_at=None)
+        rows = self.runs.filter(over, touched_at__lt=now() - older_than)
+        with self.reading("Listing old iterations"):
+            ids = rows.order_by("touched_at").values_list("pk", flat=True)
+            return list(ids[:limit])
+
+    # Shards
+
+    def load_shards(self, run_id: str) -> list[Shard]:
+        rows = self.shards.filter(run_id=run_id).order_by("index")
+        with self.reading(f"Loading the shards of iteration {run_id}"):
+            return [shard_of(row) for row in rows]
+
+    def load_shard(self, run_id: str, index: int) -> Shard | None:
+        with self.reading(f"Loading shard {index} of iteration {run_id}"):
+            row = self.shards.filter(run_id=run_id, index=index).first()
+        return shard_of(row) if row else None
+
+    def is_at_work(self, run_id: str) -> bool:
+        with self.reading(f"Looking who walks iteration {run_id}"):
+            return self.shards.filter(_may_be_walked(), run_id=run_id).exists()
+
+    def stale_shards(self, *, older_than: timedelta, limit: int) -> list[Shard]:
+        # The task of a shard also waits while a row of the shard does.
+        resting = self.failures.filter(
+            run_id=OuterRef("run_id"),
+            shard=OuterRef("index"),
+            state=FailureState.WAITING,
+            due_at__gt=now(),
+        )
+        rows = self.shards.filter(
+            ~_may_be_walked(),
+            Q(is_walked=False) | ~Exists(resting),
+            _untouched(older_than),
+            run__state=RunState.RUNNING,
+        ).exclude(state=ShardState.DONE)
+        with self.reading("Looking for lost shards"):
+            return [shard_of(row) for row in rows.order_by("touched_at")[:limit]]
+
+    # Rows that failed
+
+    def load_failures(
+        self, run_id: str, *, shard: int | None = None, limit: int = 1000
+    ) -> list[RowFailure]:
+        rows = self.failures.filter(run_id=run_id)
+        if shard is not None:
+            rows = rows.filter(shard=shard)
+        with self.reading(f"Loading the failed rows of {run_id}"):
+            return [failure_of(row) for row in rows.order_by("pk")[:limit]]
+
+    def waiting_failures(
+        self, run_id: str, shard: int, *, limit: int
+    ) -> tuple[list[RowFailure], float | None]:
+        rows = self.failures.filter(
+            run_id=run_id, shard=shard, state=FailureState.WAITING
+        ).order_by("due_at")
+        with self.reading(f"Loading the rows of {run_id} that wait"):
+            # One query has one moment: by a second one, a row could have become due.
+            # One row more than asked for tells when the next one is due.
+            found = list(rows.annotate(now=now())[: limit + 1])
+        due = [failure_of(row) for row in found if row.due_at <= row.now][:limit]
+        if len(found) == len(due):
+            return due, None
+        following = found[len(due)]
+        return due, max(0.0, (following.due_at - following.now).total_seconds())
+
+    def count_failures(self, run_id: str, *, given_up: bool = False) -> int:
+        rows = self.failures.filter(run_id=run_id)
+        if given_up:
+            rows = rows.filter(state__in=GIVEN_UP)
+        with self.reading(f"Counting the failed rows of {run_id}"):
+            return rows.count()
+
+    def reopen_failures(self, run_id: str) -> int:
+        what = f"Reopening the failed rows of {run_id}"
+        given_up = self.failures.filter(run_id=run_id, state__in=GIVEN_UP)
+        opened = 0
+        with self.writing(what):
+            for index in sorted(set(given_up.values_list("shard", flat=True))):
+                rows = given_up.filter(shard=index).update(
+                    state=FailureState.WAITING, due_at=now(), attempts=0
+                )
+                self.swap(what, _reopening(run_id, index, rows))
+                opened += rows
+        return opened
+
+
+def _reopening(run_id: str, index: int, rows: int) -> Callable[[Swap], None]:
+    def change(swap: Swap) -> None:
+        if shard := swap.shard(run_id, index):
+            swap.put_shard(reopened(shard, rows=rows))
+
+    return change
+
+
+def _no_live_lease() -> Q:
+    return Q(lease_until=None) | Q(lease_until__lt=now())
+
+
+def _may_be_walked() -> Q:
+    """Shards that `transitions.may_be_walked` is true of."""
+    is_alive = ~_no_live_lease() | Q(deadline_at__gt=now())
+    return Q(is_alive, state=ShardState.RUNNING)
+
+
+def _untouched(older_than: timedelta) -> Q:
+    """Shards that no write has touched for so long, and longer if they were swept."""
+    found = Q()
+    for sweeps in range(MOST_DOUBLINGS + 1):
+        swept = {"sweeps" if sweeps < MOST_DOUBLINGS else "sweeps__gte": sweeps}
+        found |= Q(touched_at__lt=now() - older_than * 2**sweeps, **swept)
+    return found

@@ -1,0 +1,121 @@
+"""Rows of the iteration tables, and the records that they hold."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from datetime import UTC, datetime
+from typing import Any
+
+from django.db import connections
+from django.db.models import Model, QuerySet
+from django.utils import timezone
+
+from cloudtask.clock import database_now
+from cloudtask.runs import FailureState, RowFailure, Run, RunState, Shard, ShardState
+
+CHUNK = 512 * 1024  # bytes of a value in one row: well under any server's packet limit
+
+
+def digest_of(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def column_of(kind: type[Any], name: str) -> str:
+    return "run_id" if name == "run" and kind is not Run else name
+
+
+def run_of(row: Model) -> Run:
+    """`row` as a run; a description that is deferred, or lies in chunks, is empty."""
+    run: Run = _record(Run, row)
+    return replace(
+        run,
+        state=RunState(run.state),
+        description=bytes(run.description),
+        options=bytes(run.options),
+    )
+
+
+def shard_of(row: Model) -> Shard:
+    shard: Shard = _record(Shard, row)
+    return replace(shard, state=ShardState(shard.state))
+
+
+def failure_of(row: Model) -> RowFailure:
+    failure: RowFailure = _record(RowFailure, row)
+    return replace(failure, state=FailureState(failure.state))
+
+
+def _record(kind: type[Any], row: Model) -> Any:
+    deferred = row.get_deferred_fields()
+    values = {
+        f.name: aware(getattr(row, column_of(kind, f.name)), row)
+        for f in fields(kind)
+        if f.name not in deferred
+    }
+    return kind(**values)
+
+
+def aware(value: Any, row: Model) -> Any:
+    """A time from the database with its zone.
+
+    PostgreSQL returns the zone, or the project's time with USE_TZ=False. Elsewhere the
+    stored time is UTC, whatever zone the settings give the database.
+    """
+    if not isinstance(value, datetime):
+        return value
+    if connections[row._state.db or "default"].vendor != "postgresql":
+        return value.replace(tzinfo=UTC)
+    return timezone.make_aware(value) if timezone.is_naive(value) else value
+
+
+def inline(description: bytes) -> bytes:
+    """What of a description lies in the row of its run: all or nothing."""
+    return description if len(description) <= CHUNK else b""
+
+
+class Tables:
+    """The tables of iteration in one database."""
+
+    database: str
+
+    def _rows(self, name: str) -> QuerySet[Any]:
+        from cloudtask import models
+
+        rows: QuerySet[Any] = getattr(models, name).objects.using(self.database)
+        return rows
+
+    @property
+    def runs(self) -> QuerySet[Any]:
+        return self._rows("IterationRun")
+
+    @property
+    def chunks(self) -> QuerySet[Any]:
+        return self._rows("IterationChunk")
+
+    @property
+    def shards(self) -> QuerySet[Any]:
+        return self._rows("IterationShard")
+
+    @property
+    def failures(self) -> QuerySet[Any]:
+        return self._rows("IterationFailure")
+
+    def insert_shards(self, shards: Sequence[Shard]) -> None:
+        columns = {f.name: column_of(Shard, f.name) for f in fields(Shard)}
+        self.shards.bulk_create(
+            self.shards.model(
+                **{column: getattr(shard, name) for name, column in columns.items()},
+                touched_at=database_now(),
+            )
+            for shard in shards
+        )
+
+    def insert_chunks(self, run_id: str, description: bytes) -> None:
+        """Write a description that is too large for the run's row."""
+        if inline(description) == description:
+            return
+        for index, start in enumerate(range(0, len(description), CHUNK)):
+            data = description[start : start + CHUNK]
+            self.chunks.create(run_id=run_id, index=index, data=data)

@@ -1,0 +1,304 @@
+"""Iterations in Datastore: queries, and the change of a record in a transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import TypeVar
+
+from cloudtask.runs import (
+    ENDED,
+    MOST_DOUBLINGS,
+    RowFailure,
+    Run,
+    RunState,
+    Shard,
+)
+from cloudtask.stores.datastore import blobs
+from cloudtask.stores.datastore.access import (
+    Access,
+    Attempt,
+    Path,
+    Row,
+    beginning,
+    in_groups,
+    names_beginning,
+)
+from cloudtask.stores.datastore.blobs import Blob
+from cloudtask.stores.datastore.entities import (
+    COUNT,
+    FAILURE,
+    RUN,
+    SHARD,
+    failure_of,
+    failure_row,
+    failures_of,
+    place,
+    run_of,
+    run_path,
+    run_row,
+    shard_of,
+    shard_path,
+    shard_row,
+    sortable,
+)
+from cloudtask.stores.datastore.swap import SKEW, Change, DatastoreSwap, has_undone
+from cloudtask.stores.runs import RunStore
+from cloudtask.stores.shards import ShardStore
+from cloudtask.stores.swaps import Swap
+from cloudtask.transitions import Moment, may_be_walked, reopened, row_reopened
+
+T = TypeVar("T")
+
+REOPENED = 15  # rows in one transaction: read at once, each may have 200 KB of text
+
+
+class DatastoreIterations(Access, RunStore, ShardStore):
+    """The part of DatastoreStore that keeps iterations."""
+
+    def moment(self) -> Moment:
+        return Moment(self.now(), SKEW)
+
+    def swap(self, what: str, change: Callable[[Swap], T]) -> T:
+        whole = Change(self, what)
+        return self.transact(
+            what, lambda attempt: change(DatastoreSwap(whole, attempt))
+        )
+
+    # Runs
+
+    def create_run(self, run: Run, *, delay: timedelta | None = timedelta(0)) -> None:
+        """Raises ValueError if there is a run with this id."""
+        what, path, now = f"Creating iteration {run.id}", run_path(run.id), self.now()
+        blob, last = Change(self, what).saved(path, run.description)
+
+        def work(attempt: Attempt) -> None:
+            if attempt.get(path) is not None:
+                raise ValueError(f"There is an iteration {run.id} already.")
+            due = None if delay is None else now + delay
+            made = replace(run, created_at=now, due_at=due)
+            attempt.put(run_row(made, blob.values, now), *last)
+
+        self.transact(what, work)
+
+    def load_run(self, run_id: str) -> Run | None:
+        what = f"Loading iteration {run_id}"
+        [row] = self.get(what, run_path(run_id))
+        return self._whole_run(what, row) if row else None
+
+    def _whole_run(self, what: str, row: Row) -> Run:
+        description = blobs.load(self, what, row)
+        while description is None:
+            [again] = self.get(what, row.path)
+            if again is None or again.values["blob_name"] == row.values["blob_name"]:
+                # Damaged. The run can still be listed, swept and cancelled. A step that
+                # opens its description fails, and tells why.
+                return run_of(row)
+            row, description = again, blobs.load(self, what, again)
+        return replace(run_of(row), description=description)
+
+    def list_runs(self, *, states: Sequence[RunState], limit: int) -> list[Run]:
+        what = "Listing iterations"
+        if not states:
+            rows = self.query(what, RUN, order="-created_at", limit=limit)
+            return [self._whole_run(what, row) for row in rows]
+        rows = [
+            row
+            for state in set(states)
+            for row in self.query(
+                what, RUN, beginning("place", place(state)), order="-place", limit=limit
+            )
+        ]
+        rows.sort(key=lambda row: row.path)
+        rows.sort(key=lambda row: row.values["created_at"], reverse=True)
+        return [self._whole_run(what, row) for row in rows[:limit]]
+
+    def summarize_run(self, run_id: str) -> None:
+        """The counts are written first. If a call is interrupted after that, another
+        call deletes the rest, and so does `delete_run`."""
+        what, path = f"Summarizing iteration {run_id}", run_path(run_id)
+        now = self.now()
+        shards = self.load_shards(run_id)
+        counts = {
+            name: sum(getattr(shard, name) for shard in shards)
+            for name in ("done", "failed", "skipped")
+        }
+
+        def work(attempt: Attempt) -> Row | None:
+            row = attempt.get(path)
+            run = run_of(row) if row else None
+            if row is None or run is None or run.state is not RunState.FINISHED:
+                return None
+            if not run.is_summary:
+                summary = replace(run, is_summary=True, **counts)
+                attempt.put(run_row(summary, Blob.of(b"").values, now))
+            return row
+
+        before = self.transact(what, work)
+        if before is not None:
+            self._delete_parts(what, run_id)
+            self.delete(what, [(COUNT, run_id), *blobs.paths(before)])
+
+    def delete_run(self, run_id: str) -> None:
+        """The run goes last: a call that was interrupted can be repeated."""
+        what = f"Deleting iteration {run_id}"
+        [row] = self.get(what, run_path(run_id))
+        self._delete_parts(what, run_id)
+        self.delete(what, [(COUNT, run_id), *blobs.paths(row), run_path(run_id)])
+
+    def _delete_parts(self, what: str, run_id: str) -> None:
+        for kind in (FAILURE, SHARD):
+            below = names_beginning(kind, f"{run_id}:")
+            found = self.query(what, kind, below, projection=["__key__"])
+            self.delete(what, [one.path for one in found])
+
+    def stale_runs(self, *, older_than: timedelta, limit: int) -> list[Run]:
+        what, moment = "Looking for lost iterations", self.moment()
+        long_ago = moment.now - older_than
+        rows = self.query(what, RUN, [("unsettled", "=", True)])
+        rows = [row for row in rows if row.values["touched_at"] < long_ago]
+        rows.sort(key=lambda row: row.values["touched_at"])
+        lost: list[Row] = []
+        for row in rows:
+            run = run_of(row)
+            if len(lost) == limit:
+                break
+            if not moment.is_live(run.lease_until) and self._owes(what, run, long_ago):
+                lost.append(row)
+        return [self._whole_run(what, row) for row in lost]
+
+    def _owes(self, what: str, run: Run, long_ago: datetime) -> bool:
+        """Whether the run itself has a next step, and not just one of its shards."""
+        if run.due_at is None and run.state is RunState.WAITING:
+            return False
+        if run.due_at is not None and run.due_at >= long_ago:
+            return False
+        is_walked = run.state is RunState.RUNNING and run.is_planned
+        return not (is_walked and has_undone(self, what, run.id))
+
+    def old_runs(self, older_than: timedelta, limit: int) -> list[str]:
+        what, long_ago = "Listing old iterations", self.now() - older_than
+        old: list[str] = []
+        for state in (*sorted(ENDED), RunState.WAITING):
+            begin, _ = beginning("place", place(state))
+            made_before = ("place", "<", place(state) + sortable(long_ago))
+            for row in self.query(what, RUN, [begin, made_before], limit=limit):
+                is_over = state in ENDED or row.values.get("due_at") is None
+                if is_over and row.values["touched_at"] < long_ago:
+                    old.append(row.path[-1])
+        return old[:limit]
+
+    # Shards
+
+    def load_shards(self, run_id: str) -> list[Shard]:
+        what = f"Loading the shards of iteration {run_id}"
+        rows = self.query(what, SHARD, names_beginning(SHARD, f"{run_id}:"))
+        return [shard_of(row) for row in rows]
+
+    def load_shard(self, run_id: str, index: int) -> Shard | None:
+        what = f"Loading shard {index} of iteration {run_id}"
+        [row] = self.get(what, shard_path(run_id, index))
+        return shard_of(row) if row else None
+
+    def is_at_work(self, run_id: str) -> bool:
+        moment = self.moment()
+        return any(may_be_walked(shard, moment) for shard in self.load_shards(run_id))
+
+    def stale_shards(self, *, older_than: timedelta, limit: int) -> list[Shard]:
+        """By way of the runs, of which few are RUNNING. An index of the time at which
+        each shard was touched would be written with every checkpoint."""
+        what, moment = "Looking for lost shards", self.moment()
+        running = beginning("place", place(RunState.RUNNING))
+        lost: list[Row] = []
+        for run in self.query(what, RUN, running, projection=["__key__"]):
+            undone = [("undone_of", "=", run.path[-1])]
+            lost += [
+                row
+                for row in self.query(what, SHARD, undone)
+                if row.values["touched_at"] < moment.now - _patience(row, older_than)
+                and not may_be_walked(shard_of(row), moment)
+                and not self._rests(what, shard_of(row), moment)
+            ]
+        lost.sort(key=lambda row: row.values["touched_at"])
+        return [shard_of(row) for row in lost[:limit]]
+
+    def _rests(self, what: str, shard: Shard, moment: Moment) -> bool:
+        """Whether the shard just waits for the next try of a row."""
+        if not shard.is_walked:
+            return False
+        of_shard = failures_of(shard.run, shard.index)
+        _, end = beginning("due", of_shard)
+        later = [("due", ">", of_shard + sortable(moment.now)), end]
+        return bool(self.query(what, FAILURE, later, projection=["__key__"], limit=1))
+
+    # Rows that failed
+
+    def load_failures(
+        self, run_id: str, *, shard: int | None = None, limit: int = 1000
+    ) -> list[RowFailure]:
+        what = f"Loading the failed rows of {run_id}"
+        filters = [*names_beginning(FAILURE, f"{run_id}:")]
+        if shard is not None:
+            filters.append(("shard", "=", shard))
+        rows = self.query(what, FAILURE, filters, limit=limit)
+        return [failure_of(row) for row in rows]
+
+    def waiting_failures(
+        self, run_id: str, shard: int, *, limit: int
+    ) -> tuple[list[RowFailure], float | None]:
+        what, now = f"Loading the rows of {run_id} that wait", self.now()
+        waiting = beginning("due", failures_of(run_id, shard))
+        # One row more than asked for tells when the next one is due.
+        rows = self.query(what, FAILURE, waiting, order="due", limit=limit + 1)
+        found = [failure_of(row) for row in rows]
+        due = [one for one in found if one.due_at and one.due_at <= now][:limit]
+        if len(found) == len(due):
+            return due, None
+        following = found[len(due)].due_at or now
+        return due, max(0.0, (following - now).total_seconds())
+
+    def count_failures(self, run_id: str, *, given_up: bool = False) -> int:
+        what, prefix = f"Counting the failed rows of {run_id}", f"{run_id}:"
+        if given_up:
+            return self.count(what, FAILURE, beginning("given_up", prefix))
+        return self.count(what, FAILURE, names_beginning(FAILURE, prefix))
+
+    def reopen_failures(self, run_id: str) -> int:
+        """Some rows of one shard at a time, each time with their shard. If a call is
+        interrupted, another call does the rest."""
+        what, opened = f"Reopening the failed rows of {run_id}", 0
+        for index, paths in self._given_up(what, run_id).items():
+            for some in in_groups(paths, REOPENED):
+                opened += self.transact(what, self._reopening(run_id, index, some))
+        return opened
+
+    def _given_up(self, what: str, run_id: str) -> dict[int, list[Path]]:
+        """The failures of each shard that wait for nothing."""
+        given_up = beginning("given_up", f"{run_id}:")
+        found: dict[int, list[Path]] = {}
+        for row in self.query(what, FAILURE, given_up, projection=["given_up"]):
+            index = int(row.values["given_up"].rpartition(":")[2])
+            found.setdefault(index, []).append(row.path)
+        return found
+
+    def _reopening(
+        self, run_id: str, index: int, failures: Sequence[Path]
+    ) -> Callable[[Attempt], int]:
+        now = self.now()
+
+        def work(attempt: Attempt) -> int:
+            shard, *rows = attempt.get_all(shard_path(run_id, index), *failures)
+            opened = [row_reopened(failure_of(row)) for row in rows if row]
+            waiting = [failure for failure in opened if failure is not None]
+            attempt.put(*(failure_row(failure, now) for failure in waiting))
+            if shard and waiting:
+                again = reopened(shard_of(shard), rows=len(waiting))
+                attempt.put(shard_row(again, now))
+            return len(waiting)
+
+        return work
+
+
+def _patience(row: Row, older_than: timedelta) -> timedelta:
+    return older_than * (1 << min(shard_of(row).sweeps, MOST_DOUBLINGS))

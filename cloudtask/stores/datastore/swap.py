@@ -1,0 +1,130 @@
+"""One try of a change of runs and shards in Datastore."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+from cloudtask.runs import RowFailure, Run, RunState, Shard
+from cloudtask.stores.datastore import blobs
+from cloudtask.stores.datastore.access import Access, Attempt, Path, Row
+from cloudtask.stores.datastore.blobs import Blob
+from cloudtask.stores.datastore.entities import (
+    SHARD,
+    count_path,
+    failure_path,
+    failure_row,
+    run_of,
+    run_path,
+    run_row,
+    shard_of,
+    shard_path,
+    shard_row,
+)
+from cloudtask.transitions import Moment
+
+MOST_SHARDS = 490  # that one plan can have: a commit has at most 500 mutations
+
+# Datastore has no time that a condition could use: times are those of the processes.
+# Clocks on Google Cloud differ by milliseconds. A clock that is further ahead ends
+# leases early, one that is behind ends them late. Either way the fence decides who may
+# write: rows may be repeated, but none is lost and no progress is overwritten.
+SKEW = timedelta(seconds=2)
+
+
+def has_undone(access: Access, what: str, run_id: str) -> bool:
+    undone = [("undone_of", "=", run_id)]
+    found = access.query(what, SHARD, undone, projection=["__key__"], limit=1)
+    return bool(found)
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change, whatever number of tries it takes."""
+
+    access: Access
+    what: str
+    blobs: dict[bytes, tuple[Blob, Sequence[Row]]] = field(default_factory=dict)
+
+    def saved(self, owner: Path, data: bytes) -> tuple[Blob, Sequence[Row]]:
+        """Write the chunks of `data` once; returns those that the commit must write."""
+        if data not in self.blobs:
+            blob = Blob.of(data)
+            last = blobs.save(self.access, self.what, owner, blob, data)
+            self.blobs[data] = blob, last
+        return self.blobs[data]
+
+
+class DatastoreSwap:
+    """One try of a change; `cloudtask.stores.swaps.Swap` says what its methods do.
+
+    A worker in a shard reads the run in the same transaction, to stop if the run was
+    paused. The run is seldom written, so these readers don't disturb each other.
+    """
+
+    def __init__(self, change: Change, attempt: Attempt) -> None:
+        self.moment = Moment(change.access.now(), SKEW)
+        self._change = change
+        self._attempt = attempt
+        self._runs: dict[str, Row] = {}
+
+    def run(self, run_id: str) -> Run | None:
+        row = self._attempt.get(run_path(run_id))
+        if row is None:
+            return None
+        self._runs[run_id] = row
+        return run_of(row)
+
+    def shard(
+        self, run_id: str, index: int, *, if_running: bool = False
+    ) -> Shard | None:
+        path = shard_path(run_id, index)
+        if not if_running:
+            row = self._attempt.get(path)
+            return shard_of(row) if row else None
+        run, row = self._attempt.get_all(run_path(run_id), path)
+        if run is None or run.values["state"] != RunState.RUNNING.value:
+            return None
+        return shard_of(row) if row else None
+
+    def has_undone(self, run_id: str) -> bool:
+        """Asked outside of the transaction, which would lock every shard otherwise.
+
+        Nothing that makes a shard undone can slip in before the commit of the run: a
+        split comes from a shard that is itself undone, which the query finds; a plan
+        is written together with the run, so that one of the two commits conflicts; and
+        `reopen_failures` is only called for a run that is PAUSED.
+        """
+        return has_undone(self._change.access, self._change.what, run_id)
+
+    def put_run(self, run: Run, description: bytes | None = None) -> None:
+        before = self._runs[run.id]
+        if description is None:
+            same = {name: before.values[name] for name in blobs.NOTHING}
+            self._attempt.put(run_row(run, same, self.moment.now))
+            return
+        blob, last = self._change.saved(before.path, description)
+        self._attempt.put(run_row(run, blob.values, self.moment.now), *last)
+        self._attempt.delete(*blobs.paths(before))
+
+    def put_shard(self, shard: Shard) -> None:
+        self._attempt.put(shard_row(shard, self.moment.now))
+
+    def add_shards(self, run_id: str, shards: Sequence[Shard]) -> list[Shard]:
+        if len(shards) > MOST_SHARDS:
+            raise ValueError(f"A plan has at most {MOST_SHARDS} shards in Datastore.")
+        # Whoever adds shards writes their count: of two at once, one begins again.
+        row = self._attempt.get(count_path(run_id))
+        first = row.values["count"] if row else 0
+        placed = [replace(shard, index=first + shard.index) for shard in shards]
+        count = max((shard.index + 1 for shard in placed), default=first)
+        self._attempt.put(*(shard_row(shard, self.moment.now) for shard in placed))
+        self._attempt.put(Row(count_path(run_id), {"count": count}))
+        return placed
+
+    def put_failure(self, failure: RowFailure, delay: timedelta) -> None:
+        self._attempt.put(failure_row(failure, self.moment.now + delay))
+
+    def forget_failure(self, run_id: str, key: str) -> None:
+        self._attempt.delete(failure_path(run_id, key))

@@ -1,0 +1,224 @@
+"""Runs in a store: what iteration asks of it, and every change of a run."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+
+from cloudtask import transitions
+from cloudtask.runs import Run, RunState, Shard
+from cloudtask.stores.swaps import Swap, Swaps
+from cloudtask.transitions import Moment
+
+
+class RunStore(Swaps):
+    """A store of runs. Every store passes tests/stores/runs_contract.py."""
+
+    @abstractmethod
+    def create_run(self, run: Run, *, delay: timedelta | None = timedelta(0)) -> None:
+        """Insert `run`, whose plan is due `delay` from now.
+
+        The delay is None if a transaction of another database decides whether the plan
+        is ever enqueued.
+        """
+
+    @abstractmethod
+    def load_run(self, run_id: str) -> Run | None:
+        """The run with this id, if there is one."""
+
+    @abstractmethod
+    def list_runs(self, *, states: Sequence[RunState], limit: int) -> list[Run]:
+        """The latest runs in `states`, newest first. No states mean all."""
+
+    @abstractmethod
+    def summarize_run(self, run_id: str) -> None:
+        """Add up the counts of the shards in the run, and delete its shards, failures
+        and description. Nothing is changed unless the run is FINISHED."""
+
+    @abstractmethod
+    def delete_run(self, run_id: str) -> None:
+        """Delete the run, its shards and its failures."""
+
+    @abstractmethod
+    def stale_runs(self, *, older_than: timedelta, limit: int) -> list[Run]:
+        """Runs whose next task is lost.
+
+        No write has touched them for `older_than`, no lease is live, and any `due_at`
+        passed as long ago. And the run itself has a next step:
+
+        * it is WAITING and has a `due_at`, or PLANNING, or FINALIZING;
+        * it is CANCELLED or ABORTED, and has no `finished_at`;
+        * it is RUNNING, and its plan is not complete or no shard is undone.
+        """
+
+    @abstractmethod
+    def old_runs(self, older_than: timedelta, limit: int) -> list[str]:
+        """Ids of runs that no write has touched for `older_than`, and that have ended
+        or are WAITING without a `due_at`."""
+
+    def _change_run(
+        self,
+        what: str,
+        run_id: str,
+        transition: Callable[[Run, Moment], Run | None],
+        write: Callable[[Swap, Run], object] = lambda swap, run: swap.put_run(run),
+    ) -> Run | None:
+        """Write what `transition` makes of the run; None if it refuses."""
+
+        def change(swap: Swap) -> Run | None:
+            run = swap.run(run_id)
+            changed = transition(run, swap.moment) if run else None
+            if changed is not None:
+                write(swap, changed)
+            return changed
+
+        return self.swap(f"{what} iteration {run_id}", change)
+
+    def change_run(
+        self,
+        run_id: str,
+        *,
+        to: RunState,
+        only_from: Sequence[RunState],
+        generation: int | None = None,
+        error: str | None = None,
+        description: bytes | None = None,
+    ) -> bool:
+        """Set the state of a run, if it is in one of `only_from` and, when given, has
+        `generation`. False, and nothing is written, otherwise.
+
+        RUN_TRANSITIONS must allow the change. `generation` grows by one, `attempts`
+        becomes 0, `due_at` None and `waiting` empty. A run that is RUNNING for the
+        first time gets `started_at`. `error` and `description` are replaced if given.
+        """
+        transition = partial(
+            transitions.run_changed,
+            to=to,
+            only_from=only_from,
+            generation=generation,
+            error=error,
+        )
+
+        def write(swap: Swap, run: Run) -> None:
+            swap.put_run(run, description)
+
+        return self._change_run("Changing", run_id, transition, write) is not None
+
+    def add_part(
+        self,
+        run_id: str,
+        part: int,
+        shards: Sequence[Shard],
+        *,
+        total: int,
+        is_estimated: bool = False,
+        rest: str | None = None,
+    ) -> bool:
+        """Insert the shards of one part of a plan, and count the part in its run.
+
+        Indexes of the shards continue those that exist. `total` is added to that of
+        the run, which is an estimate from then on if one part's is. A run that is
+        PLANNING is RUNNING then. Without a `rest` the plan is complete.
+
+        False, and nothing is written, unless `part` is the next part of a run whose
+        plan is not complete and that has not ended.
+        """
+        transition = partial(
+            transitions.part_added,
+            part=part,
+            total=total,
+            is_estimated=is_estimated,
+            rest=rest,
+        )
+
+        def write(swap: Swap, run: Run) -> None:
+            swap.put_run(run)
+            swap.add_shards(run_id, shards)
+
+        return self._change_run("Planning", run_id, transition, write) is not None
+
+    def acquire_run(
+        self, run_id: str, *, state: RunState, lease: timedelta, is_call: bool = False
+    ) -> Run | None:
+        """Take the lease of a run in `state`, and return the run as it is then.
+
+        None if another lease is live. `fence` grows by one, and `attempts` if the lease
+        is taken for a call.
+        """
+        transition = partial(
+            transitions.run_leased, state=state, lease=lease, is_call=is_call
+        )
+        return self._whole(self._change_run("Leasing", run_id, transition))
+
+    def settle_run(
+        self,
+        run: Run,
+        *,
+        to: RunState | None,
+        error: str | None = None,
+        waiting: str = "",
+        delay: timedelta | None = None,
+    ) -> bool:
+        """End the lease of a run, and set its state unless `to` is None.
+
+        A state that ends the run, other than FAILED, sets `finished_at` once. `waiting`
+        is replaced, and `error` if it is given. `due_at` becomes `delay` from now if
+        that is given, and None with another state. False, and nothing is written, if
+        `run.fence` is not the run's any more.
+        """
+        transition = partial(
+            transitions.run_settled,
+            fence=run.fence,
+            to=to,
+            error=error,
+            waiting=waiting,
+            delay=delay,
+        )
+        return self._change_run("Settling", run.id, transition) is not None
+
+    def try_finalize(self, run_id: str) -> bool:
+        """Change a RUNNING run to FINALIZING if its plan is complete and all of its
+        shards are DONE. True for the one caller that made the change.
+
+        This must not share a transaction with `complete`. Two shards that end at once
+        would each see the other one undone, and nobody would finalize.
+        """
+
+        def change(swap: Swap) -> bool:
+            run = swap.run(run_id)
+            ending = transitions.finalizing(run, swap.moment) if run else None
+            if ending is None or swap.has_undone(run_id):
+                return False
+            swap.put_run(ending)
+            return True
+
+        return self.swap(f"Finalizing iteration {run_id}", change)
+
+    def set_pace(
+        self, run_id: str, *, leg_limit: float | None, killed_after: float | None
+    ) -> None:
+        """Store how long legs of the run may take, and how long the latest killed one
+        had lived, both in seconds."""
+
+        def paced(run: Run, moment: Moment) -> Run:
+            return replace(run, leg_limit=leg_limit, killed_after=killed_after)
+
+        self._change_run("Pacing", run_id, paced)
+
+    def touch_run(self, run_id: str) -> None:
+        """Note that the next task of the run exists and waits: it is not stale."""
+        self._change_run("Touching", run_id, lambda run, moment: run)
+
+    def bump_run(self, run: Run) -> Run | None:
+        """Let `generation` grow by one if it and the state are still those of `run` and
+        no lease is live. Returns the run as it is then, or None."""
+        transition = partial(transitions.run_renumbered, seen=run)
+        return self._whole(self._change_run("Renumbering", run.id, transition))
+
+    def _whole(self, run: Run | None) -> Run | None:
+        """The run with its description."""
+        found = self.load_run(run.id) if run else None
+        return replace(run, description=found.description) if run and found else None

@@ -1,0 +1,231 @@
+"""Shards and failed rows in a store: queries, and every change of a shard."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
+
+from cloudtask import transitions
+from cloudtask.runs import LeaseLost, RowFailure, Shard, Walked
+from cloudtask.stores.swaps import Swap, Swaps
+from cloudtask.transitions import Moment
+
+
+class ShardStore(Swaps):
+    """A store of shards and of rows that failed.
+
+    Every store passes tests/stores/shards_contract.py and row_failures_contract.py.
+    """
+
+    @abstractmethod
+    def load_shards(self, run_id: str) -> list[Shard]:
+        """The shards of a run by index."""
+
+    @abstractmethod
+    def load_shard(self, run_id: str, index: int) -> Shard | None: ...
+
+    @abstractmethod
+    def is_at_work(self, run_id: str) -> bool:
+        """Whether a worker may still be in a shard of the run."""
+
+    @abstractmethod
+    def stale_shards(self, *, older_than: timedelta, limit: int) -> list[Shard]:
+        """Undone shards of RUNNING runs whose task is lost.
+
+        No write has touched them for `older_than`, no worker can be in them, and they
+        do not just wait for the next try of a row. Each of their `sweeps`, up to
+        MOST_DOUBLINGS, doubles that time: a queue may be paused.
+        """
+
+    def _change_shard(
+        self,
+        what: str,
+        run_id: str,
+        index: int,
+        transition: Callable[[Shard, Moment], Shard | None],
+        *,
+        if_running: bool = False,
+        beside: Callable[[Swap], object] = lambda swap: None,
+    ) -> Shard | None:
+        """Write what `transition` makes of the shard, and what `beside` writes; None if
+        it refuses."""
+
+        def change(swap: Swap) -> Shard | None:
+            shard = swap.shard(run_id, index, if_running=if_running)
+            changed = transition(shard, swap.moment) if shard else None
+            if changed is not None:
+                swap.put_shard(changed)
+                beside(swap)
+            return changed
+
+        return self.swap(f"{what} shard {index} of iteration {run_id}", change)
+
+    def acquire(
+        self,
+        run_id: str,
+        index: int,
+        seq: int,
+        *,
+        lease: timedelta,
+        budget: timedelta = timedelta(0),
+    ) -> Shard | None:
+        """Take the lease of a shard, and return the shard as it is then. Cloud Tasks
+        gives the delivery up after `budget`.
+
+        None unless the run is RUNNING, `seq` is the shard's, the shard is not DONE and
+        no lease is live. `fence` grows by one, and `lived` becomes 0. `deaths` grows by
+        one if the lease before this one was not given back, else it becomes 0.
+        """
+        transition = partial(
+            transitions.shard_leased, seq=seq, lease=lease, budget=budget
+        )
+        return self._change_shard("Leasing", run_id, index, transition, if_running=True)
+
+    def checkpoint(
+        self,
+        shard: Shard,
+        walked: Walked,
+        *,
+        lease: timedelta,
+        suspect: str | None = None,
+        failure: RowFailure | None = None,
+        delay: timedelta = timedelta(0),
+        resolved: str | None = None,
+    ) -> bool:
+        """Write progress and renew the lease. `deaths` becomes 0 if the cursor moved
+        and there is no `suspect`.
+
+        In the same transaction `failure` is recorded, due `delay` from now, and the
+        failure of the key `resolved` is deleted. False, and nothing is written, if
+        `shard.fence` is not the shard's any more, or if the run is not RUNNING. A row
+        that is `resolved` was called already: that is written in any state of the run.
+        """
+        transition = partial(
+            transitions.checkpointed,
+            held=shard,
+            walked=walked,
+            lease=lease,
+            suspect=suspect,
+        )
+
+        def beside(swap: Swap) -> None:
+            if failure is not None:
+                swap.put_failure(failure, delay)
+            if resolved is not None:
+                swap.forget_failure(shard.run, resolved)
+
+        written = self._change_shard(
+            "Checkpoint of",
+            shard.run,
+            shard.index,
+            transition,
+            if_running=resolved is None,
+            beside=beside,
+        )
+        return written is not None
+
+    def give_back(
+        self, shard: Shard, walked: Walked | None, *, is_killed: bool = False
+    ) -> bool:
+        """End the lease under the same `seq`, so that the same task can be delivered
+        again. Progress stays as it is stored if `walked` is None.
+
+        With `is_killed` the server is killing the worker: the next lease counts a death
+        as if this one had expired, and `suspect` stays. False if the fence is not ours.
+        Works in any state of the run.
+        """
+        transition = partial(
+            transitions.given_back, held=shard, walked=walked, is_killed=is_killed
+        )
+        given = self._change_shard("Giving back", shard.run, shard.index, transition)
+        return given is not None
+
+    def release(
+        self, shard: Shard, walked: Walked, *, split: Shard | None = None
+    ) -> Shard | None:
+        """End the lease, and let `seq` grow by one: a task of that number follows.
+
+        With `split`, the shard ends where `split` begins, and in the same transaction
+        `split` is inserted under the next index. Returns the inserted shard, or None
+        without a split. Raises LeaseLost if the fence is not ours. Works in any state
+        of the run.
+        """
+        transition = partial(
+            transitions.released, held=shard, walked=walked, split=split
+        )
+        made: list[Shard] = []
+
+        def beside(swap: Swap) -> None:
+            made[:] = swap.add_shards(shard.run, [split]) if split else []
+
+        if not self._change_shard(
+            "Releasing", shard.run, shard.index, transition, beside=beside
+        ):
+            raise LeaseLost(f"{shard.run}[{shard.index}]")
+        return made[0] if made else None
+
+    def complete(self, shard: Shard, walked: Walked) -> bool:
+        """Mark the shard DONE and end the lease. False if the fence is not ours."""
+        transition = partial(transitions.completed, held=shard, walked=walked)
+        done = self._change_shard("Completing", shard.run, shard.index, transition)
+        return done is not None
+
+    def touch_shard(self, shard: Shard) -> None:
+        """Note that the task of the shard is not lost."""
+
+        def touched(found: Shard, moment: Moment) -> Shard:
+            return replace(found, sweeps=0)
+
+        self._change_shard("Touching", shard.run, shard.index, touched)
+
+    def bump_shard(self, shard: Shard, *, sweeps: int = 0) -> Shard | None:
+        """Let `seq` grow by one if it is still `shard.seq` and no worker can be in the
+        shard. Returns the shard as it is then, or None. `sweeps` replaces that of the
+        shard."""
+        transition = partial(transitions.shard_renumbered, seen=shard, sweeps=sweeps)
+        return self._change_shard("Renumbering", shard.run, shard.index, transition)
+
+    # Rows that failed
+
+    def record_failure(self, failure: RowFailure, *, delay: timedelta) -> None:
+        """Insert or replace the failure of a row, which is due `delay` from now."""
+        self.swap(
+            f"Recording a failed row of {failure.run}",
+            lambda swap: swap.put_failure(failure, delay),
+        )
+
+    def resolve_failure(self, run_id: str, key: str) -> None:
+        """Delete the failure of a row whose callback has succeeded."""
+        self.swap(
+            f"Resolving a failed row of {run_id}",
+            lambda swap: swap.forget_failure(run_id, key),
+        )
+
+    @abstractmethod
+    def load_failures(
+        self, run_id: str, *, shard: int | None = None, limit: int = 1000
+    ) -> list[RowFailure]:
+        """Failures of a run, or of one of its shards."""
+
+    @abstractmethod
+    def waiting_failures(
+        self, run_id: str, shard: int, *, limit: int
+    ) -> tuple[list[RowFailure], float | None]:
+        """Failures that are WAITING and due, the longest first.
+
+        Also the seconds until the next one is due, None if there is none beyond those
+        returned.
+        """
+
+    @abstractmethod
+    def count_failures(self, run_id: str, *, given_up: bool = False) -> int:
+        """The number of failures of a run: all of them, or those in GIVEN_UP."""
+
+    @abstractmethod
+    def reopen_failures(self, run_id: str) -> int:
+        """Make rows in GIVEN_UP WAITING and due, and their shards WAITING with `seq`
+        grown by one. Lower `failed` and `skipped` of the shards by these rows, and
+        return how many there were."""

@@ -1,0 +1,83 @@
+"""How a store changes records: load, change, and write if nobody else has written.
+
+A store supplies `swap`. What the change makes of a record is decided by the functions
+of `cloudtask.transitions`, which are the same for every store.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from datetime import timedelta
+from typing import Protocol, TypeVar
+
+from cloudtask.runs import RowFailure, Run, Shard
+from cloudtask.transitions import Moment
+
+T = TypeVar("T")
+
+
+class Swap(Protocol):
+    """One try of a change.
+
+    Its writes are made together when the change is decided, and none is made if what
+    was read has changed meanwhile. A change reads first: it does not see its own
+    writes.
+    """
+
+    @property
+    def moment(self) -> Moment:
+        """The store's time when the records were read."""
+        ...
+
+    def run(self, run_id: str) -> Run | None:
+        """The run without its description."""
+        ...
+
+    def shard(
+        self, run_id: str, index: int, *, if_running: bool = False
+    ) -> Shard | None:
+        """The shard. With `if_running` None unless its run is RUNNING, and the write
+        is refused if the run is not RUNNING then."""
+        ...
+
+    def has_undone(self, run_id: str) -> bool:
+        """Whether a shard of the run is not DONE."""
+        ...
+
+    def put_run(self, run: Run, description: bytes | None = None) -> None:
+        """Write the run. Its description stays as it is unless one is given."""
+        ...
+
+    def put_shard(self, shard: Shard) -> None: ...
+
+    def add_shards(self, run_id: str, shards: Sequence[Shard]) -> list[Shard]:
+        """Insert shards; their indexes are counted on from those that exist. Returns
+        them with these indexes."""
+        ...
+
+    def put_failure(self, failure: RowFailure, delay: timedelta) -> None:
+        """Insert or replace the failure of a row, which is due `delay` from now."""
+        ...
+
+    def forget_failure(self, run_id: str, key: str) -> None: ...
+
+
+class Swaps(ABC):
+    """A store that can change records.
+
+    Its methods raise EnqueueUnavailable if the store can't be reached. Every change is
+    a transaction of its own unless the caller has one open.
+
+    `database` is the alias of the SQL database whose open transaction includes the
+    writes of the store. None if the store can take part in no SQL transaction.
+    """
+
+    database: str | None
+
+    @abstractmethod
+    def swap(self, what: str, change: Callable[[Swap], T]) -> T:
+        """Call `change` until its writes could be made; returns what it returned.
+
+        `what` names the change in errors.
+        """
