@@ -28,6 +28,7 @@ from cloudtask.message import Arrival, Message
 from cloudtask.options import Backoff, BackoffFunction, Options
 from cloudtask.registry import Definition, Subject, find
 from cloudtask.sending import payloads, uniqueness
+from cloudtask.sending.on_commit import look
 from cloudtask.stores import AlreadyDone, store
 from cloudtask.stores.transactions import note_commit
 
@@ -214,6 +215,7 @@ def _called_once(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
             message.task,
             message.id,
         )
+        look()  # ours may be among them
     return value
 
 

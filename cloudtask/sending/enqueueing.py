@@ -150,8 +150,8 @@ def _leave(messages: Sequence[Message], options: Options) -> None:
     if not messages:
         return
     waits = options.transactional
-    if waits is None:
-        waits = _is_in_transaction(options.database)
+    if waits is None or options.small:
+        waits = waits is not False and _is_in_transaction(options.database)
     if options.small:
         if waits:
             on_commit.send_after(messages, options.database, send)

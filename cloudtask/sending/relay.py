@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.db import DatabaseError, connections, router, transaction
 from django.db.models import F, QuerySet
@@ -28,7 +28,7 @@ from cloudtask.exceptions import (
     PayloadTooLarge,
 )
 from cloudtask.message import Message
-from cloudtask.stores.transactions import delete_by_key
+from cloudtask.stores.transactions import MOST_KEYS
 from cloudtask.transports import transport
 
 if TYPE_CHECKING:
@@ -134,8 +134,26 @@ def rows_of(alias: str) -> QuerySet[OutboxMessage]:
 
 
 def forget_rows(alias: str, keys: Sequence[str]) -> None:
-    """Delete the rows of `keys` that still exist."""
-    delete_by_key(rows_of(alias), keys)
+    """Delete the rows of `keys` that still exist: a statement each MOST_KEYS of them.
+
+    Nothing refers to these rows, so there is nothing for a transaction to hold
+    together.
+    """
+    for start in range(0, len(keys), MOST_KEYS):
+        rows: Any = rows_of(alias).filter(key__in=keys[start : start + MOST_KEYS])
+        rows._raw_delete(alias)
+
+
+def existing(messages: Sequence[Message], alias: str) -> list[Message]:
+    """Those of `messages` whose row waits in the outbox of `alias`, in their order."""
+    from cloudtask.models import OutboxMessage
+
+    there: set[str] = set()
+    waiting = rows_of(alias).filter(state=OutboxMessage.State.WAITING)
+    for start in range(0, len(messages), MOST_KEYS):
+        keys = [message.key for message in messages[start : start + MOST_KEYS]]
+        there.update(waiting.filter(key__in=keys).values_list("key", flat=True))
+    return [message for message in messages if message.key in there]
 
 
 def parked(alias: str, limit: int = 100) -> list[OutboxMessage]:

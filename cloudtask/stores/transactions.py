@@ -38,7 +38,8 @@ def in_transaction(alias: str) -> bool:
     """Whether a transaction is open on `alias`, other than that of a TestCase."""
     connection = connections[alias]
     if not connection.in_atomic_block:
-        return False
+        # set_autocommit(False) begins one. A connection that is not open has none.
+        return connection.connection is not None and not connection.autocommit
     outermost: Any = connection.atomic_blocks[0]
     return not outermost._from_testcase
 

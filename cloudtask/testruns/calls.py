@@ -62,8 +62,9 @@ Snapshot = list[tuple[Message, bool]]
 def snapshot(wanted: Callable[[Message], bool] | None = None) -> Snapshot:
     """The messages that wait, in the order in which they would run, each with whether
     it waits for a commit; those do so last."""
+    uncommitted = commits.waiting()  # first, since it sends what a commit has left
     found = [(entry.message, False) for entry in memory.queue()]
-    found += [(message, True) for message in commits.waiting()]
+    found += [(message, True) for message in uncommitted]
     return [one for one in found if wanted is None or wanted(one[0])]
 
 

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from django.db import connections
 
 from cloudtask.message import Message
-from cloudtask.sending.on_commit import AfterCommit
+from cloudtask.sending import on_commit
+from cloudtask.sending.on_commit import Commit, Entry
+from cloudtask.sending.relay import existing
 
 
-def entries() -> Iterator[AfterCommit]:
-    """Our on-commit entries that are still to be done, of all connections: in an
-    asynchronous test those of the ORM are another thread's.
+def entries() -> Iterator[Entry]:
+    """Our on-commit entries that are still to be called, of all connections.
 
-    A rolled back savepoint has removed its own already.
+    In an asynchronous test those of the ORM belong to another thread. The entries of a
+    savepoint that was rolled back are left out.
     """
-    for connection in sorted(AfterCommit.homes, key=lambda home: home.alias):
-        yield from _ours(connection, connection.run_on_commit)
+    on_commit.look()
+    found = sorted(on_commit.commits.items(), key=lambda pair: pair[1].alias)
+    for connection, commit in found:
+        yield from _of_test(connection, commit)
 
 
-def _ours(connection: Any, hooks: Sequence[Any]) -> Iterator[AfterCommit]:
+def _of_test(connection: Any, commit: Commit) -> Iterator[Entry]:
+    hooks = connection.run_on_commit
+    is_whole = commit.hooks is hooks  # no savepoint was rolled back
+    there = set() if is_whole else {id(func) for _, func, *_ in hooks}
     test = _savepoint_of_test(connection)
-    for sids, entry, *_ in list(hooks):
-        if isinstance(entry, AfterCommit) and entry.messages and test <= sids:
+    for entry in list(commit.entries):
+        is_there = is_whole or id(entry) in there
+        if is_there and entry.messages and test <= entry.savepoints:
             yield entry
 
 
@@ -40,47 +48,46 @@ def _savepoint_of_test(connection: Any) -> set[str]:
     return set()
 
 
-def is_committed(entry: AfterCommit) -> bool:
+def is_committed(entry: Entry) -> bool:
     """Whether the commit would have come: all that is still open is the test's own."""
-    blocks: list[Any] = connections[entry.alias].atomic_blocks
+    blocks: list[Any] = connections[entry.commit.alias].atomic_blocks
     return bool(blocks) and all(block._from_testcase for block in blocks)
 
 
 def waiting() -> list[Message]:
-    """The messages of `entries`, in order."""
-    return [message for entry in entries() for message in entry.messages]
+    """The messages of `entries`, in order, without those whose row was rolled back."""
+    return [message for entry in entries() for message in _standing(entry)]
 
 
-class Commits:
-    """Does, for our entries alone, what the commits would do.
+def _standing(entry: Entry) -> list[Message]:
+    commit, messages = entry.commit, list(entry.messages)
+    connection = connections[commit.alias]
+    is_ours = on_commit.commits.get(connection) is commit  # not another thread's
+    if entry.send is not None or not is_ours:
+        return messages
+    if commit.hooks is connection.run_on_commit and not commit.is_doubtful:
+        return messages
+    return existing(messages, commit.alias)
+
+
+def send(entry: Entry) -> None:
+    """Do, for one entry alone, what its commit would do."""
+    if entry.send is None:
+        entry.commit.send_rows([entry])
+    else:
+        entry.commit.send_small([entry])
+
+
+def flush() -> None:
+    """Do what the commits would do; a small call that can't be sent raises.
 
     The entries stay in Django's list, where `captureOnCommitCallbacks` counts them: one
-    that has been done does nothing any more. What was looked through is remembered, so
-    that many thousand calls cost as much each as a few.
+    that was done does nothing any more.
     """
-
-    def __init__(self) -> None:
-        self.made = -1
-        self.seen: dict[str, tuple[list[Any], int]] = {}
-
-    def flush(self) -> None:
-        """Send what waits for a commit; a failure to send raises, as it would there."""
-        if self.made == AfterCommit.made:
-            return
-        try:
-            while self.made != AfterCommit.made:
-                self.made = AfterCommit.made
-                for connection in connections.all(initialized_only=True):
-                    for entry in self._new(connection):
-                        entry()
-        except BaseException:
-            self.made = -1
-            self.seen.clear()
-            raise
-
-    def _new(self, connection: Any) -> list[AfterCommit]:
-        hooks = connection.run_on_commit
-        before, length = self.seen.get(connection.alias, (None, 0))
-        start = length if before is hooks else 0
-        self.seen[connection.alias] = (hooks, len(hooks))
-        return list(_ours(connection, hooks[start:]))
+    ready = list(entries())
+    for commit in {id(entry.commit): entry.commit for entry in ready}.values():
+        ours = [entry for entry in ready if entry.commit is commit]
+        commit.send_rows(ours)
+        for entry in ours:
+            if entry.messages:
+                send(entry)

@@ -12,9 +12,8 @@ from django.db import connections
 from cloudtask import signals
 from cloudtask.context import TaskContext
 from cloudtask.exceptions import PermanentTaskFailure
-from cloudtask.sending.on_commit import AfterCommit
-from cloudtask.testruns import policy
-from cloudtask.testruns.commits import Commits
+from cloudtask.sending.on_commit import Entry
+from cloudtask.testruns import commits, policy
 from cloudtask.testruns.endless import EndlessTasks
 from cloudtask.testruns.queue_runs import run_queued
 from cloudtask.testruns.ran import Ran
@@ -109,7 +108,7 @@ class TestCaseMixin(Base):
 
     def _queued(self, queue_name: str | None) -> list[Waiting]:
         with self._open_blocks_left_alone():
-            Commits().flush()
+            commits.flush()
         return [
             entry
             for entry in memory.queue()
@@ -141,15 +140,13 @@ class TestCaseMixin(Base):
             for entry, messages in hidden:
                 entry.messages = messages
 
-    def _uncommitted(self) -> Iterator[AfterCommit]:
+    def _uncommitted(self) -> Iterator[Entry]:
         for connection in connections.all(initialized_only=True):
             before = self._blocks_of_test.get(connection.alias, ())
             opened = {*_stack(connection)} - {*before}
             for sids, entry, *_ in connection.run_on_commit:
                 outermost_is_open = not before and connection.in_atomic_block
-                if isinstance(entry, AfterCommit) and (
-                    outermost_is_open or sids & opened
-                ):
+                if isinstance(entry, Entry) and (outermost_is_open or sids & opened):
                     yield entry
 
 

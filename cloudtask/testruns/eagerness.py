@@ -60,7 +60,7 @@ def _run_now(messages: Sequence[Message]) -> None:
     ids = {message.id for message in messages}
     for entry in list(commits.entries()):
         if any(message.id in ids for message in entry.messages):
-            entry()
+            commits.send(entry)
     queue.eagerness += 1
     try:
         with out_of_loop():

@@ -9,7 +9,7 @@ from typing import Self
 
 from cloudtask import failpoints
 from cloudtask.failpoints import Crashed
-from cloudtask.sending.on_commit import AfterCommit
+from cloudtask.sending.on_commit import Entry
 from cloudtask.testruns import commits
 from cloudtask.transports import memory
 
@@ -36,7 +36,7 @@ class CrashPoint:
         self.times = times
         self.struck = 0
         self._armed = ExitStack()
-        self._before: list[AfterCommit] = []
+        self._before: list[Entry] = []
 
     def arm(self) -> ExitStack:
         """Crash there until the stack is closed; counted anew."""
@@ -76,12 +76,12 @@ class CrashPoint:
         try:
             for entry in made:
                 if commits.is_committed(entry):
-                    entry()
+                    commits.send(entry)
         except Crashed:
             for entry in made:
                 entry.messages = ()
 
-    def _made(self) -> list[AfterCommit]:
+    def _made(self) -> list[Entry]:
         """The on-commit entries of the block that are still to be done."""
         return [entry for entry in commits.entries() if entry not in self._before]
 

@@ -38,13 +38,13 @@ class TaskQueue(Sequence[QueuedTask]):
         return iter(queued())
 
     def __len__(self) -> int:
-        return len(memory.queue()) + len(commits.waiting())
+        return len(commits.waiting()) + len(memory.queue())
 
     def clear(self) -> None:
         """Forget all that waits."""
-        memory.queue().clear()
         for entry in commits.entries():
             entry.messages = ()
+        memory.queue().clear()
 
     def __repr__(self) -> str:
         return f"<TaskQueue: {[str(call) for call in self]}>"
@@ -89,12 +89,13 @@ class CloudTaskTestMixin(Base):
 
 def refuse_leftovers() -> None:
     """Raise TasksLeft if calls wait that were never tried."""
+    uncommitted = [(message, True) for message in commits.waiting()]
     untried = [
         (entry.message, False)
         for entry in memory.queue()
         if not entry.delivery.retries and entry.fault is None
     ]
-    untried += [(message, True) for message in commits.waiting()]
+    untried += uncommitted
     if untried:
         lines = "\n".join(f"  {call}" for call in calls.readable(untried))
         raise TasksLeft(

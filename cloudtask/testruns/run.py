@@ -14,8 +14,7 @@ from cloudtask.iteration.finalizing import GivenUp
 from cloudtask.iteration.messages import STEPS
 from cloudtask.message import Delivery, Message
 from cloudtask.stores import AlreadyDone
-from cloudtask.testruns import calls, direct, policy, sweeping
-from cloudtask.testruns.commits import Commits
+from cloudtask.testruns import calls, commits, direct, policy, sweeping
 from cloudtask.testruns.endless import endless
 from cloudtask.testruns.http import Http
 from cloudtask.testruns.iterations import Iterations
@@ -50,7 +49,6 @@ class Run:
         self.http = http
         self.misfortune = misfortune
         self.queue = memory.queue()
-        self.commits = Commits()
         self.clock = VirtualClock()
         self.stop_at = float("inf")
         self.report = Report(misfortune and misfortune.faults)
@@ -76,7 +74,9 @@ class Run:
             self.newest = self.queue.pushed
             with self._deliveries():
                 self._drain()
-                while self.queue.is_disturbed and sweeping.sweep(self.queue):
+                # What a sweep delivers may meet the outage, and leave rows in its turn.
+                swept = self.queue.is_disturbed
+                while swept and (swept := sweeping.sweep(self.queue)):
                     self._drain()
         self._tell_refused()
         self.report.left = calls.snapshot()
@@ -193,7 +193,7 @@ class Run:
             if self.http is not None:
                 return self.http.deliver(entry, now)
             return direct.deliver(
-                entry, now, settles=self.errors == "retry", commit=self.commits.flush
+                entry, now, settles=self.errors == "retry", commit=commits.flush
             )
         except Crashed as crashed:
             self.queue.is_disturbed = True
@@ -203,7 +203,7 @@ class Run:
         """Do what commits would do; a crash there leaves the rest to the outbox."""
         while True:
             try:
-                return self.commits.flush()
+                return commits.flush()
             except Crashed as crashed:
                 self.queue.is_disturbed = True
                 self.report.struck.append(f"{crashed} in a commit")

@@ -1,4 +1,4 @@
-"""How a message leaves this process."""
+"""Transports: how a message leaves this process."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from cloudtask.message import Message
 
 
 class Transport(Protocol):
-    """One way out. Every implementation passes tests/transports/contract.py."""
+    """Takes messages out of this process.
+
+    Every implementation passes tests/transports/contract.py. With a class attribute
+    `piggybacks = False` no commit relays, beside its own messages, the rows of others.
+    """
 
     def send(self, message: Message) -> None:
         """Hand over `message`; when this returns, it is durable.
 
-        A message with a generated name that was handed over before counts as sent.
-        Raises DuplicateTask for a name of the caller's own that is in use, else
-        another EnqueueError.
+        A message with a generated name that was handed over before counts as sent. When
+        the caller chose the name and it is in use, raises DuplicateTask. Raises another
+        EnqueueError for other failures.
         """
         ...
 
@@ -51,8 +55,8 @@ def _checked(settings: conf.Settings, path: str) -> None:
 def check_settings() -> None:
     """Raise ConfigurationError when a setting is missing that sending will need.
 
-    A transport may have `check()`, which raises it. What waits for a commit is sent
-    when nobody is there any more to be told.
+    A transport may have `check()`, which raises it. A message that waits for a commit
+    is sent after it, where the caller can't be told any more.
     """
     settings = conf.settings()
     _checked(settings, conf.transport_options(settings)["BACKEND"])

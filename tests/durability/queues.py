@@ -21,6 +21,8 @@ PATH = "tests.durability.queues.LocalQueue"
 class LocalQueue:
     """Holds sealed bodies by name; `refusals` are raised for messages of that id."""
 
+    piggybacks = False
+
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.lock = threading.Lock()
         self.bodies: dict[tuple[str, str], bytes] = {}
@@ -30,6 +32,7 @@ class LocalQueue:
         self.missing: set[str] = set()
         self.refusals: dict[str, Exception] = {}
         self.tries = 0
+        self.batches: list[int] = []  # how many messages came together
 
     @property
     def messages(self) -> list[Message]:
@@ -46,6 +49,7 @@ class LocalQueue:
             raise EnqueueUnavailable("The answer was lost.")
 
     def send_many(self, messages: Sequence[Message]) -> list[EnqueueError | None]:
+        self.batches.append(len(messages))
         return [self._error_of(message) for message in messages]
 
     def _error_of(self, message: Message) -> EnqueueError | None:

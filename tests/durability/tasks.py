@@ -178,6 +178,7 @@ def once_with_a_broken_hook(name: str) -> None:
 
     add(name)
     transaction.on_commit(hook)
+    plain.defer(name)
 
 
 @task(max_attempts=1)

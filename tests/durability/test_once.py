@@ -120,6 +120,7 @@ def test_a_hook_that_raises_after_the_commit_does_not_undo_it(world, caplog):
     assert authors() == 1
     assert not FailedTask.objects.exists()
     assert "A hook on the commit of task" in caplog.text
+    assert [one.task for one in world.queue.messages[1:]] == [tasks.plain.path]
 
 
 def test_a_task_that_is_not_atomic_runs_again_when_it_is_redelivered(world):

@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from django.core import mail
 from django.core.management import CommandError, call_command
 from django.db import connections, transaction
 
-from cloudtask import conf, failpoints
+from cloudtask import failpoints
 from cloudtask.models import OutboxMessage
 from cloudtask.sending import on_commit, relay
 from cloudtask.targets import oidc
@@ -149,14 +148,13 @@ def test_the_url_takes_get_and_post_alone(world, client):
 
 
 @pytest.fixture
-def production(monkeypatch):
-    """As outside of tests, which Django makes known by its mail box."""
-    monkeypatch.delattr(mail, "outbox")
+def piggybacking(world, monkeypatch):
+    """A transport beside which commits relay, and no look at the outbox yet."""
+    world.queue.piggybacks = True
     monkeypatch.setattr(on_commit.piggyback, "next", {})
-    assert not conf.in_tests()
 
 
-def test_enqueues_relay_a_little_now_and_then(world, production):
+def test_enqueues_relay_a_little_now_and_then(world, piggybacking):
     left = leave_behind(30)
     with world.later(60):
         commit_one()
@@ -171,7 +169,7 @@ def test_enqueues_relay_a_little_now_and_then(world, production):
     assert len(set(left) & set(keys(world))) == 20
 
 
-def test_a_relay_beside_an_enqueue_never_raises_into_it(world, production):
+def test_a_relay_beside_an_enqueue_never_raises_into_it(world, piggybacking):
     leave_behind()
     on_commit.piggyback.next["default"] = 0.0
 
@@ -184,7 +182,7 @@ def test_a_relay_beside_an_enqueue_never_raises_into_it(world, production):
     assert enqueued in keys(world)
 
 
-def test_no_relay_rides_along_in_tests(world, monkeypatch):
+def test_no_relay_rides_along_with_a_transport_that_refuses_it(world, monkeypatch):
     leave_behind()
     monkeypatch.setattr(on_commit.piggyback, "next", {"default": 0.0})
 

@@ -115,7 +115,7 @@ def kill(author):
 
 @task(max_attempts=3)
 def meet_an_outage(author):
-    visit.defer(author.pk)
+    visit.defer(author)
 
 
 @pytest.fixture(autouse=True)
