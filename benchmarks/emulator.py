@@ -40,6 +40,7 @@ NAME, PEER_NAME = "cloudtask.emulator", "gcloud-tasks-emulator 0.6.2"
 CLIENTS = 4
 TURNS = 10
 WARM_UP = 50
+WAITING, BATCH = 100_000, 100
 GIVE_UP = 300.0
 
 # An asyncio server that answers 200 to whatever comes and counts: cheap enough that it
@@ -227,6 +228,22 @@ def race(commands: dict[str, list[str]], tasks: int) -> list[Result]:
         return [racer.result() for racer in racers]
 
 
+def memory_of_waiting(tasks: int) -> tuple[float, float]:
+    """Resident MB of the emulator before and after so many tasks wait in a queue."""
+    with ExitStack() as stack:
+        port = free_port()
+        process = stack.enter_context(running([*ours(), f"--port={port}"], port))
+        client = stack.enter_context(client_of(port))
+        client.pause_queue(name=QUEUE)
+        target = {"url": "http://127.0.0.1:9/", "body": b"x" * 200}
+        one = {"parent": QUEUE, "task": {"http_request": target}}
+        before = usage(process.pid)[1]
+        for _ in range(tasks // BATCH):
+            batch = {"parent": QUEUE, "requests": [one] * BATCH}
+            client.batch_create_tasks(request=batch)
+        return before, usage(process.pid)[1]
+
+
 def ours(*extra: str) -> list[str]:
     command = [sys.executable, "-m", "cloudtask.emulator", "--http-port=0", "--quiet"]
     return [*command, f"--queue={QUEUE}", "--no-rate-limits", *extra]
@@ -282,6 +299,11 @@ def main() -> int:
     (large,) = race({NAME: ours()}, many)
     results = [reference, same, kept, small, large]
     show(results, reference)
+    before, after = memory_of_waiting(WAITING)
+    print(
+        f"{WAITING:,} waiting tasks of 200 bytes: {before:.0f} MB -> {after:.0f} MB, "
+        f"{(after - before) * 1e6 / WAITING:,.0f} bytes each"
+    )
     growth = (large.cpu / large.tasks) / (small.cpu / small.tasks)
     budgets = [
         verdict("create no slower", same.create <= reference.create),

@@ -1,4 +1,4 @@
-"""A local Google Cloud Tasks: the gRPC API v2, dispatching over HTTP.
+"""A local Google Cloud Tasks: gRPC and REST, dispatching over HTTP.
 
     from cloudtask.emulator import Emulator
 

@@ -1,4 +1,4 @@
-"""Runs the emulator: `python -m cloudtask.emulator`."""
+"""Runs the emulator: `python -m cloudtask.emulator`, or `cloudtask-emulator`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The command line of `python -m cloudtask.emulator` and of `manage.py`."""
+"""The command line of `cloudtask-emulator` and of `manage.py`."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def settings_from(
 def _queues(
     options: dict[str, Any], given: Mapping[str, Options], defaults: Options
 ) -> dict[str, Options]:
-    """The queues that are given, and those of the options in addition."""
+    """The given queues, and in addition those of the options."""
     queues: dict[str, Options] = dict(given)
     if options["queue_yaml"]:
         for name, found in read_queue_yaml(options["queue_yaml"]).items():
@@ -171,7 +171,7 @@ async def _serve(
     engine = server.engine
     with _stopped_by_signals(stop, ignore_interrupt=until_stdin_closes):
         await server.start()
-        # Tasks live long and in great number: there is little garbage among them.
+        # Many tasks stay for a long time: there is little garbage among them.
         gc.freeze()
         gc.set_threshold(20_000, 20, 50)
         try:

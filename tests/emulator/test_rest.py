@@ -130,6 +130,7 @@ def test_an_error_has_the_form_of_googles(emulator) -> None:
         '{"responseView": "HALF"}',
         '{"task": {"httpRequest": {"headers": [1]}}}',
         '{"task": {"httpRequest": {"url": "\\ud800"}}}',
+        '{"task": {"dispatchDeadline": "\\ud800"}}',
         "[" * 100_000,
         '{"task":' * 5_000,
         '{"task": {"dispatchCount": %s}}' % ("9" * 5_000),

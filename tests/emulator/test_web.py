@@ -143,6 +143,21 @@ def test_a_request_without_a_host_is_answered_400(emulator) -> None:
         assert b" 400 " in connection.makefile("rb").readline()
 
 
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        ("multipart/form-data; boundary=x", b"abcde"),
+        ("application/x-www-form-urlencoded; charset=utf-99", b"name=x"),
+        ("application/x-www-form-urlencoded", b"\xff\xfe=\xff"),
+        ("application/json", b"{}"),
+    ],
+)
+def test_a_form_that_can_not_be_read_is_answered_400(emulator, kind, body) -> None:
+    for path in ("/queues/pause", "/tasks/run", "/tasks/delete"):
+        answer = ask(emulator, "POST", path, body, Content_Type=kind)
+        assert answer.status == 400
+
+
 def test_a_search_finds_tasks_by_name_and_by_target(emulator, client) -> None:
     client.pause_queue(name=QUEUE)
     for number in range(30):

@@ -334,6 +334,20 @@ def test_a_connection_that_says_nothing_does_not_hold_up_the_end() -> None:
         assert silent.recv(1) == b""
 
 
+@pytest.mark.parametrize(
+    "garbage",
+    [b"PRI nothing", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 100],
+)
+def test_a_connection_that_begins_as_http2_and_is_not_is_closed(
+    emulator, garbage: bytes
+) -> None:
+    parts = urlsplit(emulator.http_address)
+    with socket.create_connection((parts.hostname, parts.port)) as connection:
+        connection.settimeout(PATIENCE)
+        connection.sendall(garbage)
+        assert len(connection.makefile("rb").read()) <= 9
+
+
 def test_an_unknown_method_is_told_by_its_path(emulator) -> None:
     path = "/google.cloud.tasks.v2.CloudTasks/BufferTask"
     with (

@@ -14,6 +14,7 @@ from cloudtask.emulator.protocol import (
     Message,
     copy_of,
     errors,
+    has,
     put_time,
     seconds_of,
     v2,
@@ -53,7 +54,8 @@ def check(message: Message) -> None:
         if wrong:
             raise errors.invalid(problem)
     check_retry(message.retry_config)
-    check_http_target(message.http_target)
+    if has(message, "http_target"):
+        check_http_target(message.http_target)
 
 
 def check_retry(config: Message) -> None:
@@ -94,7 +96,7 @@ def from_message(message: Message, project: str, defaults: QueueConfig) -> Queue
         concurrency=limits.max_concurrent_dispatches or defaults.concurrency,
         retry=overridden(defaults.retry, message.retry_config),
     )
-    if message.HasField("http_target"):
+    if has(message, "http_target"):
         config = replace(config, http_target=copy_of(message.http_target))
     if message.HasField("app_engine_routing_override"):
         routing = copy_of(message.app_engine_routing_override)
@@ -194,8 +196,6 @@ def _bad_path(path: str) -> errors.ApiError:
 
 def check_http_target(target: Message) -> None:
     """Raise `ApiError` INVALID_ARGUMENT for an HttpTarget that can't be used."""
-    if target == v2.HttpTarget():
-        return
     override = target.uri_override
     if override.HasField("host") and not override.host:
         raise errors.invalid("UriOverride.host cannot be empty.")

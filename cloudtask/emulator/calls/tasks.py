@@ -10,7 +10,7 @@ from google.protobuf import empty_pb2
 from cloudtask.emulator.calls import queue_rules, task_rules
 from cloudtask.emulator.calls.listing import page
 from cloudtask.emulator.calls.state import State
-from cloudtask.emulator.protocol import Message, errors, names, v2
+from cloudtask.emulator.protocol import Message, errors, has, names, v2
 from cloudtask.emulator.queues import Queue, Task, view
 
 MAX_PAGE = 1000
@@ -26,7 +26,7 @@ def create_task(state: State, request: Message) -> Message:
 def add_task(state: State, queue: Queue, message: Message) -> Task:
     """Check a task and put it into the queue; `message` becomes its stored form."""
     now = state.clock()
-    if message.HasField("retry_config"):
+    if has(message, "retry_config"):
         queue_rules.check_retry(message.retry_config)
     task_id = task_rules.task_id_of(message, queue.name)
     if task_id and queue.is_name_taken(task_id, now):

@@ -19,6 +19,7 @@ from cloudtask.emulator.protocol import (
     Version,
     errors,
     from_v2,
+    has,
     put_time,
     seconds_of,
     to_v2,
@@ -93,7 +94,7 @@ def _path(path: str) -> str:
 
 
 def _check_queue(queue: Message) -> None:
-    if getattr(queue, "type_", 0) == _PULL or _has(queue, "pull_target"):
+    if getattr(queue, "type_", 0) == _PULL or has(queue, "pull_target"):
         raise errors.invalid("Pull queues are not supported by the emulator.")
     for field, (_, least, most) in _LIFETIMES.items():
         given = seconds_of(getattr(queue, field))
@@ -101,10 +102,6 @@ def _check_queue(queue: Message) -> None:
             raise errors.invalid(
                 f"Queue.{field} must be between {least:.0f}s and {most:.0f}s."
             )
-
-
-def _has(message: Message, field: str) -> bool:
-    return field in message.DESCRIPTOR.fields_by_name and message.HasField(field)
 
 
 def _set_lifetimes(state: State, request: Message, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Deliveries: the request of an attempt, the client that sends it, what follows."""
+"""Deliveries: the request of an attempt, the client that sends it, and the log."""
 
 from cloudtask.emulator.dispatch.chaos import Chaos, parse_chaos
 from cloudtask.emulator.dispatch.dispatcher import Dispatcher

@@ -35,6 +35,10 @@ def unimplemented(message: str) -> ApiError:
     return ApiError(grpc.StatusCode.UNIMPLEMENTED, message)
 
 
+def internal() -> ApiError:
+    return ApiError(grpc.StatusCode.INTERNAL, "Internal error encountered.")
+
+
 def unavailable(message: str) -> ApiError:
     return ApiError(grpc.StatusCode.UNAVAILABLE, message)
 

@@ -68,6 +68,14 @@ def put_time(field: Message, moment: float) -> None:
     field.nanos = rest * 1000
 
 
+def has(message: Message, field: str) -> bool:
+    """Whether a field is set; False where the installed client doesn't have it."""
+    try:
+        return bool(message.HasField(field))
+    except ValueError:
+        return False
+
+
 def copy_of(message: Message) -> Message:
     """A message of the same class with the same fields."""
     copy = type(message)()

@@ -15,6 +15,7 @@ import heapq
 import random
 from itertools import islice
 
+from cloudtask.emulator.protocol import has
 from cloudtask.emulator.queues import policy as policies
 from cloudtask.emulator.queues.policy import (
     LONGEST_HOLD,
@@ -145,7 +146,7 @@ class Queue:
 
     def policy_of(self, task: Task) -> RetryPolicy:
         """The queue's retry policy, with the fields that the task itself sets."""
-        if task.message.HasField("retry_config"):
+        if has(task.message, "retry_config"):
             return policies.overridden(self.config.retry, task.message.retry_config)
         return self.config.retry
 

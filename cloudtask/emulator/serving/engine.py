@@ -50,13 +50,13 @@ class Engine:
         return self.settings.issuer or self.http_address
 
     def load(self) -> None:
-        """Take over what the data file has, and make the declared queues."""
+        """Load the data file, and make the declared queues."""
         if self._file:
             self._file.load(self.state)
         self._declare()
 
     def start(self) -> None:
-        """Dispatch what is due from now on."""
+        """Dispatch the tasks that are due, from now on."""
         self.dispatcher = Dispatcher(
             self.state,
             target=Target(self.settings.target, self.settings.services),

@@ -14,6 +14,7 @@ from urllib.parse import quote
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _METHOD = _PREFACE[:3]
 _FRAME_HEADER = 9
+_LONGEST_FRAME = 1 << 14  # as long as the other side is not allowed longer ones
 
 _HEADERS, _SETTINGS, _PING = 0x1, 0x4, 0x6
 _ACK, _END_STREAM, _END_HEADERS = 0x1, 0x1, 0x4
@@ -76,24 +77,35 @@ class Refusal:
         self._transport = transport
         self._response = _header_block(sentence)
         self._buffer = b""
-        self._skip = len(_PREFACE)
+        self._has_preface = False
         transport.write(_frame(_SETTINGS, 0, 0))
 
     def take(self, data: bytes) -> None:
         self._buffer += data
-        if self._skip:
-            self._skip, self._buffer = (
-                max(self._skip - len(self._buffer), 0),
-                self._buffer[self._skip :],
-            )
+        if not self._is_past_preface():
+            return
         while len(self._buffer) >= _FRAME_HEADER:
             length = int.from_bytes(self._buffer[:3], "big")
+            if length > _LONGEST_FRAME:
+                self._transport.close()
+                return
             if len(self._buffer) < _FRAME_HEADER + length:
                 return
             kind, flags, stream = struct.unpack(">BBI", self._buffer[3:_FRAME_HEADER])
             payload = self._buffer[_FRAME_HEADER : _FRAME_HEADER + length]
             self._buffer = self._buffer[_FRAME_HEADER + length :]
             self._answer(kind, flags, stream, payload)
+
+    def _is_past_preface(self) -> bool:
+        if self._has_preface:
+            return True
+        start = self._buffer[: len(_PREFACE)]
+        if start == _PREFACE:
+            self._has_preface = True
+            self._buffer = self._buffer[len(_PREFACE) :]
+        elif not _PREFACE.startswith(start):
+            self._transport.close()
+        return self._has_preface
 
     def _answer(self, kind: int, flags: int, stream: int, payload: bytes) -> None:
         if kind == _HEADERS:

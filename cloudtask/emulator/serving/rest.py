@@ -135,7 +135,12 @@ def refusal(error: ApiError) -> web.Response:
 def _json(status: int, body: Mapping[str, Any]) -> web.Response:
     text = json.dumps(body, indent=2, ensure_ascii=False) + "\n"
     return web.Response(
-        status=status, text=text, content_type="application/json", headers=_HEADERS
+        status=status,
+        # A refusal may quote half of a surrogate pair, which UTF-8 has no bytes for.
+        body=text.encode("utf-8", "backslashreplace"),
+        content_type="application/json",
+        charset="utf-8",
+        headers=_HEADERS,
     )
 
 
@@ -161,6 +166,9 @@ def _match(version: Version, method: str, path: str) -> tuple[Rule, list[str]]:
 def _read_body(message: Message, field: str, body: bytes) -> None:
     try:
         data = json.loads(body) if body.strip() else {}
+        if b"\\ud" in body.lower():
+            # Half of a surrogate pair, which protobuf can't take, fails here.
+            json.dumps(data, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise errors.invalid(f"Invalid JSON payload received. {error}") from None
     if not isinstance(data, dict):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 
@@ -73,8 +74,14 @@ class Server:
 
     async def _start_http(self) -> None:
         settings = self.engine.settings
+        # aiohttp logs a traceback for each malformed request; its answer says enough.
+        quiet = logging.Logger("aiohttp")
+        quiet.disabled = True
         runner = aiohttp_web.AppRunner(
-            application(self.engine), access_log=None, shutdown_timeout=1.0
+            application(self.engine),
+            access_log=None,
+            logger=quiet,
+            shutdown_timeout=1.0,
         )
         await runner.setup()
         self._stops.append(runner.cleanup)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
@@ -9,12 +10,14 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from cloudtask.emulator.calls import CALLS, answer, run_task
-from cloudtask.emulator.protocol import v2
+from cloudtask.emulator.protocol import errors, v2
 from cloudtask.emulator.protocol.errors import ApiError
 from cloudtask.emulator.protocol.names import is_loopback
 from cloudtask.emulator.serving.engine import Engine
 from cloudtask.emulator.serving.page import render
 from cloudtask.emulator.serving.rest import Rest, refusal
+
+_logger = logging.getLogger("cloudtask.emulator")
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -24,7 +27,7 @@ MAX_BODY = 160 << 20
 _HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:\d{1,5})?")
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _NO_CACHE = {"Cache-Control": "no-store"}
-# A restarted emulator has another key: clients that honour this notice soon.
+# A restarted emulator may have another key. Clients that honor this notice soon.
 _CERTS_CACHE = {"Cache-Control": "public, max-age=5"}
 _PAGE_HEADERS = {
     **_NO_CACHE,
@@ -77,8 +80,13 @@ class HttpSide:
                     MAX_BODY, 0, text=f"At most {MAX_BODY:,} bytes.\n"
                 )
             return await handler(request)
+        except web.HTTPException:
+            raise
         except ApiError as error:
             return refusal(error)
+        except Exception:
+            _logger.exception("%s %s failed.", request.method, request.path)
+            return refusal(errors.internal())
 
     def _check_origin(self, request: web.Request) -> None:
         match = _HOST.fullmatch(request.headers.get("Host", ""))
@@ -147,23 +155,29 @@ class HttpSide:
         call = _QUEUE_ACTIONS.get(request.match_info["action"])
         if call is None:
             raise web.HTTPNotFound
-        form = await request.post()
-        message = v2.PauseQueueRequest(name=str(form.get("name", "")))
+        message = v2.PauseQueueRequest(name=await _name_in(request))
         answer(self._engine.state, v2, CALLS[call], message)
         return await _back(request)
 
     async def run_task(self, request: web.Request) -> web.Response:
-        form = await request.post()
-        name = str(form.get("name", ""))
+        name = await _name_in(request)
         with self._engine.state.lock:
             run_task(self._engine.state, v2.RunTaskRequest(name=name))
         return await _back(request)
 
     async def delete_task(self, request: web.Request) -> web.Response:
-        form = await request.post()
-        message = v2.DeleteTaskRequest(name=str(form.get("name", "")))
+        message = v2.DeleteTaskRequest(name=await _name_in(request))
         answer(self._engine.state, v2, CALLS["DeleteTask"], message)
         return await _back(request)
+
+
+async def _name_in(request: web.Request) -> str:
+    """The field "name" of a form."""
+    try:
+        form = await request.post()
+        return str(form.get("name", "")).encode().decode()
+    except (AssertionError, LookupError, ValueError):
+        raise web.HTTPBadRequest(text="The form can't be read.\n") from None
 
 
 def _origin_host(origin: str) -> str:
