@@ -5,7 +5,9 @@ from __future__ import annotations
 from contextvars import ContextVar, Token
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal, overload
+
+from cloudtask.exceptions import CloudTaskError
 
 # Starts after the last attempt, whose processes were killed before they could keep the
 # failure. Some are given another chance, since the kill may have been a deploy.
@@ -62,9 +64,22 @@ class TaskContext:
 _current: ContextVar[TaskContext | None] = ContextVar("cloudtask_current", default=None)
 
 
-def current() -> TaskContext | None:
-    """The context of the task that runs here, or None outside of any task."""
-    return _current.get()
+@overload
+def current(*, required: Literal[True]) -> TaskContext: ...
+@overload
+def current(*, required: bool = False) -> TaskContext | None: ...
+def current(*, required: bool = False) -> TaskContext | None:
+    """The context of the task that runs here; None in a plain call and elsewhere.
+
+    With `required` it raises CloudTaskError in place of None.
+    """
+    context = _current.get()
+    if context is None and required:
+        raise CloudTaskError(
+            "No task runs here, so there is no context. A plain call of a task, f(), "
+            "has none: a delivery has, also in run_queued() and eager()."
+        )
+    return context
 
 
 class entered:

@@ -18,7 +18,8 @@ import pytest
 from django.apps import apps
 from django.test import override_settings
 
-from cloudtask import deferrable, registry
+from cloudtask import registry
+from cloudtask.deferrable import wrapper
 from cloudtask.exceptions import ConfigurationError, TaskNotFound
 from cloudtask.testing import queued, run_queued
 from tests.testapp.tasks import note
@@ -38,7 +39,7 @@ def write(
         (registry, "_known"),
         (registry, "_specs"),
         (registry, "_findable"),
-        (deferrable, "_tasks"),
+        (wrapper, "_tasks"),
     ):
         monkeypatch.setattr(module, attribute, getattr(module, attribute).copy())
 

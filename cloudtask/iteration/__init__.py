@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
-from typing import Any, Unpack
+from typing import Any
 
 from django.db import connections, transaction
 
@@ -22,7 +22,6 @@ from cloudtask.iteration.handle import (
     ShardReport,
 )
 from cloudtask.iteration.messages import PLAN, carried, message_of
-from cloudtask.iteration.policy import IterateOptions, MapOptions
 from cloudtask.iteration.querysets import walkable
 from cloudtask.iteration.refusals import check
 from cloudtask.iteration.stopping import hand_over_on_sigterm
@@ -57,7 +56,7 @@ def iterate(
     definition: Definition,
     options: Options,
     queryset: Any,
-    **policy: Unpack[IterateOptions],
+    **policy: Any,
 ) -> Iteration:
     """See `Task.iterate`."""
     encoded = codec.dumps(
@@ -72,7 +71,7 @@ def map_items(
     definition: Definition,
     options: Options,
     items: Iterable[Any],
-    **policy: Unpack[MapOptions],
+    **policy: Any,
 ) -> Iteration:
     """See `Task.map`."""
     if not isinstance(items, Iterable):

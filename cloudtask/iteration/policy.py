@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any, TypedDict
 
@@ -10,14 +10,13 @@ from cloudtask.iteration.description import Atomic, OnError
 
 
 class MapOptions(TypedDict, total=False):
-    """What `.map` takes beside the items; see `Deferrable.iterate`."""
+    """What `.map` takes beside the items and `batch_size`; see `Deferrable.iterate`."""
 
-    finalize: Any
-    on_failure: Any
+    finalize: Callable[..., Any] | None
+    on_failure: Callable[..., Any] | None
     args: Sequence[Any]
     kwargs: dict[str, Any] | None
     shards: int | None
-    batch_size: int | None
     atomic: Atomic | None
     on_error: OnError
     max_failures: float | None
@@ -26,7 +25,7 @@ class MapOptions(TypedDict, total=False):
 
 
 class IterateOptions(MapOptions, total=False):
-    """What `.iterate` takes beside the queryset; see `Deferrable.iterate`."""
+    """What `.iterate` takes beside those and the queryset; see `Deferrable.iterate`."""
 
     include_new: bool
     margin: timedelta | float

@@ -24,6 +24,11 @@ def note(*args, **kwargs):
 
 
 @task
+def note_context():
+    calls.append(current(required=True).task)
+
+
+@task
 def add_author(name: str) -> None:
     Author.objects.create(name=name)
 

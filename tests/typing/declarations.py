@@ -3,13 +3,17 @@ it found, since ones that nobody needs are errors themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import assert_type
+
+from django.db.models import Model
 
 from cloudtask import Backoff, Enqueued, Task, call, current, task
 from cloudtask.context import TaskContext
 from cloudtask.decorators import BoundTask, TaskWithOptions
+from cloudtask.iteration import Iteration
+from tests.testapp.models import Author, Book
 
 
 @task
@@ -89,8 +93,89 @@ send.using(queue=3)  # type: ignore[arg-type]
 send.using(countdown=60).defer("7")  # type: ignore[arg-type]
 send.using(countdown=60).defer()  # type: ignore[call-arg]
 
+
+# Many calls.
+
+
+@task
+def measure(values: list[float], labels: dict[str, object] | None = None) -> None: ...
+
+
+@task
+def tidy() -> None: ...
+
+
 many: list[Enqueued] = send.defer_many([call(1), call(2, template="rich")])
+send.defer_many(call(user, "rich") for user in range(3))
+send.defer_many([call(user=1), call(2)])
+mixed = [call(1), call(1, template="rich")]
+send.defer_many(mixed)
+measure.defer_many([call([1]), call([], None), call([1.5], {"a": 1})])
+tidy.defer_many([call()])
 send.defer_many([1, 2])  # type: ignore[list-item]
+send.defer_many([call("a")])  # type: ignore[list-item]
+send.defer_many([call(1), call("a")])  # type: ignore[list-item]
+send.defer_many(call("a") for _ in range(3))  # type: ignore[misc]
+send.defer_many([call(1, 2)])  # type: ignore[list-item]
+send.defer_many([call()])  # type: ignore[list-item]
+tidy.defer_many([call(1)])  # type: ignore[list-item]
+wrongly = call("a")
+send.defer_many([wrongly])  # type: ignore[list-item]
+optioned.defer_many([call(1, subject="hello")])
+send.using(queue="slow").defer_many([call("a")])  # type: ignore[list-item]
+
+
+async def many_asynchronously() -> None:
+    await send.adefer_many([call(1)])
+    await send.adefer_many([call("a")])  # type: ignore[list-item]
+
+
+# Rows.
+
+
+@task
+def rebuild(author: Author, dry_run: bool = False) -> None: ...
+
+
+@task
+def rebuild_any(row: Model) -> None: ...
+
+
+@task
+def rebuild_batch(authors: list[Author]) -> None: ...
+
+
+@task
+def report_rows(dry_run: bool = False) -> None: ...
+
+
+authors = Author.objects.filter(name="x")
+run = rebuild.iterate(authors, finalize=report_rows, args=(True,), shards=2)
+assert_type(run, Iteration)
+rebuild_any.iterate(authors)
+rebuild_batch.iterate(authors, batch_size=100)
+rebuild.iterate(Book.objects.all())  # type: ignore[arg-type]
+rebuild.iterate(authors, batch_size=100)  # type: ignore[arg-type]
+rebuild_batch.iterate(authors)  # type: ignore[arg-type]
+rebuild.iterate(authors, finalize="report")  # type: ignore[arg-type]
+rebuild.iterate(authors, shard=2)  # type: ignore[call-arg]
+rebuild.iterate(authors, on_error="repeat")  # type: ignore[arg-type]
+send.map([1, 2])
+send.map(["a"])  # type: ignore[list-item]
+send.using(queue="slow").map(["a"])  # type: ignore[list-item]
+tidy.map([1])  # type: ignore[arg-type, misc]
+
+
+async def numbers() -> AsyncIterator[int]:
+    yield 1
+
+
+async def rows_asynchronously() -> None:
+    assert_type(await rebuild.aiterate(authors, finalize=report_rows), Iteration)
+    await rebuild.aiterate(Book.objects.all())  # type: ignore[arg-type]
+    assert_type(await send.amap(numbers()), Iteration)
+    await send.amap(["a"])  # type: ignore[list-item]
+
 
 # Methods.
 
@@ -132,6 +217,8 @@ def wait(error: BaseException, context: TaskContext) -> float | None:
 def patient(user: int) -> None:
     context = current()
     assert_type(context, TaskContext | None)
+    assert_type(current(required=True), TaskContext)
+    print(context.attempt)  # type: ignore[union-attr]
 
 
 def wrong_wait(error: BaseException) -> float:

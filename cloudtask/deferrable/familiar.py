@@ -1,0 +1,27 @@
+"""The names that other libraries have for what a task of this one can do."""
+
+from __future__ import annotations
+
+OPTIONS = ".using(countdown=..., queue=...).defer(...)"
+# Celery, RQ, Dramatiq, Huey, django.tasks, Procrastinate.
+OURS = {
+    "adelay": ".adefer(...)",
+    "aenqueue": ".adefer(...)",
+    "apply_async": OPTIONS,
+    "configure": OPTIONS,
+    "defer_async": ".adefer(...)",
+    "delay": ".defer(...)",
+    "delay_on_commit": ".defer(...), which waits for the commit",
+    "enqueue": ".defer(...)",
+    "enqueue_in": OPTIONS,
+    "schedule": OPTIONS,
+    "send": ".defer(...)",
+    "send_with_options": OPTIONS,
+    "starmap": ".defer_many([call(...), ...]) or .map(...)",
+}
+
+
+def hint(path: str, name: str) -> str | None:
+    """The message of an AttributeError for a name of another library."""
+    ours = OURS.get(name)
+    return None if ours is None else f"{path} has no {name!r}: write {ours}."

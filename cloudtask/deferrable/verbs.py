@@ -1,0 +1,291 @@
+"""The verbs of a task: defer, using, iterate, map, and their asynchronous forms."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, Callable, Iterable
+from dataclasses import replace
+from functools import partial
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    Unpack,
+    overload,
+)
+
+from asgiref.sync import sync_to_async
+from django.core.exceptions import SynchronousOnlyOperation
+
+from cloudtask import iteration, runtime
+from cloudtask.deferrable.captured import Call, captured
+from cloudtask.deferrable.familiar import hint
+from cloudtask.iteration import Iteration
+from cloudtask.iteration.policy import IterateOptions, MapOptions
+from cloudtask.message import Enqueued
+from cloudtask.options import Options, check_known
+from cloudtask.options.keywords import UsingOptions
+from cloudtask.registry import Definition, Subject
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
+
+VERBS = (
+    *("defer", "defer_many", "using", "iterate", "map"),
+    *("adefer", "adefer_many", "aiterate", "amap"),
+)
+SHOWN = "defer, adefer, using, iterate, map"  # in the repr of a task
+
+
+class _synchronous:
+    """Lets Django's refusal of synchronous code name the method to await instead."""
+
+    __slots__ = ("path", "verb")
+
+    def __init__(self, path: str, verb: str) -> None:
+        self.path = path
+        self.verb = verb
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
+        if isinstance(error, SynchronousOnlyOperation):
+            raise SynchronousOnlyOperation(
+                f"{self.path}.{self.verb}() uses the database, which asynchronous code "
+                f"can't do: write await {self.path}.a{self.verb}(...)."
+            ) from error
+
+
+class TakesRow(Protocol[T_contra]):
+    """For type checkers: a task whose function takes a row, or rows, first."""
+
+    @property
+    def _function(self) -> Callable[Concatenate[T_contra, ...], Any]: ...
+
+
+class Deferrable(Generic[P, R]):
+    """What can be enqueued: a task, one bound to its subject, one with options.
+
+    Calls from asynchronous code go through `adefer`, `adefer_many`, `aiterate`, `amap`.
+    """
+
+    def _parts(self) -> tuple[Definition, Options, tuple[Any, ...]]:
+        """Definition, options, and the subject if there is one."""
+        raise NotImplementedError  # every subclass has its own
+
+    def defer(self, /, *args: P.args, **kwargs: P.kwargs) -> Enqueued:
+        """Have the function called with these arguments, once, later.
+
+        Raises TypeError for arguments that the function does not take, UnsupportedValue
+        for those that can't travel, EnqueueError when the queue does not take the task.
+        """
+        definition, options, subject = self._parts()
+        arguments = _with_subject(definition, (*subject, *args))
+        with _synchronous(definition.path, "defer"):
+            return runtime.enqueue(definition, options, arguments, kwargs)
+
+    async def adefer(self, /, *args: P.args, **kwargs: P.kwargs) -> Enqueued:
+        """As `defer`, for asynchronous code."""
+        deferred = partial(self.defer, *args, **kwargs)
+        return await sync_to_async(deferred)()
+
+    def defer_many(self, calls: Iterable[Call[Callable[P, Any]]]) -> list[Enqueued]:
+        """Enqueue many calls, in as few requests as the service allows.
+
+        Arguments that can't be taken or can't travel raise before anything is sent.
+        When the queue refuses some calls, the EnqueueError raised has `failures`: the
+        places of those calls, each with its error; all others are enqueued.
+        """
+        definition, options, subject = self._parts()
+        taken = [
+            (_with_subject(definition, (*subject, *one.args)), one.kwargs)
+            for one in map(captured, calls)
+        ]
+        with _synchronous(definition.path, "defer_many"):
+            return runtime.enqueue_many(definition, options, taken)
+
+    async def adefer_many(
+        self, calls: Iterable[Call[Callable[P, Any]]]
+    ) -> list[Enqueued]:
+        """As `defer_many`, for asynchronous code."""
+        return await sync_to_async(self.defer_many)(calls)
+
+    def using(self, **options: Unpack[UsingOptions]) -> TaskWithOptions[P, R]:
+        """The same with other options; raises TypeError for an unknown one."""
+        definition, before, subject = self._parts()
+        after = before.updated(options)
+        if "backoff" in options:
+            after = replace(after, carries_backoff=callable(after.backoff))
+        given = getattr(self, "given", frozenset()) | options.keys()
+        return TaskWithOptions(definition, after, subject, given)
+
+    @overload
+    def iterate(
+        self: TakesRow[T],
+        queryset: Iterable[T],
+        *,
+        batch_size: None = None,
+        **policy: Unpack[IterateOptions],
+    ) -> Iteration: ...
+    @overload
+    def iterate(
+        self: TakesRow[list[T]],
+        queryset: Iterable[T],
+        *,
+        batch_size: int,
+        **policy: Unpack[IterateOptions],
+    ) -> Iteration: ...
+    def iterate(self: Any, queryset: Any, **policy: Any) -> Iteration:
+        """Call the function with every row of `queryset`, in parallel shards; then call
+        `finalize` once.
+
+        The function gets the row, then `args` and `kwargs`. `finalize` gets `args` and
+        `kwargs`; so does `on_failure`, which is called instead when the run is
+        cancelled or aborted. `shards` is chosen from the number of rows when left out.
+        With `batch_size` the function gets lists of rows. `atomic="page"` or `"row"`
+        commits what it writes to `database` together with the cursor: exactly once.
+        `on_error` is "retry" (the row is tried again later, the others go on), "skip",
+        "pause" or "abort". `max_failures`, a number of rows or a share below 1, pauses
+        the run beyond it. With `keep` the run's rows stay after finalize.
+        `include_new` also walks rows added meanwhile. `transactional` is as in
+        `.using()`. `margin`, 10 s by default, is the time that a shard leaves unused
+        before its deadline, and so the time that a row may take.
+
+        Raises UnsupportedValue, with the reason, for a queryset that can't be walked.
+        """
+        definition, options, _ = self._parts()
+        call = f"{definition.path}.iterate()"
+        check_known(call, policy, IterateOptions.__optional_keys__ | {"batch_size"})
+        with _synchronous(definition.path, "iterate"):
+            run: Iteration = iteration.iterate(definition, options, queryset, **policy)
+            return run
+
+    @overload
+    async def aiterate(
+        self: TakesRow[T],
+        queryset: Iterable[T],
+        *,
+        batch_size: None = None,
+        **policy: Unpack[IterateOptions],
+    ) -> Iteration: ...
+    @overload
+    async def aiterate(
+        self: TakesRow[list[T]],
+        queryset: Iterable[T],
+        *,
+        batch_size: int,
+        **policy: Unpack[IterateOptions],
+    ) -> Iteration: ...
+    async def aiterate(self: Any, queryset: Any, **policy: Any) -> Iteration:
+        """As `iterate`, for asynchronous code."""
+        begin = partial(self.iterate, queryset, **policy)
+        run: Iteration = await sync_to_async(begin)()
+        return run
+
+    @overload
+    def map(
+        self: TakesRow[T],
+        items: Iterable[T],
+        *,
+        batch_size: None = None,
+        **policy: Unpack[MapOptions],
+    ) -> Iteration: ...
+    @overload
+    def map(
+        self: TakesRow[list[T]],
+        items: Iterable[T],
+        *,
+        batch_size: int,
+        **policy: Unpack[MapOptions],
+    ) -> Iteration: ...
+    def map(self: Any, items: Iterable[Any], **policy: Any) -> Iteration:
+        """As `iterate`, over any items that can travel."""
+        definition, options, _ = self._parts()
+        call = f"{definition.path}.map()"
+        check_known(call, policy, MapOptions.__optional_keys__ | {"batch_size"})
+        with _synchronous(definition.path, "map"):
+            run: Iteration = iteration.map_items(definition, options, items, **policy)
+            return run
+
+    @overload
+    async def amap(
+        self: TakesRow[T],
+        items: Iterable[T] | AsyncIterable[T],
+        *,
+        batch_size: None = None,
+        **policy: Unpack[MapOptions],
+    ) -> Iteration: ...
+    @overload
+    async def amap(
+        self: TakesRow[list[T]],
+        items: Iterable[T] | AsyncIterable[T],
+        *,
+        batch_size: int,
+        **policy: Unpack[MapOptions],
+    ) -> Iteration: ...
+    async def amap(self: Any, items: Any, **policy: Any) -> Iteration:
+        """As `map`, for asynchronous code and asynchronous iterables, too."""
+        if isinstance(items, AsyncIterable) and not isinstance(items, Iterable):
+            items = [item async for item in items]
+        begin = partial(self.map, items, **policy)
+        run: Iteration = await sync_to_async(begin)()
+        return run
+
+    if TYPE_CHECKING:
+
+        @property
+        def _function(self) -> Callable[P, R]: ...
+
+    else:  # where type checkers don't see it: they would take any name for right
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(self._no_attribute(name), name=name, obj=self)
+
+    def _no_attribute(self, name: str) -> str:
+        definition, _, _ = self._parts()
+        found = hint(definition.path, name)
+        return found or f"{definition.path} has no attribute {name!r}."
+
+
+class TaskWithOptions(Deferrable[P, R]):
+    """A task and the options of its next calls; `given` names those of `.using()`."""
+
+    __slots__ = ("definition", "given", "options", "subject")
+
+    def __init__(
+        self,
+        definition: Definition,
+        options: Options,
+        subject: tuple[Any, ...],
+        given: frozenset[str],
+    ) -> None:
+        self.given = given
+        self.definition = definition
+        self.options = options
+        self.subject = subject
+
+    def _parts(self) -> tuple[Definition, Options, tuple[Any, ...]]:
+        return self.definition, self.options, self.subject
+
+    def __repr__(self) -> str:
+        names = ", ".join(sorted(self.given))  # a header's value may be a secret
+        return f"<{self.definition.path} with {names or 'its options'}: {SHOWN}>"
+
+
+def _with_subject(definition: Definition, args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Let a saved model instance travel as its key when it is the subject."""
+    if not definition.has_subject or not args:
+        return args
+    from django.db.models import Model
+
+    subject = args[0]
+    if not isinstance(subject, Model) or subject._state.adding or subject.pk is None:
+        return args
+    saved = Subject(type(subject), subject.pk, subject._state.db or "default")
+    return (saved, *args[1:])
