@@ -51,10 +51,11 @@ def dumps_call(
     kwargs: dict[str, Any],
     *,
     wipe_related_caches: bool = True,
+    of: str | None = None,
 ) -> bytes:
     """The arguments of a call; errors name places as `args[0]`, `kwargs['items'][3]`.
 
-    Raises UnsupportedValue.
+    `of` names the task in errors. Raises UnsupportedValue.
     """
     packing = Packing(wipe_related_caches)
     root = "args"
@@ -63,7 +64,7 @@ def dumps_call(
         root = "kwargs"
         return as_bytes([packed_args, packing.mapping(kwargs)])
     except Refusal as refusal:
-        raise refusal.placed(root) from refusal.__cause__
+        raise refusal.placed(root, of) from refusal.__cause__
 
 
 def loads_call(data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:

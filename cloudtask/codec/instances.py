@@ -10,17 +10,15 @@ in that list.
 
 from __future__ import annotations
 
-import datetime as dt
-from decimal import Decimal
+from inspect import getattr_static
 from typing import Any
-from uuid import UUID
 
 from django.apps import apps
-from django.core.files import File
-from django.db.models import Field, FileField, Model, QuerySet
+from django.db.models import Model, QuerySet
 from django.db.models.base import ModelBase, ModelState
 
 from cloudtask.codec import shapes, tags
+from cloudtask.codec.fields import Prepared, pack_field
 from cloudtask.codec.kinds import Packer, decoders, families
 from cloudtask.codec.packing import Packing, escaped
 from cloudtask.codec.refusals import Refusal
@@ -28,10 +26,6 @@ from cloudtask.codec.tags import MARK
 from cloudtask.exceptions import PayloadError
 
 _OWN = {"_state", "_prefetched_objects_cache"}
-_SCALARS = (
-    *(type(None), bool, int, float, str, bytes, Decimal, UUID),
-    *(dt.date, dt.datetime, dt.time, dt.timedelta),
-)
 
 
 def label_of(model: type[Model]) -> str:
@@ -58,74 +52,60 @@ def model_of(label: Any) -> type[Model]:
 
 
 def _snapshot(value: Model, packing: Packing) -> list[Any]:
-    """Model, database, whether it is unsaved, fields; then deferred names, if any."""
+    """Model, database, whether it is unsaved, fields; then, if there are any, names of
+    deferred fields and other attributes."""
     fields: dict[str, Any] = {}
     deferred: list[str] = []
     attributes = value.__dict__
     for field in value._meta.concrete_fields:
         if field.attname in attributes:
-            fields[field.attname] = _pack_field(
+            fields[field.attname] = pack_field(
                 field, attributes[field.attname], packing
             )
         else:
             deferred.append(field.attname)
     state = value._state
     packed = [label_of(type(value)), state.db, state.adding, fields]
+    if state_of := _own_state(value, packing):
+        return [*packed, deferred, state_of]
     return [*packed, deferred] if deferred else packed
 
 
-def _pack_field(field: Field[Any, Any], value: Any, packing: Packing) -> Any:
-    place = f".{field.attname}"
-    if isinstance(field, FileField) and isinstance(value, File):
-        value = _file_name(value, place)
-    try:
-        return packing.part(value, place)
-    except Refusal:
-        prepared = _prepared(field, value)
-        # The same again, as of a JSONField: tried twice at each level of instances in
-        # instances, the time would double with each.
-        if prepared is None or prepared is value or not _is_plain(prepared):
-            raise
-        return {MARK: [tags.PREPARED, packing.part(prepared, place)]}
-
-
-def _file_name(file: Any, place: str) -> str | None:
-    if file and not getattr(file, "_committed", False):
-        refusal = Refusal(type(file), "It is not stored yet: save the instance first.")
-        refusal.places.append(place)
-        raise refusal
-    name: str | None = file.name
-    return name
-
-
-class Prepared:
-    """A field's value as its `get_prep_value` wrote it, for its `to_python`."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        if not _is_plain(value):
-            raise PayloadError("The payload has a field's value that no field writes.")
-        self.value = value
-
-
-def _is_plain(value: Any) -> bool:
-    """Whether `value` is what a database driver may give: `to_python` gets no other."""
-    if type(value) in (list, tuple):
-        return all(map(_is_plain, value))
-    if type(value) is dict:
-        return all(map(_is_plain, (*value, *value.values())))
-    return type(value) in _SCALARS
-
-
-def _prepared(field: Field[Any, Any], value: Any) -> Any:
-    """What a custom field would write to the database, if it reads the same again."""
-    try:
-        prepared = field.get_prep_value(value)
-        again = field.to_python(prepared)
-    except Exception:  # noqa: BLE001  any failure of a foreign field means "no"
+def _own_state(value: Model, packing: Packing) -> Any:
+    """The attributes that a model with an `__init__` or a `from_db` of its own has set:
+    its other methods may rely on them, as those that track changes do."""
+    kind: Any = type(value)
+    has_own = kind.__init__ is not Model.__init__
+    if not has_own and kind.from_db.__func__ is Model.from_db.__func__:  # type: ignore[attr-defined]
         return None
-    return prepared if type(again) is type(value) and again == value else None
+    found = {
+        name: item
+        for name, item in vars(value).items()
+        if _may_be_state(kind, name) and not (item and _is_list_of_models(item))
+    }
+    try:
+        return packing.attributes(found)
+    except Refusal as refusal:
+        refusal.advice = (
+            f"{kind.__name__} sets it in __init__ or from_db. Pass the primary key and "
+            f"read the row in the task, or register {kind.__name__} with "
+            "cloudtask.codec.register()."
+        )
+        raise
+
+
+def _may_be_state(model: type[Model], name: str) -> bool:
+    """Whether an instance may have this attribute beside its fields: it hides nothing
+    that its class does."""
+    hidden = getattr_static(model, name, None)
+    return _may_be_list(model, name) and not (
+        callable(hidden) or hasattr(type(hidden), "__get__")
+    )
+
+
+def _is_list_of_models(value: Any) -> bool:
+    """Whether `Prefetch(to_attr=...)` may have made the list."""
+    return type(value) is list and all(isinstance(item, Model) for item in value)
 
 
 def _restored(content: Any) -> Model:
@@ -133,7 +113,7 @@ def _restored(content: Any) -> Model:
 
     A field that was removed since is dropped; one that was added takes its default.
     """
-    label, db, adding, fields, *rest = shapes.parts(content, 4, 5)
+    label, db, adding, fields, *rest = shapes.parts(content, 4, 6)
     deferred = shapes.texts(rest[0]) if rest else ()
     model = model_of(label)
     instance: Model = object.__new__(model)
@@ -150,6 +130,10 @@ def _restored(content: Any) -> Model:
             attributes[name] = field.to_python(value.value) if is_prepared else value
         elif name not in deferred:
             attributes[name] = field.get_default()
+    for name, value in (shapes.named(rest[1]) if len(rest) > 1 else {}).items():
+        if not _may_be_state(model, name):
+            raise PayloadError(f"The payload replaces {name!r} of an instance.")
+        attributes[name] = value
     return instance
 
 
@@ -220,9 +204,7 @@ def _lists(value: Model) -> dict[str, list[Model]]:
     return {
         name: items
         for name, items in vars(value).items()
-        if type(items) is list
-        and _may_be_list(type(value), name)
-        and all(isinstance(item, Model) for item in items)
+        if _is_list_of_models(items) and _may_be_list(type(value), name)
     }
 
 
@@ -302,5 +284,4 @@ def _family(kind: type) -> Packer | None:
 decoders[tags.MODEL] = model_of
 decoders[tags.INSTANCE] = _restored
 decoders[tags.INSTANCES] = _decode_related
-decoders[tags.PREPARED] = Prepared
 families.insert(0, _family)  # a model may also be a dataclass, its class is a class

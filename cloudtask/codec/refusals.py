@@ -28,9 +28,11 @@ class Refusal(UnsupportedValue):
         self.advice = advice
         self.places: list[str] = []
 
-    def placed(self, root: str) -> UnsupportedValue:
-        """The error that the caller sees: place, type, what to do."""
+    def placed(self, root: str, of: str | None = None) -> UnsupportedValue:
+        """The error that the caller sees: place, task, type, what to do."""
         place = root + "".join(shortened(self.places[::-1]))
+        if of is not None:
+            place += f" of {of}"
         prefix = f"{place}: " if place else ""
         return UnsupportedValue(
             f"{prefix}{full_name(self.kind)} can't travel. {self.advice}"

@@ -61,8 +61,9 @@ def _make_messages(
     except (TypeError, EnqueueError) as error:
         ours = isinstance(error, CloudTaskError)
         kind: type[Exception] = type(error) if ours else TypeError
-        place = f"calls[{len(messages)}] of {definition.path}"
-        raise kind(f"{place}: {error}") from error
+        of_task = f" of {definition.path}: "  # named once
+        text = str(error).replace(of_task, ": ", 1)
+        raise kind(f"calls[{len(messages)}]{of_task}{text}") from error
     return messages
 
 
@@ -90,7 +91,10 @@ def make_message(
         name=message_id if options.name is None else options.name,
         named=options.name is not None,
         payload=codec.dumps_call(
-            args, kwargs, wipe_related_caches=options.wipe_related_caches
+            args,
+            kwargs,
+            wipe_related_caches=options.wipe_related_caches,
+            of=definition.path,
         ),
         created=created,
         eta=_eta(options, created),

@@ -9,7 +9,8 @@ the task ran.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import inspect
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -44,9 +45,11 @@ def key_of(
 ) -> str:
     """The key of a call of a `unique` task.
 
-    Raises UnsupportedValue, with task and place, for a key that can't travel.
+    Raises UnsupportedValue, with task and place, for a key that can't travel, and
+    TypeError, with task and option, for a function that does not take the arguments.
     """
     if callable(options.unique):
+        _check_function(definition, options.unique, args, kwargs)
         value = options.unique(*args, **kwargs)
     else:
         bound = definition.signature.bind(*args, **kwargs)
@@ -55,6 +58,26 @@ def key_of(
     key = codec.dumps(value, root=f"The unique key of {definition.path}")
     data = definition.path.encode() + b"\n" + key
     return hashlib.sha256(data).hexdigest()
+
+
+def _check_function(
+    definition: Definition,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return  # some builtins tell no signature
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        name = getattr(function, "__qualname__", type(function).__name__)
+        raise TypeError(
+            f"The option unique of {definition.path} is {name}{signature}, which does "
+            f"not take the arguments of the call: {error}."
+        ) from None
 
 
 def _rows(alias: str) -> QuerySet[UniqueKey]:

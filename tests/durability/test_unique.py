@@ -47,6 +47,15 @@ def test_a_key_that_cant_travel_is_refused_by_task_and_place():
         task.defer("a")
 
 
+def test_a_function_that_does_not_take_the_arguments_is_named() -> None:
+    task = tasks.single.using(unique=lambda user, day: (user, day))
+    with pytest.raises(TypeError) as caught:
+        task.defer("x")
+    text = str(caught.value)
+    assert text.startswith(f"The option unique of {tasks.single.path} is ")
+    assert "missing a required argument: 'day'" in text
+
+
 def test_the_key_is_free_once_the_call_starts(world):
     first = tasks.single.defer("a")
     during = []

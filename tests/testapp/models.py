@@ -1,6 +1,7 @@
 from typing import Any
 
 from django.db import models
+from django.utils.functional import cached_property
 
 from cloudtask import task
 
@@ -132,3 +133,38 @@ class SpecialMagazine(Magazine):
     """A table of its own, joined to that of the base."""
 
     issue = models.IntegerField(default=1)
+
+
+class TrackedAuthor(Author):
+    """Remembers its first name, as models with change tracking do."""
+
+    extra: Any = ()
+
+    class Meta:
+        proxy = True
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._was = self.name
+        self._seen: list[str] = []
+
+    @property
+    def has_changed(self) -> bool:
+        return self._was != self.name
+
+    @cached_property
+    def initial(self) -> str:
+        return self.name[0]
+
+
+class ReadAuthor(Author):
+    """Notes, when it is read, which database it came from."""
+
+    class Meta:
+        proxy = True
+
+    @classmethod
+    def from_db(cls, db: Any, *args: Any) -> Any:
+        found = super().from_db(db, *args)
+        found._read_from = db
+        return found

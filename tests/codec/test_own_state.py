@@ -1,0 +1,158 @@
+"""What a model sets beside its fields, and values that only its fields can write."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+from django.contrib.postgres.fields import ArrayField, IntegerRangeField
+from django.db import models
+from psycopg.types.range import Range
+
+from cloudtask import codec
+from cloudtask.codec.fields import pack_field
+from cloudtask.codec.packing import Packing
+from cloudtask.exceptions import PayloadError, UnsupportedValue
+from tests.testapp.models import Author, ReadAuthor, TrackedAuthor
+
+pytestmark = pytest.mark.django_db
+
+
+def arrived(value: Any, **options: Any) -> Any:
+    return codec.loads(codec.dumps(value, **options))
+
+
+@pytest.mark.parametrize("wipe", [True, False])
+def test_what_a_model_sets_in_its_init_arrives(wipe: bool) -> None:
+    author = TrackedAuthor.objects.create(name="Ann")
+    author.name = "Bob"
+    found = arrived(author, wipe_related_caches=wipe)
+    assert (found._was, found._seen, found.has_changed) == ("Ann", [], True)
+    found.save()
+    assert Author.objects.get().name == "Bob"
+
+
+def test_what_a_model_sets_when_it_is_read_arrives() -> None:
+    Author.objects.create(name="Ann")
+    assert arrived(ReadAuthor.objects.get())._read_from == "default"
+
+
+def test_cached_properties_and_lists_of_models_do_not_travel() -> None:
+    author = TrackedAuthor(name="Ann")
+    author.friends = [Author(name="Bob")]
+    assert author.initial == "A"
+    assert not {"initial", "friends"} & vars(arrived(author)).keys()
+
+
+def test_other_models_leave_such_attributes_behind() -> None:
+    author = Author(name="Ann")
+    author.note = "x"
+    assert not hasattr(arrived(author), "note")
+
+
+def test_state_that_cannot_travel_is_named_with_the_ways_out() -> None:
+    author = TrackedAuthor(name="Ann")
+    author.extra = threading.Lock()
+    with pytest.raises(UnsupportedValue) as caught:
+        codec.dumps([author], root="args")
+    text = str(caught.value)
+    assert text.startswith("args[0].extra: _thread.lock can't travel.")
+    assert "Pass the primary key" in text
+    assert "register TrackedAuthor with cloudtask.codec.register()" in text
+
+
+@pytest.mark.parametrize("name", ["save", "has_changed", "name", "_state", "__class__"])
+def test_a_payload_sets_nothing_that_the_class_has(name: str) -> None:
+    data = codec.dumps(TrackedAuthor(name="Ann")).replace(
+        b'"_was"', f'"{name}"'.encode()
+    )
+    with pytest.raises(PayloadError, match="replaces"):
+        codec.loads(data)
+
+
+class Stay(models.Model):
+    nights = IntegerRangeField(null=True)
+    seasons = ArrayField(IntegerRangeField(), null=True)
+
+    class Meta:
+        app_label = "testapp"
+        managed = False
+
+    def __str__(self) -> str:
+        return str(self.nights)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"nights": Range(1, 5)},
+        {"nights": Range(None, 5, "()")},
+        {"nights": Range(empty=True)},
+        {"seasons": [Range(1, 5), Range(7, None)]},
+    ],
+)
+def test_a_range_travels_as_its_field_writes_it(values: dict[str, Any]) -> None:
+    stay = Stay(**values)
+    found = arrived(stay)
+    assert (found.nights, found.seasons) == (stay.nights, stay.seasons)
+
+
+class Point:
+    """A value that only its field can write, as a geometry is."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Point) and other.text == self.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Proxy:
+    """Makes the value when it is asked for, as the descriptor of a geometry does."""
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        value = vars(instance)["place"]
+        return value if isinstance(value, Point) else Point(value)
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        vars(instance)["place"] = value
+
+
+class PlaceField(models.TextField):
+    def get_prep_value(self, value: Any) -> Any:
+        return value  # for the adapter of the database's driver
+
+    def contribute_to_class(
+        self, cls: Any, name: str, private_only: bool = False
+    ) -> None:
+        super().contribute_to_class(cls, name, private_only)
+        setattr(cls, self.attname, Proxy())
+
+
+class Visit(models.Model):
+    place = PlaceField()
+
+    class Meta:
+        app_label = "testapp"
+        managed = False
+
+    def __str__(self) -> str:
+        return str(self.place)
+
+
+def test_a_value_that_a_descriptor_makes_travels_as_text() -> None:
+    visit = Visit(place=Point("POINT (1 2)"))
+    assert arrived(visit).place == Point("POINT (1 2)")
+
+
+def test_a_value_that_its_field_cannot_write_is_refused_as_itself() -> None:
+    field: Any = Author._meta.get_field("name")
+    with pytest.raises(UnsupportedValue):
+        pack_field(field, threading.Lock(), Packing(True))
