@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     add("--port", type=int, default=DEFAULT_PORT, help="gRPC port (%(default)s)")
-    add("--http-port", type=int, help="status page and certificates (port + 1)")
+    add("--http-port", type=int, help="REST and status page (port + 1)")
     add("--target", help="base URL of App Engine tasks")
     add(
         "--service",
@@ -107,6 +107,8 @@ def settings_from(
     port, http_port = options["port"], options["http_port"]
     defaults = parse_options(options["queue_defaults"])
     config = read_options("--queue-defaults", defaults).config
+    if "paused" in defaults:
+        raise ValueError("--queue-defaults: paused is an option of one queue only.")
     return Settings(
         host=options["host"],
         port=port,
@@ -232,6 +234,9 @@ def _announce(path: Path, engine: Engine) -> None:
 
 def _tick(options: dict[str, Any]) -> Tick | None:
     if not options["tick"]:
+        own = ("tick_header", "tick_account", "tick_audience")
+        if any(options[name] for name in own):
+            raise ValueError("--tick-header, -account and -audience need --tick URL.")
         return None
     return Tick(
         url=options["tick"],

@@ -123,6 +123,11 @@ def test_without_queues_there_is_a_default_one() -> None:
     ]
 
 
+def test_both_sides_need_a_port_each() -> None:
+    with pytest.raises(ValueError, match="a port each"):
+        settings_of("--port=9000", "--http-port=9000")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_it_tells_what_it_does_and_stops_cleanly(number: int, sink) -> None:
     process = subprocess.Popen(
@@ -161,6 +166,13 @@ def test_it_tells_what_it_does_and_stops_cleanly(number: int, sink) -> None:
         ("--queue=mail,rat=5/s", "Did you mean 'rate'"),
         ("--queue-defaults=backoff=5", "not a backoff"),
         ("--queue-tombstone=soon", "not a duration"),
+        ("--queue-defaults=paused", "one queue only"),
+        ("--queue=mail,paused=no", "True or False"),
+        ("--http-port=65536", "0 to 65535"),
+        ("--http-port=-1", "0 to 65535"),
+        ("--target=http://", "names no host"),
+        ("--tick=http://[", "names no host"),
+        ("--tick-account=a@b", "need --tick URL"),
         ("--tick=localhost", "http://"),
         ("--token-key=/none.pem", "none.pem"),
         ("--token-key=/dev/null", "RSA private key"),

@@ -86,7 +86,7 @@ def read_options(
         (options or {}).items(), key=lambda item: item[0] == "burst"
     ):
         if key == "paused":
-            paused = bool(value)
+            paused = _is_set(name, value)
             continue
         try:
             config = _reader(key)(config, value)
@@ -196,6 +196,12 @@ def _count(value: object, least: int, most: float = math.inf) -> int:
         raise TypeError(f"{value!r} is not a whole number.")
     if not least <= value <= most:
         raise ValueError(f"{value!r} is not in {least} to {most}.")
+    return value
+
+
+def _is_set(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"Queue {name!r}: paused is True or False, not {value!r}.")
     return value
 
 

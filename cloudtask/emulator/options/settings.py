@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from cloudtask.emulator.dispatch import Chaos, DispatchRecord, Tick
 from cloudtask.emulator.options.queues import Declared
@@ -50,9 +51,26 @@ class Settings:
                 "reaches an emulator can make it call any URL. Use 127.0.0.1, or allow "
                 "it with allow_remote (--allow-remote)."
             )
+        _check_ports(self.port, self.http_port)
         own = [] if self.tick is None else [self.tick.url]
         for url in (self.target, *self.services.values(), *own):
-            if not url.startswith(("http://", "https://")):
-                raise ValueError(
-                    f"The target {url!r} must start with http:// or https://."
-                )
+            _check_url(url)
+
+
+def _check_ports(port: int, http_port: int) -> None:
+    for each in (port, http_port):
+        if not 0 <= each <= 65_535:
+            raise ValueError(f"The port {each} is not in 0 to 65535.")
+    if port and port == http_port:
+        raise ValueError(f"gRPC and HTTP need a port each, not {port} for both.")
+
+
+def _check_url(url: str) -> None:
+    if not url.startswith(("http://", "https://")):
+        raise ValueError(f"The target {url!r} must start with http:// or https://.")
+    try:
+        host = urlsplit(url).hostname
+    except ValueError:
+        host = None
+    if not host:
+        raise ValueError(f"The target {url!r} names no host.")
