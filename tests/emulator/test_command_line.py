@@ -16,6 +16,7 @@ from django.core.management.base import CommandError
 
 import cloudtask.emulator
 from cloudtask.emulator import Emulator, Tick, cli
+from cloudtask.emulator.options import DEFAULT_PORT
 from cloudtask.emulator.tokens import SigningKey
 from tests.emulator.asking import ask
 from tests.emulator.conftest import client_of
@@ -33,7 +34,7 @@ def settings_of(*arguments: str, **options: object):
 
 
 def test_ports_follow_each_other() -> None:
-    assert settings_of().http_port == cli.DEFAULT_PORT + 1
+    assert settings_of().http_port == DEFAULT_PORT + 1
     assert settings_of("--port=9000").http_port == 9001
     assert settings_of("--port=0").http_port == 0
     assert settings_of("--port=9000", "--http-port=7").http_port == 7
