@@ -16,7 +16,7 @@ from django.core.handlers.asgi import ASGIHandler
 from django.db import close_old_connections, connections
 from django.test import AsyncClient, RequestFactory, override_settings
 
-from cloudtask import clock, conf, envelope, quotas, views
+from cloudtask import clock, conf, envelope, quotas, registry, views
 from cloudtask.models import FailedTask
 from tests.support import recording
 from tests.support.site import Site, http_settings
@@ -432,7 +432,12 @@ UNIMPORTED = "tests.testapp.unimported"
 
 
 @pytest.fixture
-def unimported():
+def unimported(monkeypatch: pytest.MonkeyPatch):
+    """Neither the module nor its task is known, whatever ran before in this process."""
+    known = {
+        path: one for path, one in registry._known.items() if UNIMPORTED not in path
+    }
+    monkeypatch.setattr(registry, "_known", known)
     sys.modules.pop(UNIMPORTED, None)
     yield
     sys.modules.pop(UNIMPORTED, None)

@@ -40,7 +40,7 @@ def unknown(task, monkeypatch):
         deploy.setattr(registry, "_known", dict(registry._known))
         deploy.setattr(registry, "finders", [])
         registry._known.pop(task.path)
-        deploy.setattr(registry, "_import_module_of", lambda path: None)
+        deploy.setattr(registry, "_import_module_of", lambda *args: None)
         yield
 
 

@@ -500,7 +500,7 @@ class TestTasksThatComeLate:
             deploy.setattr(registry, "_known", dict(registry._known))
             deploy.setattr(registry, "finders", [])
             registry._known.pop(path)
-            deploy.setattr(registry, "_import_module_of", lambda path: None)
+            deploy.setattr(registry, "_import_module_of", lambda *args: None)
             yield
 
     def for_hours(self, world, hours):
