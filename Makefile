@@ -4,18 +4,27 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHONS := python3.11 python3.12 python3.13 python3
-CODE := cloudtask tests example benchmarks
+CODE := cloudtask tests example benchmarks noxfile.py
 # A name may be there and not run, as a version manager's stand-in does.
 PYTHON = $(shell for python in $(PYTHONS); do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
-# For CI: databases without which `make test` fails, such as "postgres mysql".
-REQUIRE ?=
+# The legs of the tests that `make test` leaves out; noxfile.py says what they are.
+REST := exhaustive postgres mariadb django60 django61
+# "no": another target follows, which tells what was tested.
+SUMMARY ?= yes
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install format check test demo bench bench-quick docs
+.PHONY: help install format check test test-rest demo bench bench-quick docs
+
+define run_legs
+status=0; \
+for leg in $(1); do $(BIN)/nox --session $$leg || status=1; done; \
+test "$(SUMMARY)" = no || $(BIN)/python noxfile.py; \
+exit $$status
+endef
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -31,8 +40,12 @@ check: $(VENV)/.installed ## style, lint, types
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 
-test: $(VENV)/.installed ## the tests, on every database and Python found here
-	$(BIN)/python -m tests.matrix $(addprefix --require ,$(REQUIRE))
+test: $(VENV)/.installed ## the tests, on SQLite, in about five minutes
+	@rm -rf build/tests
+	@$(call run_legs,quick)
+
+test-rest: $(VENV)/.installed ## the same on other databases and Pythons, and whole matrices
+	@$(call run_legs,$(REST))
 
 demo: $(VENV)/.installed ## the example: 2,000 tasks through real processes
 	$(BIN)/python example/demo.py

@@ -1,6 +1,9 @@
+"""Fixtures and hooks for all tests."""
+
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import Any
 
 import pytest
 
@@ -10,7 +13,7 @@ from tests.testapp import tasks
 __all__ = ["site"]
 
 # Here, since pytest takes plugins from the topmost conftest only.
-pytest_plugins = ["tests.stores.datastore_fixtures"]
+pytest_plugins = ["tests.stores.datastore_fixtures", "tests.support.sampling"]
 
 
 @pytest.fixture(autouse=True)
@@ -20,3 +23,19 @@ def _no_calls() -> Iterator[None]:
     tasks.Bomb.decoded.clear()
     yield
     tasks.calls.clear()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """Some tests log text that is no Unicode, which a worker process can't send."""
+    return _encodable((yield))
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {key: _encodable(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_encodable, value))
+    return value

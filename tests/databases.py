@@ -2,12 +2,13 @@
 
 CLOUDTASK_TEST_DATABASE is "sqlite" (default), "postgres" or "mysql"; the URLs come
 from CLOUDTASK_TEST_POSTGRES_URL and CLOUDTASK_TEST_MYSQL_URL, else the usual local
-ports.
+ports. `python -m tests.databases postgres` prints why that server can't be reached.
 """
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -50,6 +51,8 @@ def server_settings(
 
 def why_unreachable(kind: str) -> str | None:
     """Why no connection to the server of `kind` can be made; None when it can."""
+    if kind == "sqlite":
+        return None
     server = server_settings(kind)
     try:
         _connect(kind, server)
@@ -105,3 +108,7 @@ def databases(kind: str) -> dict[str, Any]:
         "default": {**first, "TEST": {"NAME": f"test_cloudtask{suffix}"}},
         "other": {**first, "TEST": {"NAME": f"test_cloudtask_other{suffix}"}},
     }
+
+
+if __name__ == "__main__":  # for noxfile.py
+    print(why_unreachable(sys.argv[1]) or "")

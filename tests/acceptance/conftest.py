@@ -13,7 +13,16 @@ DEPLOYMENTS = {
 }
 
 
-@pytest.fixture(scope="session", params=DEPLOYMENTS.values(), ids=DEPLOYMENTS)
+def params():
+    """Each deployment is started once, in one process, for all of its tests."""
+    for name, deployment in DEPLOYMENTS.items():
+        marks = [pytest.mark.xdist_group(name)]
+        if "gcloud" in name:
+            marks.append(pytest.mark.exhaustive)
+        yield pytest.param(deployment, id=name, marks=marks)
+
+
+@pytest.fixture(scope="session", params=params())
 def site(request, tmp_path_factory):
     start_cloud, target = request.param
     folder = tmp_path_factory.mktemp("acceptance")

@@ -80,6 +80,7 @@ def test_the_demo_ends_with_a_summary(demo, tmp_path):
     assert processes_of(tmp_path) == []
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_demo_leaves_nothing_running(demo, tmp_path, number):
@@ -93,6 +94,7 @@ def test_an_interrupted_demo_leaves_nothing_running(demo, tmp_path, number):
     assert processes_of(tmp_path) == []
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc")
 def test_a_demo_whose_server_dies_says_so_and_leaves_nothing_running(demo, tmp_path):
     process = demo(cities=5000)

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 from django.db.models import Count, Exists, F, OuterRef, Prefetch, Q
 from django.utils.translation import gettext_lazy, ngettext_lazy
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudtask.codec import dumps, loads
@@ -80,7 +80,6 @@ def nested(inner: st.SearchStrategy) -> st.SearchStrategy:
 VALUES = st.recursive(SCALARS, nested, max_leaves=12)
 
 
-@settings(max_examples=400, deadline=None)
 @given(VALUES)
 def test_any_value_arrives_as_it_was(value):
     data = dumps(value)
@@ -88,7 +87,6 @@ def test_any_value_arrives_as_it_was(value):
     assert is_same(loads(data), value)
 
 
-@settings(max_examples=400, deadline=None)
 @given(VALUES, st.data())
 def test_damaged_bytes_give_a_payload_error_or_a_value(value, data):
     damaged = bytearray(dumps(value))
@@ -110,7 +108,6 @@ def rich_payloads() -> list[bytes]:
     return [*map(dumps, values), dumps(book), dumps(book, wipe_related_caches=False)]
 
 
-@settings(max_examples=600, deadline=None)
 @given(st.deferred(lambda: st.sampled_from(rich_payloads())), st.data())
 def test_damaged_bytes_of_djangos_kinds_give_a_payload_error_or_a_value(payload, data):
     damaged = bytearray(payload)
@@ -140,14 +137,12 @@ PAYLOADS = st.recursive(
 )
 
 
-@settings(max_examples=1000, deadline=None)
 @given(TAGS, PAYLOADS)
 def test_any_payload_under_any_tag_gives_a_payload_error_or_a_value(tag, payload):
     with suppress(PayloadError):
         loads(json.dumps({"$": [tag, payload]}).encode())
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.binary(max_size=40))
 def test_any_bytes_give_a_payload_error_or_a_value(data):
     with suppress(PayloadError):

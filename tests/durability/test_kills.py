@@ -26,7 +26,10 @@ from cloudtask.models import (
 from tests.durability.sites import KILLED
 from tests.testapp.models import Author
 
-pytestmark = pytest.mark.django_db(databases="__all__")
+pytestmark = [
+    pytest.mark.django_db(databases="__all__"),
+    pytest.mark.exhaustive(sample=4),
+]
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ def quietly(action):
     return act
 
 
+@pytest.mark.exhaustive(sample=5)
 @pytest.mark.parametrize("point", POINTS)
 @pytest.mark.parametrize("passage", [1, 2])
 class TestAtEveryMoment:
@@ -207,7 +208,7 @@ class TestWhatARunSays:
             deploy.setattr(registry, "_known", dict(registry._known))
             deploy.setattr(registry, "finders", [])
             registry._known.pop(path)
-            deploy.setattr(registry, "_import_module_of", lambda path: None)
+            deploy.setattr(registry, "_import_module_of", lambda *args: None)
             for _ in range(6):
                 world.step()
             assert run.refresh().state is RunState.RUNNING

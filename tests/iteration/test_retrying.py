@@ -176,6 +176,7 @@ class TestByState:
 
         assert store().load_run(run.id) == before
 
+    @pytest.mark.exhaustive(sample=5)
     @pytest.mark.parametrize("fault", ["crash", "exception", "duplicate"])
     @pytest.mark.parametrize("point", EDGES)
     def test_so_is_the_step_that_makes_up_for_it(self, world, state, point, fault):

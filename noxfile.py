@@ -1,0 +1,181 @@
+"""The legs of the tests: which Python, Django and database they run on.
+
+`make test` runs the leg `quick` in the environment of development; `make test-rest`
+runs the others, which are paired and not multiplied. Each leg writes its results to
+build/tests. Run as a script, this file tells what was tested and what was not.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import nox
+
+ROOT = Path(__file__).resolve().parent
+RESULTS = ROOT / "build" / "tests"
+RUNNING = "{}.{}".format(*sys.version_info)
+PARALLEL = ("--numprocesses=auto", "--maxprocesses=8", "--dist=loadgroup")
+COVERAGE = ("--cov", "--cov-report=html:build/coverage")
+# These use no database of the run: testing them on SQLite is enough.
+SERVERLESS = tuple(
+    f"--ignore=tests/{path}"
+    for path in ("acceptance", "emulator", "support", "testing", "typing")
+)
+NO_MATRICES = ("-m", "not exhaustive")
+
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["quick"]
+
+
+@dataclass(frozen=True)
+class Leg:
+    """One run of pytest."""
+
+    name: str
+    database: str
+    python: str
+    django: str
+    arguments: tuple[str, ...]
+    what: str = ""
+
+    @property
+    def title(self) -> str:
+        title = f"Python {self.python}, Django {self.django}, {NAMES[self.database]}"
+        return f"{title}, {self.what}" if self.what else title
+
+    @property
+    def results(self) -> Path:
+        return RESULTS / f"{self.name}.xml"
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the environment of development is the one that the leg wants."""
+        return (self.python, self.django) == (RUNNING, _installed_django())
+
+
+NAMES = {"sqlite": "SQLite", "postgres": "PostgreSQL", "mysql": "MariaDB"}
+
+
+def _installed_django() -> str:
+    return ".".join(metadata.version("django").split(".")[:2])
+
+
+LEGS = {
+    leg.name: leg
+    for leg in (
+        Leg("quick", "sqlite", RUNNING, _installed_django(), COVERAGE),
+        Leg("exhaustive", "sqlite", "3.11", "5.2", ("--exhaustive",), "whole matrices"),
+        Leg("postgres", "postgres", "3.11", "5.2", SERVERLESS),
+        Leg("mariadb", "mysql", "3.11", "5.2", SERVERLESS),
+        Leg("django60", "postgres", "3.12", "6.0", (*SERVERLESS, *NO_MATRICES)),
+        Leg("django61", "sqlite", "3.13", "6.1", NO_MATRICES),
+    )
+}
+
+
+def _put_real_pythons_first() -> None:
+    """A python3.12 on the path may be a stand-in of pyenv, which runs only when that
+    version is chosen; the real ones lie in its folder of versions."""
+    pyenvs = [Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")]
+    if shim := shutil.which("python3"):
+        pyenvs.append(Path(shim).parent.parent)
+    folders = [
+        str(python.parent)
+        for version in sorted({leg.python for leg in LEGS.values()})
+        for pyenv in pyenvs
+        for python in sorted(pyenv.glob(f"versions/{version}*/bin/python{version}"))
+    ]
+    os.environ["PATH"] = os.pathsep.join([*folders, os.environ["PATH"]])
+
+
+_put_real_pythons_first()
+
+
+def _add(leg: Leg) -> None:
+    def run(session: nox.Session) -> None:
+        leg.results.unlink(missing_ok=True)
+        python = sys.executable
+        if not leg.is_here:
+            session.install("-q", "-e", ".[dev]", f"django=={leg.django}.*")
+            python = "python"
+        if problem := why_unreachable(leg.database):
+            # Where tests are compulsory, a test that did not run has failed.
+            (session.error if "CI" in os.environ else session.skip)(problem)
+        session.run(
+            *(python, "-m", "pytest", "-q", *PARALLEL, *leg.arguments),
+            f"--junit-xml={leg.results}",
+            env={
+                "CLOUDTASK_TEST_DATABASE": leg.database,
+                # Other runs may use the same server at the same time.
+                "CLOUDTASK_TEST_SUFFIX": f"_{os.getpid()}",
+            },
+            external=True,
+        )
+
+    run.__doc__ = leg.title
+    nox.session(run, name=leg.name, python=False if leg.is_here else leg.python)
+
+
+for _leg in LEGS.values():
+    _add(_leg)
+
+
+def why_unreachable(database: str) -> str | None:
+    """Why the server of a database can't be used; None when it can."""
+    command = [sys.executable, "-m", "tests.databases", database]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or done.stderr.strip() or None
+
+
+def summary() -> str:
+    """What was tested and what was not."""
+    tested, missing, total = [], [], Counter[str]()
+    for leg in LEGS.values():
+        if leg.results.exists():
+            counts, seconds = counts_of(leg.results)
+            total += counts
+            tested.append(f"  {leg.title}: {_text(counts)} in {seconds:.0f} s")
+        else:
+            missing.append(f"  {leg.title}: {_reason(leg)}")
+    lines = ["Tested:", *tested]
+    if missing:
+        lines += ["Not tested:", *missing]
+    return "\n".join([*lines, f"{_text(total)} in all"])
+
+
+def counts_of(results: Path) -> tuple[Counter[str], float]:
+    """The numbers of tests by outcome, and the seconds that the leg took."""
+    suite = next(ElementTree.parse(results).iter("testsuite"))
+    counts = Counter(
+        failed=int(suite.get("failures", 0)),
+        errors=int(suite.get("errors", 0)),
+        skipped=int(suite.get("skipped", 0)),
+    )
+    counts["passed"] = int(suite.get("tests", 0)) - counts.total()
+    return counts, float(suite.get("time", 0))
+
+
+def _text(counts: Counter[str]) -> str:
+    order = ("failed", "errors", "passed", "skipped")
+    found = [f"{counts[what]} {what}" for what in order if counts[what]]
+    return ", ".join(found) or "no tests"
+
+
+def _reason(leg: Leg) -> str:
+    if not (leg.is_here or shutil.which(f"python{leg.python}")):
+        return f"python{leg.python} was not found"
+    return why_unreachable(leg.database) or "`make test-rest` runs it"
+
+
+if __name__ == "__main__":
+    print(f"\n{summary()}")

@@ -1,0 +1,78 @@
+"""Large matrices of cases: all of them with --exhaustive, a sample elsewhere.
+
+    @pytest.mark.exhaustive(sample=8)  # every eighth case; all with --exhaustive
+    @pytest.mark.exhaustive            # no case; all with --exhaustive
+
+`--exhaustive` leaves out the tests without the mark. Hypothesis tries the same few
+examples each time, and many new ones with `--exhaustive`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import settings
+
+OPTION = "--exhaustive"
+MARK = "exhaustive"
+
+settings.register_profile("sample", max_examples=40, derandomize=True, deadline=None)
+settings.register_profile("exhaustive", max_examples=600, deadline=None)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        OPTION,
+        action="store_true",
+        help="run the tests marked exhaustive, with all their cases, and no others",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        f"{MARK}(sample=None): a large matrix of cases; see tests/support/sampling.py",
+    )
+    settings.load_profile("exhaustive" if config.getoption(OPTION) else "sample")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """Choose before the order of the tests is shuffled."""
+    is_chosen = _is_exhaustive if config.getoption(OPTION) else _sampler()
+    chosen = {item for item in items if is_chosen(item)}
+    config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+    items[:] = [item for item in items if item in chosen]
+
+
+def _is_exhaustive(item: pytest.Item) -> bool:
+    return item.get_closest_marker(MARK) is not None
+
+
+def _sampler():
+    """Whether a test is in the sample; the tests are asked for in order."""
+    seen: Counter[str] = Counter()
+
+    def is_in_sample(item: pytest.Item) -> bool:
+        mark = item.get_closest_marker(MARK)
+        if mark is None:
+            return True
+        every = mark.kwargs.get("sample")
+        test = item.nodeid.partition("[")[0]
+        seen[test] += 1
+        return every is not None and seen[test] % every == 1 % every
+
+    return is_in_sample
+
+
+@pytest.fixture
+def one_in(pytestconfig: pytest.Config):
+    """Takes every n-th of some cases, or with --exhaustive all."""
+
+    def one_in(every: int, cases: list) -> list:
+        return cases if pytestconfig.getoption(OPTION) else cases[::every]
+
+    return one_in
