@@ -13,6 +13,7 @@ CloudTaskError
 │   └── PayloadLost
 ├── TaskNotFound
 ├── UntrustedRequest
+├── WorkerAborted           recorded as the error of an attempt
 ├── Retry                   raised by tasks
 ├── PermanentTaskFailure    raised by tasks
 └── SingularTaskFailure     raised by tasks
@@ -84,6 +85,10 @@ class TaskNotFound(CloudTaskError):
 
 class UntrustedRequest(CloudTaskError):
     """The request can't be shown to come from the project's own Cloud Tasks queues."""
+
+
+class WorkerAborted(CloudTaskError):
+    """The server ended its worker while the task ran: gunicorn at its timeout."""
 
 
 class Retry(CloudTaskError):

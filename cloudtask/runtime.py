@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextvars import copy_context
 from typing import Any
 
 from cloudtask.delivering.calls import attempted, call_of
@@ -40,7 +41,13 @@ def enqueue_many(
 def execute(message: Message, delivery: Delivery) -> Outcome:
     """Run the call that `message` carries, and make durable what must follow.
 
+    Context variables, language and time zone are afterwards what they were before.
     Raises TaskNotFound when this version does not know the task, and EnqueueUnavailable
     when a store or Cloud Tasks can't be reached: nothing is settled then.
     """
-    return finish(attempted(call_of(Arrival(message, delivery))))
+    # Django keeps language and time zone in context variables, too.
+    return copy_context().run(_deliver, Arrival(message, delivery))
+
+
+def _deliver(arrival: Arrival) -> Outcome:
+    return finish(attempted(call_of(arrival)))

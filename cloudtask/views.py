@@ -1,4 +1,4 @@
-"""Where deliveries arrive. Each answer tells Cloud Tasks what to do next."""
+"""The views that Cloud Tasks and cron jobs call; each answer says what follows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hmac
 import logging
 from collections.abc import Callable
 
+from django.contrib.auth.decorators import login_not_required
 from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
@@ -23,6 +24,7 @@ from cloudtask.iteration import sweep
 from cloudtask.message import Message
 from cloudtask.sending.relay import relay_all
 from cloudtask.targets import AppEngineTarget, on_app_engine, target
+from cloudtask.targets.guards import is_cron_request, is_trusted
 from cloudtask.targets.headers import delivery_of
 
 OUTCOME_HEADER = "X-CloudTask-Outcome"
@@ -37,7 +39,7 @@ security = logging.getLogger("django.security.cloudtask")
 def _in_autocommit(view: View) -> View:
     """Keep ATOMIC_REQUESTS off the view, whichever databases have it.
 
-    What a delivery ends with is durable before the answer, never because of it.
+    The consequence of a delivery must be durable before the answer.
     """
     for alias in connections:
         view = transaction.non_atomic_requests(alias)(view)
@@ -45,7 +47,7 @@ def _in_autocommit(view: View) -> View:
 
 
 class Refused(Exception):
-    """A request that runs nothing; `status` is the answer."""
+    """A request that runs no task; `status` is the answer."""
 
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
@@ -53,13 +55,14 @@ class Refused(Exception):
 
 
 @csrf_exempt
+@login_not_required
 @_in_autocommit
 def run(request: HttpRequest, task: str) -> HttpResponse:
     """Run one delivery of `task`.
 
-    403: not from our queues, or not sealed by us; 405, 413, 400: no delivery at all;
-    404: unknown to this version; 500: try again; 200: settled, whatever it came to.
-    Never 503 or 429: these throttle the whole queue.
+    403: not from our queues, or not sealed by us. 405, 413, 400: not a delivery. 404:
+    the task is unknown to this version. 500: Cloud Tasks is to try again. 200: settled,
+    successfully or not. Never 503 or 429, which throttle the whole queue.
     """
     try:
         message = _message_of(request, task)
@@ -81,12 +84,13 @@ def run(request: HttpRequest, task: str) -> HttpResponse:
 
 
 @csrf_exempt
+@login_not_required
 @_in_autocommit
 def relay(request: HttpRequest) -> HttpResponse:
     """Send what waits in the outboxes: for Cloud Scheduler, App Engine's cron, or cron.
 
-    200 with the counts; 403 for strangers; 500 when something failed, after all else
-    had its turn.
+    200: the counts. 403: not a cron job of this project. 500: a database or a step
+    failed; the others were relayed.
     """
     if request.method not in ("GET", "POST"):
         return _answer(405, "GET or POST")
@@ -106,30 +110,27 @@ def _swept() -> str:
 
 
 def _tried(work: Callable[[], str]) -> str | None:
-    """What `work` came to; None when it failed, which must not keep others back."""
+    """The result of `work`; None when it failed, which is logged."""
     try:
         return work()
     except Exception:
-        logger.exception("A relay by URL did not do all that it should.")
+        logger.exception("A part of a relay by URL failed.")
         return None
 
 
 def _may_relay(request: HttpRequest) -> bool:
-    """Cloud Scheduler shows the target's token, App Engine's cron a header that App
-    Engine strips from strangers, any other cron the token of RELAY_TOKEN."""
+    """Whether the request has the RELAY_TOKEN, or comes from a cron job.
+
+    A request with the target's OIDC token may relay without the header of a cron job.
+    The header of App Engine's queues is no such proof.
+    """
     token = conf.settings().relay_token
     given = request.headers.get("Authorization", "").removeprefix("Bearer ")
     if token and hmac.compare_digest(token.encode(), given.encode()):
         return True
-    if on_app_engine() and request.headers.get("X-Appengine-Cron") == "true":
-        return True
-    if isinstance(target(), AppEngineTarget) and not on_app_engine():
-        return False
-    try:
-        target().verify(request)
-    except UntrustedRequest:
-        return False
-    return True
+    if isinstance(target(), AppEngineTarget):
+        return on_app_engine() and (is_cron_request(request) or is_trusted(request))
+    return is_cron_request(request) or is_trusted(request)
 
 
 def _message_of(request: HttpRequest, task: str) -> Message:
@@ -166,6 +167,8 @@ def _body(request: HttpRequest, task: str) -> bytes:
     if not _announces_more(request, limit):
         # Not request.body: its limit, DATA_UPLOAD_MAX_MEMORY_SIZE, is set for forms.
         body: bytes = request.read(limit + 1)
+        # So that request.body can be read after the view, too: Django keeps it there.
+        request._body = body
         if len(body) <= limit:
             return body
     logger.error(
@@ -186,7 +189,7 @@ def _answer(status: int, text: str) -> HttpResponse:
     response = HttpResponse(text, status=status, content_type="text/plain")
     if status == 405:
         response["Allow"] = "POST"
-    # What there is to say is said here: Django would log each refusal once more, and
-    # a task that is merely to be retried as an error of the server.
+    # This module has logged it. Django would log each refusal again, and a task that is
+    # to be retried as an error of the server.
     response._has_been_logged = True  # type: ignore[attr-defined]
     return response

@@ -132,6 +132,7 @@ WRONG: list[tuple[str, Any]] = [
     ("MAX_AGE", timedelta(days=100_000)),
     ("MAX_AGE", float("nan")),
     ("MAX_AGE", float("inf")),
+    ("REPORT_RETRIES", 1),
     ("RETRY_CONFIG", "yes"),
     ("RETRY_CONFIG", 1),
     ("MASKED", "password"),

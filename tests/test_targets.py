@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 from django.test import Client, RequestFactory, override_settings
+from django.urls import get_script_prefix, set_script_prefix
+from django.utils import translation
 
 from cloudtask import conf, envelope
 from cloudtask.exceptions import ConfigurationError, EnqueueError, UntrustedRequest
@@ -290,3 +292,28 @@ def test_a_refusal_names_no_secret() -> None:
     with pytest.raises(UntrustedRequest) as caught:
         http().verify(request)
     assert "s3cret" not in str(caught.value)
+
+
+# The path of the handler.
+
+
+@pytest.mark.urls("tests.urls_i18n")
+def test_the_path_is_that_of_the_default_language_whatever_is_active() -> None:
+    with translation.override("de"):
+        first = handler_path("app.tasks.f")
+    with translation.override("en"):
+        paths = {handler_path("app.tasks.f"), handler_path("app.tasks.g")[:-1] + "f"}
+    assert paths == {first} == {"/en-us/_cloudtask/run/app.tasks.f"}
+
+
+def test_the_path_has_the_prefix_of_the_request_that_asks() -> None:
+    before = get_script_prefix()
+    try:
+        paths = []
+        for prefix in ("/a/", "/b/", "/a/"):
+            set_script_prefix(prefix)
+            paths.append(handler_path("app.tasks.f"))
+    finally:
+        set_script_prefix(before)
+    assert [path[:3] for path in paths] == ["/a/", "/b/", "/a/"]
+    assert handler_path("app.tasks.f") == "/_cloudtask/run/app.tasks.f"

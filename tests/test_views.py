@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.conf import settings
 from django.core import signals
 from django.core.handlers.asgi import ASGIHandler
 from django.db import close_old_connections, connections
@@ -154,7 +155,9 @@ def test_a_failure_is_answered_500_and_logged_with_task_queue_and_attempt(
     tasks.fail.using(queue="mail").defer()
     answer = site.deliver(headers={"X-CloudTasks-TaskRetryCount": "1"})
     assert answer.status_code == 500
-    (text,) = errors(caplog, "cloudtask")
+    (record,) = [one for one in caplog.records if one.name == "cloudtask"]
+    assert (record.levelname, bool(record.exc_info)) == ("WARNING", True)
+    text = record.getMessage()
     assert "tests.testapp.tasks.fail" in text
     assert "'mail'" in text
     assert "attempt 2" in text
@@ -244,7 +247,7 @@ def test_a_payload_that_cannot_be_decoded_fails_the_attempt(
     broken = replace(recording.sent[-1], payload=b"{")
     assert site.deliver(broken).status_code == 500
     assert tasks.calls == []
-    assert errors(caplog, "cloudtask")
+    assert "failed, and is tried again" in caplog.text
 
 
 def test_a_call_that_fits_the_function_no_longer_fails_the_attempt(
@@ -592,3 +595,37 @@ def test_a_body_in_chunks_may_not_be_too_large_either(site: Site) -> None:
     assert asgi_status(site, [b"x" * 100_000] * 13) == 413
     assert asgi_status(site, []) == 400
     assert tasks.calls == []
+
+
+# Middleware of the project.
+
+
+def audit(get_response: Any) -> Any:
+    """Look at the body after the view, as middleware that logs requests does."""
+
+    def middleware(request: Any) -> Any:
+        response = get_response(request)
+        response["X-Audited"] = str(len(request.body))
+        return response
+
+    return middleware
+
+
+def with_middleware(name: str) -> Any:
+    return override_settings(MIDDLEWARE=[*settings.MIDDLEWARE, name])
+
+
+def test_a_login_that_is_required_does_not_redirect_deliveries(site: Site) -> None:
+    tasks.note.defer("a")
+    with with_middleware("django.contrib.auth.middleware.LoginRequiredMiddleware"):
+        assert site.deliver().status_code == 200
+        assert site.client.post("/_cloudtask/relay/").status_code == 403
+    assert tasks.calls == [(("a",), {})]
+
+
+def test_middleware_can_read_the_body_after_the_view(site: Site) -> None:
+    tasks.note.defer("a")
+    with with_middleware(f"{__name__}.audit"):
+        answer = site.deliver()
+    assert answer.status_code == 200
+    assert answer["X-Audited"] == str(len(recording.bodies()[-1]))

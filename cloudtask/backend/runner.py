@@ -29,6 +29,7 @@ from cloudtask.backend.library import (
 from cloudtask.backend.task_results import Results, change
 from cloudtask.context import TaskContext as Current
 from cloudtask.context import current
+from cloudtask.delivering.errors import PASSING
 from cloudtask.delivering.settling import Outcome
 from cloudtask.exceptions import PermanentTaskFailure, Retry
 from cloudtask.options import Options
@@ -71,7 +72,9 @@ class Runner:
         execution.start()
         try:
             value = execution.call()
-        except Exception as error:
+        except PASSING:
+            raise
+        except BaseException as error:
             execution.fail(error)
             raise
         execution.succeed(value)
@@ -124,7 +127,7 @@ def _settled(
     execution = vars(error).pop(EXECUTION, None) or _never_run(sender, context)
     try:
         raise error  # receivers look for the exception that is being handled
-    except Exception as raised:  # noqa: BLE001  it is the task's, and settled
+    except BaseException as raised:  # noqa: BLE001  it is the task's, and settled
         execution.settle(raised, is_last=outcome is Outcome.EXHAUSTED)
 
 
@@ -197,14 +200,14 @@ class Execution:
         self._save(must=self.is_atomic)
         self._tell(task_finished)
 
-    def fail(self, error: Exception) -> None:
+    def fail(self, error: BaseException) -> None:
         """Note a failure, inside the `except` block: receivers may look for it."""
         vars(error)[EXECUTION] = self
         if not self.is_atomic:  # else what is written here is rolled back
             final = isinstance(error, PermanentTaskFailure)
             self.settle(error, is_last=final or self.context.is_last_attempt)
 
-    def settle(self, error: Exception, *, is_last: bool) -> None:
+    def settle(self, error: BaseException, *, is_last: bool) -> None:
         """Note `error` once; and again only to make it the last one."""
         if self.is_noted and not is_last:
             return

@@ -46,6 +46,7 @@ class Settings:
     max_task_size: int
     max_age: timedelta
     retry_config: bool
+    report_retries: bool
     masked: tuple[str, ...]
     keep_failed: timedelta
     relay_token: str | None
@@ -139,6 +140,7 @@ _KEYS: dict[str, tuple[Any, Callable[[str, Any], Any]]] = {
     "MAX_TASK_SIZE": (quotas.INLINE, _size),
     "MAX_AGE": (timedelta(days=32), _duration),
     "RETRY_CONFIG": (True, _of_type(bool)),
+    "REPORT_RETRIES": (False, _of_type(bool)),
     "MASKED": (("password", "secret", "token", "api_key"), _strings),
     "KEEP_FAILED": (timedelta(days=30), _duration),
     "LEASE": (timedelta(seconds=60), _duration),
@@ -215,6 +217,10 @@ def undiscovered() -> tuple[str, ...]:
 def root_urlconf() -> str:
     """The module with the project's URLs, or "" where there is none."""
     return str(getattr(django_settings, "ROOT_URLCONF", ""))
+
+
+def language_code() -> str:
+    return str(django_settings.LANGUAGE_CODE)
 
 
 def installed_apps() -> tuple[str, ...]:

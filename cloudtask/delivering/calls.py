@@ -9,15 +9,17 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
 from asgiref.sync import async_to_sync
-from django.db import transaction
+from django.db import connections, transaction
 
-from cloudtask import codec, conf, failpoints, signals
+from cloudtask import clock, codec, conf, failpoints, signals
 from cloudtask.context import KILLED_ATTEMPTS, TaskContext, entered
 from cloudtask.delivering import executions
+from cloudtask.delivering.errors import PASSING, explained
 from cloudtask.exceptions import (
     PayloadLost,
     PermanentTaskFailure,
@@ -31,6 +33,7 @@ from cloudtask.sending import payloads, uniqueness
 from cloudtask.sending.on_commit import look
 from cloudtask.stores import AlreadyDone, store
 from cloudtask.stores.transactions import note_commit
+from cloudtask.targets import target
 
 logger = logging.getLogger("cloudtask")
 
@@ -38,6 +41,7 @@ KILLED = (
     "It was not run again: attempts beyond its last one neither returned nor raised; "
     "they were killed, or ran into their deadline."
 )
+HUNG_UP = " Cloud Tasks hung up on the last of them: it got no answer in time."
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +66,7 @@ class Attempt:
 
     call: Call
     value: Any = field(default=None, repr=False)
-    error: Exception | None = None
+    error: BaseException | None = None
 
     @property
     def is_failure(self) -> bool:
@@ -161,7 +165,8 @@ def attempted(call: Call) -> Attempt:
     if message.unique is not None:
         uniqueness.release(message)
     if context.is_late and store().note_start(message.id) > KILLED_ATTEMPTS:
-        return Attempt(call, error=PermanentTaskFailure(KILLED))
+        late = HUNG_UP if context.previous_response in (0, 504) else ""
+        return Attempt(call, error=PermanentTaskFailure(KILLED + late))
     with entered(context):
         if signals.task_started.receivers:
             signals.task_started.send_robust(sender=message.task, context=context)
@@ -171,10 +176,73 @@ def attempted(call: Call) -> Attempt:
                 payload = payloads.payload_of(message)
         except (AlreadyDone, PayloadLost) as error:
             return Attempt(call, error=error)
-        try:
-            return Attempt(call, _called(call, payload))
-        except Exception as error:  # noqa: BLE001  the attempt has it
-            return Attempt(call, error=error)
+        return _watched(call, payload)
+
+
+def _watched(call: Call, payload: bytes) -> Attempt:
+    """Call the function, and put back what it leaves changed on the connections."""
+    before, started = _states(), clock.now()
+    value, raised = None, None
+    try:
+        value = _called(call, payload)
+    except PASSING:
+        raise
+    except BaseException as error:  # noqa: BLE001  the attempt has it
+        raised = error
+    if left := _put_back(before):
+        names = ", ".join(map(repr, left))
+        raised = raised or RuntimeError(
+            f"It ended with a transaction open on {names}, which was rolled back."
+        )
+    late = _lateness(call, clock.now() - started)
+    if raised is not None:
+        return Attempt(call, error=explained(raised, late))
+    if late:
+        logger.warning("Task %s succeeded too late. %s", call, late)
+    return Attempt(call, value)
+
+
+def _states() -> dict[str, tuple[int, bool]]:
+    """The open blocks and the autocommit mode of each connection in use."""
+    return {
+        connection.alias: (len(connection.atomic_blocks), _commits_itself(connection))
+        for connection in connections.all(initialized_only=True)
+    }
+
+
+def _commits_itself(connection: Any) -> bool:
+    if connection.connection is None:
+        return bool(connection.settings_dict["AUTOCOMMIT"])
+    return bool(connection.autocommit) or connection.in_atomic_block
+
+
+def _put_back(before: dict[str, tuple[int, bool]]) -> list[str]:
+    """Roll back what the function left open; the aliases where it did."""
+    left = []
+    for connection in connections.all(initialized_only=True):
+        blocks, commits = before.get(connection.alias, (0, True))
+        opened: list[Any] = connection.atomic_blocks[blocks:]
+        for block in reversed(opened):
+            block.__exit__(RuntimeError, RuntimeError("left open"), None)
+        if commits and not _commits_itself(connection):
+            connection.rollback()
+            connection.set_autocommit(True)
+            opened.append(connection)
+        if opened:
+            left.append(connection.alias)
+    return left
+
+
+def _lateness(call: Call, seconds: float) -> str | None:
+    """What to say of a call that took longer than Cloud Tasks waits, else None."""
+    timeout = call.message.options.timeout
+    deadline = timeout.total_seconds() if timeout else target().default_deadline
+    if seconds < deadline:
+        return None
+    return (
+        f"Cloud Tasks hung up after {deadline:g} s, and delivers the task again; this "
+        f"attempt took {seconds:.0f} s. Set `timeout` to more, or do less in a task."
+    )
 
 
 def _called(call: Call, payload: bytes) -> Any:
@@ -206,7 +274,9 @@ def _called_once(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
             executions.record(message)
             value = awaited(call.definition.function(*args, **kwargs))
             failpoints.reached("execute.before_commit")
-    except Exception:
+    except PASSING:
+        raise
+    except BaseException:
         if not commits:
             raise
         logger.exception(
@@ -222,14 +292,39 @@ def _called_once(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
 def awaited(value: Any) -> Any:
     """What a call came to: a coroutine is awaited here.
 
-    Not only `async def` returns one: a decorator may. Raises RuntimeError for a
-    coroutine that was cancelled.
+    Not only `async def` returns one: a decorator may.
     """
+    if not inspect.iscoroutine(value):
+        return value
+    result, error = async_to_sync(_to_the_end)(value)
+    if error is not None:
+        raise error
+    return result
 
-    async def waited() -> Any:
+
+Ended = tuple[Any, BaseException | None]
+
+
+async def _to_the_end(coroutine: Coroutine[Any, Any, Any]) -> Ended:
+    """Await `coroutine` although the task around it is cancelled.
+
+    ASGI servers cancel it when Cloud Tasks hangs up. A synchronous function goes on
+    then, and so does this one. The error is returned, since a SystemExit that is raised
+    would end the event loop.
+    """
+    running = asyncio.ensure_future(_caught(coroutine))
+    while True:
         try:
-            return await value
+            return await asyncio.shield(running)
         except asyncio.CancelledError as error:
-            raise RuntimeError("Something that it awaits was cancelled.") from error
+            if running.cancelled():
+                return None, error
 
-    return async_to_sync(waited)() if inspect.iscoroutine(value) else value
+
+async def _caught(coroutine: Coroutine[Any, Any, Any]) -> Ended:
+    try:
+        return await coroutine, None
+    except PASSING:
+        raise
+    except BaseException as error:  # noqa: BLE001  it is raised by `awaited`
+        return None, error

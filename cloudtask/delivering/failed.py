@@ -14,6 +14,7 @@ from django.db.models import QuerySet
 
 from cloudtask import clock, codec, conf, envelope, failpoints
 from cloudtask.delivering.calls import Call
+from cloudtask.delivering.errors import summary
 from cloudtask.exceptions import CloudTaskError, PayloadError
 from cloudtask.message import Message
 from cloudtask.registry import Definition, find
@@ -42,7 +43,7 @@ def save(call: Call, error: BaseException) -> None:
         name=message.name,
         envelope=envelope.seal(message),
         arguments=storable(described(message, call.definition)),
-        error=storable(traceback.format_exception_only(error)[-1].strip()[:LONGEST]),
+        error=storable(summary(error)[:LONGEST]),
         traceback=storable(text[-LONGEST:]),
         attempts=call.context.attempt,
         enqueued_at=call.context.enqueued_at,
@@ -76,7 +77,7 @@ def described(message: Message, definition: Definition) -> str:
 def _perhaps_shown(name: str, value: Any) -> str:
     try:
         return _shown(name, value)
-    except Exception as error:  # noqa: BLE001  numbers can be too long, a repr can raise
+    except Exception as error:  # noqa: BLE001  a repr may fail
         return f"<{type(value).__name__} that can't be shown: {type(error).__name__}>"
 
 

@@ -77,34 +77,51 @@ def _settle(attempt: Attempt) -> Outcome:
         logger.warning("A duplicate delivery of %s: it had succeeded before.", call)
         _tidy(attempt, _remove_remains)
         return Outcome.DUPLICATE
-    if isinstance(error, SingularTaskFailure):
-        logger.info("Task %s is to be retried: %s", call, error)
-    elif not isinstance(error, Retry):
-        logger.error("Task %s failed.", call, exc_info=error)
     if attempt.is_last:
         return _exhausted(attempt, error)
     return _next(attempt, error)
 
 
-def _next(attempt: Attempt, error: Exception) -> Outcome:
+def _next(attempt: Attempt, error: BaseException) -> Outcome:
     """Another attempt: by a successor with our delay, or by Cloud Tasks itself."""
     try:
         delay = _delay(attempt, error)
     except Exception:
-        # The delay that the task asks for, or its backoff function, is wrong. The
-        # task's own error is logged already, and the rule of the queue remains.
+        # The delay that the task asks for, or its backoff function, is wrong. The rule
+        # of the queue remains.
         logger.exception("No delay is known for the next attempt of %s.", attempt.call)
-        return _tried_again(error)
+        delay = _Choice.OF_THE_QUEUE
     if delay is _Choice.NEVER:
         return _exhausted(attempt, error)
+    _log_retried(attempt, error)
     if delay is _Choice.OF_THE_QUEUE:
-        return _tried_again(error)
+        is_expected = isinstance(error, SingularTaskFailure)
+        return Outcome.POSTPONED if is_expected else Outcome.FAILED
     return _again(attempt, delay)
 
 
-def _tried_again(error: Exception) -> Outcome:
-    is_expected = isinstance(error, SingularTaskFailure)
-    return Outcome.POSTPONED if is_expected else Outcome.FAILED
+def _log_retried(attempt: Attempt, error: BaseException) -> None:
+    """Log a failure that is tried again, below the level that reporters count."""
+    if isinstance(error, Retry):
+        return
+    if isinstance(error, SingularTaskFailure):
+        logger.info("Task %s is to be retried: %s", attempt.call, error)
+        return
+    level = logging.ERROR if conf.settings().report_retries else logging.WARNING
+    _log(level, "Task %s failed, and is tried again.", attempt, error)
+
+
+def _log(level: int, text: str, attempt: Attempt, error: BaseException) -> None:
+    """Log `error` with its traceback; the record names the call, not its arguments."""
+    call = attempt.call
+    extra = {
+        "task": call.message.task,
+        "task_id": call.message.id,
+        "queue": call.message.queue,
+        "attempt": call.context.attempt,
+    }
+    trace = (type(error), error, error.__traceback__)
+    logger.log(level, text, str(call), exc_info=trace, extra=extra)
 
 
 class _Choice(Enum):
@@ -112,7 +129,7 @@ class _Choice(Enum):
     OF_THE_QUEUE = "of the queue"
 
 
-def _delay(attempt: Attempt, error: Exception) -> timedelta | _Choice:
+def _delay(attempt: Attempt, error: BaseException) -> timedelta | _Choice:
     if isinstance(error, Retry) and error.delay is not None:
         return as_timedelta(error.delay, "Retry.delay")
     message, definition = attempt.call.message, attempt.call.definition
@@ -149,8 +166,8 @@ def _again(attempt: Attempt, delay: timedelta) -> Outcome:
     return Outcome.RETRIED
 
 
-def _exhausted(attempt: Attempt, error: Exception) -> Outcome:
-    logger.error("Task %s is kept as failed: %s", attempt.call, error)
+def _exhausted(attempt: Attempt, error: BaseException) -> Outcome:
+    _log(logging.ERROR, "Task %s failed, and is kept as failed.", attempt, error)
     try:
         failed.save(attempt.call, error)
     except EnqueueUnavailable:

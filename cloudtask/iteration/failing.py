@@ -27,10 +27,10 @@ AT_ONCE = 50  # rows that wait and are read in one query
 LONGEST = 10_000  # characters of a traceback that are kept
 
 # Told of each error that is about to be recorded, and of on_error; the last one alone.
-watchers: list[Callable[[Exception, str], None]] = []
+watchers: list[Callable[[BaseException, str], None]] = []
 
 
-def treat(leg: Leg, key: Any, error: Exception) -> End | None:
+def treat(leg: Leg, key: Any, error: BaseException) -> End | None:
     """What follows when the row just above the cursor has raised `error`."""
     policy = leg.work.description.on_error
     if policy in ("pause", "abort") and not isinstance(error, Retry):
@@ -45,7 +45,7 @@ def treat(leg: Leg, key: Any, error: Exception) -> End | None:
     return _check_limit(leg) if gives_up or not isinstance(error, Retry) else None
 
 
-def _gives_up(leg: Leg, error: Exception, *, attempts: int) -> bool:
+def _gives_up(leg: Leg, error: BaseException, *, attempts: int) -> bool:
     if attempts >= leg.work.row_attempts or isinstance(error, PermanentTaskFailure):
         return True
     return leg.work.description.on_error == "skip" and not isinstance(error, Retry)
@@ -82,7 +82,7 @@ def _count_given_up(leg: Leg) -> None:
 
 
 def _record(
-    leg: Leg, key: Any, error: Exception, *, attempts: int, gives_up: bool
+    leg: Leg, key: Any, error: BaseException, *, attempts: int, gives_up: bool
 ) -> None:
     for watcher in watchers[-1:]:
         watcher(error, leg.work.description.on_error)
@@ -98,18 +98,22 @@ def _record(
     leg.save(failure=failure, delay=_delay(error, attempts))
 
 
-def _named(error: Exception) -> str:
+def _named(error: BaseException) -> str:
     """The error as text that any database takes."""
-    return storable(f"{type(error).__name__}: {error}")
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001  the row has failed, whatever its error says
+        text = "<exception str() failed>"
+    return storable(f"{type(error).__name__}: {text}")
 
 
-def _delay(error: Exception, attempts: int) -> timedelta:
+def _delay(error: BaseException, attempts: int) -> timedelta:
     if isinstance(error, Retry) and error.delay is not None:
         return as_timedelta(error.delay, "Retry.delay")
     return ROW_BACKOFF.delay(attempts)
 
 
-def _stop_run(leg: Leg, key: Any, error: Exception) -> End:
+def _stop_run(leg: Leg, key: Any, error: BaseException) -> End:
     """By on_error "pause" or "abort"; the row stays above the cursor."""
     why = f"Row {key!r} raised {_named(error)}"
     logger.error("%s, which stops iteration %s.", why, leg.shard.run, exc_info=error)
@@ -180,7 +184,7 @@ def retry_rows(leg: Leg) -> tuple[End | None, float | None]:
 class Unread:
     """In the place of a row that can't be read."""
 
-    error: Exception
+    error: BaseException
 
 
 def _values_of(leg: Leg, keys: list[Any]) -> dict[Any, Any]:
@@ -236,7 +240,7 @@ def _killed_last(leg: Leg, failure: RowFailure) -> End | None:
 
 
 def _failed_again(
-    leg: Leg, key: Any, tried: RowFailure, error: Exception
+    leg: Leg, key: Any, tried: RowFailure, error: BaseException
 ) -> End | None:
     gives_up = _gives_up(leg, error, attempts=tried.attempts)
     with leg.all_or_nothing():

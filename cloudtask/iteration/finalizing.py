@@ -12,6 +12,7 @@ from django.db import transaction
 
 from cloudtask import codec, failpoints
 from cloudtask.delivering.calls import awaited
+from cloudtask.delivering.errors import PASSING
 from cloudtask.delivering.failed import storable
 from cloudtask.exceptions import (
     PayloadError,
@@ -168,7 +169,9 @@ def _end(kept: Store, found: Run, last: _Last) -> None:
     try:
         with inside(run, attempt=run.attempts, max_attempts=limit):
             _call_and_settle(kept, run, last)
-    except Exception as error:
+    except PASSING:
+        raise
+    except BaseException as error:
         _after_error(kept, run, last, error)
         raise
 
@@ -246,7 +249,7 @@ def _settle(kept: Store, run: Run, last: _Last) -> None:
         raise LeaseLost(f"{run.id}: its last function took longer than its lease.")
 
 
-def _after_error(kept: Store, run: Run, last: _Last, error: Exception) -> None:
+def _after_error(kept: Store, run: Run, last: _Last, error: BaseException) -> None:
     """Give the lease back and say what happened; end the run when no call is left, and
     raise GivenUp."""
     if isinstance(error, Retry):

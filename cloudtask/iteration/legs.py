@@ -15,6 +15,7 @@ from django.db import DatabaseError, OperationalError, transaction
 
 from cloudtask import failpoints
 from cloudtask.delivering.calls import awaited
+from cloudtask.delivering.errors import PASSING, summary
 from cloudtask.iteration import requests, stopping
 from cloudtask.iteration.bounds import Bounds
 from cloudtask.iteration.description import Description
@@ -48,8 +49,8 @@ class Stopped(Exception):
 class RowRaised(Exception):
     """The callback raised for a row, or for a list of rows; `error` is what."""
 
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(summary(error))
         self.error = error
 
 
@@ -219,7 +220,9 @@ class Leg:
         """Call the function with what it takes, a row or a list; raises RowRaised."""
         try:
             awaited(self.work.function(given))
-        except Exception as error:
+        except PASSING:
+            raise
+        except BaseException as error:
             raise RowRaised(error) from error
 
 

@@ -16,6 +16,7 @@ from django.db import Error
 
 from cloudtask import failpoints
 from cloudtask.delivering.calls import awaited
+from cloudtask.delivering.errors import PASSING
 from cloudtask.exceptions import CloudTaskError, PermanentTaskFailure, Retry
 from cloudtask.iteration.failing import treat
 from cloudtask.iteration.keys import text_of
@@ -25,7 +26,7 @@ from cloudtask.iteration.sources import Page
 
 logger = logging.getLogger("cloudtask")
 
-NOTHING: Mapping[Any, Exception] = MappingProxyType({})
+NOTHING: Mapping[Any, BaseException] = MappingProxyType({})
 
 Loop = Callable[[Leg, Page], "End | None"]
 CallOne = Callable[[Leg, Any, Any], None]
@@ -60,7 +61,7 @@ def walk(leg: Leg) -> End:
         size.adapt(len(page.values), leg.work.clock() - before)
 
 
-def _unread(leg: Leg, size: PageSize, error: Exception) -> End | None:
+def _unread(leg: Leg, size: PageSize, error: BaseException) -> End | None:
     """A page could not be read. By halves the row is found that its own code, such as
     `from_db_value`, can't make an instance of; raises for whatever else it was."""
     if isinstance(error, Error | CloudTaskError):
@@ -95,7 +96,9 @@ def plainly(leg: Leg, page: Page) -> End | None:
             result = function(value)
             if result is not None:
                 awaited(result)
-        except Exception as error:  # noqa: BLE001  the policy decides
+        except PASSING:
+            raise
+        except BaseException as error:  # noqa: BLE001  the policy decides
             _advance(leg, keys, counted, place)
             counted = place + 1
             if end := treat(leg, keys[place], error):
@@ -155,7 +158,7 @@ def whole_pages(leg: Leg, page: Page) -> End | None:
     """The writes of all rows, and the cursor behind them, in one transaction; row by
     row when one of them raises."""
     before = leg.work.clock()
-    told: dict[Any, Exception] = {}
+    told: dict[Any, BaseException] = {}
     try:
         with leg.transaction():
             if leg.work.description.batch_size:
@@ -172,7 +175,7 @@ def whole_pages(leg: Leg, page: Page) -> End | None:
     return None
 
 
-def _call_all(leg: Leg, page: Page, told: dict[Any, Exception]) -> None:
+def _call_all(leg: Leg, page: Page, told: dict[Any, BaseException]) -> None:
     """Call the function with each row; `told` is what one has said that it needs. Other
     errors may be the page's as well, and the row is called once more by itself."""
     for key, value in zip(page.keys, page.values, strict=True):
@@ -184,7 +187,7 @@ def _call_all(leg: Leg, page: Page, told: dict[Any, Exception]) -> None:
             raise
 
 
-def _skip_gone(leg: Leg, rows: int, error: Exception) -> None:
+def _skip_gone(leg: Leg, rows: int, error: BaseException) -> None:
     """Count rows of a list that has raised and that can't be called again, since they
     are deleted, or out of the filter."""
     if rows:
@@ -216,7 +219,7 @@ def carefully(leg: Leg, page: Page) -> End | None:
 
 
 def _one_by_one(
-    leg: Leg, page: Page, call: CallOne, told: Mapping[Any, Exception] = NOTHING
+    leg: Leg, page: Page, call: CallOne, told: Mapping[Any, BaseException] = NOTHING
 ) -> End | None:
     for key, value in zip(page.keys, page.values, strict=True):
         before = leg.work.clock()

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from django.http import HttpRequest
-from django.urls import NoReverseMatch, reverse
+from django.urls import NoReverseMatch, get_script_prefix, reverse
+from django.utils import translation
 
 from cloudtask import conf
 from cloudtask.exceptions import (
@@ -72,21 +73,29 @@ NO_URL = (
 
 
 @lru_cache(maxsize=4096)
-def _reversed(task: str, urlconf: str) -> str:
+def _reversed(task: str, urlconf: str, language: str, script_prefix: str) -> str:
+    """The path in that language; `script_prefix` is part of what `reverse` returns."""
     if not urlconf:
         raise ConfigurationError(NO_URL)
     try:
-        return reverse("cloudtask:run", urlconf=urlconf, args=[task])
+        with translation.override(language):
+            return reverse("cloudtask:run", urlconf=urlconf, args=[task])
     except NoReverseMatch as error:
         raise ConfigurationError(NO_URL) from error
 
 
 def handler_path(task: str) -> str:
-    """The path of the handler for a task, e.g. /_cloudtask/run/app.tasks.send."""
+    """The path of the handler for a task, for example /_cloudtask/run/app.tasks.send.
+
+    With i18n_patterns it is that of LANGUAGE_CODE, whatever language is active. It
+    begins with the prefix under which the current request, or FORCE_SCRIPT_NAME, has
+    the site.
+    """
     prefix = conf.settings().prefix
     if prefix is not None:
         return f"/{prefix.strip('/')}/run/{task}".replace("//", "/", 1)
-    return _reversed(task, conf.root_urlconf())
+    language = conf.language_code()
+    return _reversed(task, conf.root_urlconf(), language, get_script_prefix())
 
 
 def _headers(message: Message) -> dict[str, str]:

@@ -23,7 +23,7 @@ View = Callable[..., Any]  # returns a response, or a coroutine of one
 
 def is_task_request(request: HttpRequest) -> bool:
     """Whether Cloud Tasks made `request`, as far as the target can prove it."""
-    return header(request.headers, "QueueName") is not None and _is_trusted(request)
+    return header(request.headers, "QueueName") is not None and is_trusted(request)
 
 
 def is_cron_request(request: HttpRequest) -> bool:
@@ -35,10 +35,11 @@ def is_cron_request(request: HttpRequest) -> bool:
     """
     if request.headers.get("X-AppEngine-Cron") == "true":
         return on_app_engine()
-    return request.headers.get("X-CloudScheduler") == "true" and _is_trusted(request)
+    return request.headers.get("X-CloudScheduler") == "true" and is_trusted(request)
 
 
-def _is_trusted(request: HttpRequest) -> bool:
+def is_trusted(request: HttpRequest) -> bool:
+    """Whether the target believes that Cloud Tasks, or its account, made `request`."""
     try:
         target().verify(request)
     except UntrustedRequest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextvars import copy_context
 
 from cloudtask import envelope
 from cloudtask.delivering.calls import attempted, call_of
@@ -21,6 +22,12 @@ def deliver(
 
     A failure is left as it is unless `settles`: nothing is kept, enqueued or logged.
     """
+    return copy_context().run(_deliver, entry, now, settles=settles, commit=commit)
+
+
+def _deliver(
+    entry: Waiting, now: float, *, settles: bool, commit: Callable[[], None]
+) -> Ran:
     try:
         message = envelope.unseal(entry.body, now=now)
         attempt = attempted(call_of(Arrival(message, entry.delivery)))

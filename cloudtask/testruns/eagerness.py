@@ -18,7 +18,7 @@ from cloudtask.testruns.run import Run
 from cloudtask.transports import memory
 
 F = TypeVar("F", bound=Callable[..., Any])
-DEEPEST = 50  # eager calls inside one another
+DEEPEST = 40  # eager calls inside one another
 
 
 class eager(ContextDecorator):

@@ -54,14 +54,16 @@ class Iterations:
         self._failures: dict[str, list[RowFailure]] = {}
         self._rows: dict[tuple[str, str], Ran] = {}
         self._errors: dict[str, str] = {}
-        self._raised: dict[str, Exception] = {}  # by traceback, as the store has it
+        self._raised: dict[str, BaseException] = {}  # by traceback, as the store has it
 
     def before(self, message: Message) -> None:
         """Note that a step is about to be delivered."""
         run_id = self._look(message)
         self._deliveries[run_id] = self._deliveries.get(run_id, 0) + 1
 
-    def after(self, message: Message, now: float, errors: Sequence[Exception]) -> None:
+    def after(
+        self, message: Message, now: float, errors: Sequence[BaseException]
+    ) -> None:
         """Note what a step has come to, in which rows have raised `errors`."""
         run_id = self._look(message)
         self._raised.update({_traceback(error): error for error in errors})
@@ -121,7 +123,7 @@ class Iterations:
         ]
 
 
-def _traceback(error: Exception) -> str:
+def _traceback(error: BaseException) -> str:
     """As the failure of a row has it."""
     return "".join(traceback.format_exception(error))[-LONGEST:]
 

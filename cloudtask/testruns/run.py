@@ -57,8 +57,8 @@ class Run:
         self.skipped: list[Waiting] = []
         self.iterations = Iterations()
         # Of the delivery under way: what rows raised, and what is to be raised of it.
-        self.row_errors: list[Exception] = []
-        self.row_error: Exception | None = None
+        self.row_errors: list[BaseException] = []
+        self.row_error: BaseException | None = None
 
     def to_the_end(self, *, freeze: bool = False) -> Report:
         """Deliver what is due until nothing is left, and report."""
@@ -166,7 +166,7 @@ class Run:
             raise self.row_error
         self._tell_refused()
 
-    def _note_row(self, error: Exception, on_error: str) -> None:
+    def _note_row(self, error: BaseException, on_error: str) -> None:
         """A row raised. The leg goes on as its policy says; where nobody chose one, the
         first such error is the test's, once the delivery is over."""
         self.row_errors.append(error)

@@ -43,6 +43,7 @@ def configure(settings: Any) -> Callable[..., None]:
         settings.CLOUDTASK = {
             "TRANSPORT": {"BACKEND": queues.PATH},
             "TARGET": TARGET,
+            "TRUSTED_MODULES": ["tests.durability"],
             **changes,
         }
 
