@@ -71,6 +71,7 @@ def _translated(
     name = request.DESCRIPTOR.name
     given = getattr(request, "queue", None)
     if given is not None:
+        # Before the call, while it can still be refused; applied after it.
         _check_queue(given)
     inner = to_v2(request, version)
     if name == "UpdateQueueRequest":
@@ -124,6 +125,7 @@ def _complete(state: State, request: Message, response: Message) -> None:
     if name not in ("Queue", "ListQueuesResponse"):
         return
     mask = getattr(request, "read_mask", None)
+    # Statistics are left out unless the mask names them (proto comment on read_mask).
     for shown in [response] if name == "Queue" else response.queues:
         _show(state, state.queues[shown.name], shown)
         if mask and mask.paths:

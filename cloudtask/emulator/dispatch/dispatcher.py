@@ -99,6 +99,7 @@ class Dispatcher:
         timer = self._timers.pop(queue, None)
         if timer is not None:
             timer.cancel()
+        # A queue that was deleted and created anew has the same name.
         if self._stopped or self._state.queues.get(queue.name) is not queue:
             return
         clock = self._state.clock

@@ -80,6 +80,9 @@ class ResponseReader:
         if self._part is _Part.UNTIL_EOF:
             self._part = _Part.DONE
 
+    # Bytes arrive in pieces of any size: each step takes one part of the response when
+    # all of it is there, and leaves the buffer as it is otherwise.
+
     def _step(self) -> bool:
         """Read one part; False when it needs more bytes."""
         if self._part is _Part.HEAD:

@@ -101,6 +101,8 @@ def _reversed(moves: Mapping[str, Moves]) -> dict[str, dict[str, str]]:
 
 def _fill(target: Message, source: Message, moves: Mapping[str, Moves]) -> None:
     """Copy the fields that are set in `source` and that `target` has."""
+    # Both versions of a message that has moves have the same name, so that one table
+    # serves both directions.
     own = moves.get(source.DESCRIPTOR.name, {})
     for path, goal in own.items():
         found = _found(source, path.split("."))
@@ -140,6 +142,7 @@ def _put(
     if field.message_type is None and not hasattr(value, "extend"):
         setattr(target, name, value)
         return
+    # Only containers lack DESCRIPTOR: repeated fields, and maps such as headers.
     goal = getattr(target, name)
     if field.message_type is None:
         goal.extend(value)
@@ -148,6 +151,7 @@ def _put(
     elif goal.DESCRIPTOR.full_name == value.DESCRIPTOR.full_name:
         goal.CopyFrom(value)
     else:
+        # An empty message is set, too: {"app_engine_http_request": {}} is a task.
         goal.SetInParent()
         _fill(goal, value, moves)
 

@@ -176,6 +176,9 @@ class Queue:
         """Dispatches per second that are allowed now, throttling included."""
         return self.config.rate * self._throttle.factor(now)
 
+    # The heap can't remove from its middle. A task that is deleted, taken or scheduled
+    # anew gets another ticket, and its old entries are skipped when they come up.
+
     def _enlist(self, task: Task, eta: float) -> None:
         self._tickets += 1
         task.ticket = self._tickets
