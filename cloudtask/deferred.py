@@ -16,6 +16,7 @@ from cloudtask import callables, clock, runtime
 from cloudtask.callables import Form
 from cloudtask.context import current
 from cloudtask.decorators import Deferrable, library_task
+from cloudtask.discretion import discreet
 from cloudtask.exceptions import PermanentTaskFailure, SingularTaskFailure
 from cloudtask.iteration import Iteration
 from cloudtask.message import Enqueued
@@ -60,6 +61,7 @@ class TimeoutException(SingularTaskFailure):
     """Raise it in a callback to have the row tried again later: not an error."""
 
 
+@discreet
 def defer(obj: Any, /, *args: Any, **kwargs: Any) -> Enqueued:
     """Have `obj(*args, **kwargs)` called once, later.
 
@@ -151,6 +153,7 @@ def _attributes(given: Any) -> dict[str, Any]:
     return {**found, "task_age_limit": unknown} if unknown is not None else found
 
 
+@discreet
 def defer_iteration_with_finalize(
     queryset: Any,
     callback: Any,

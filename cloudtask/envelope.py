@@ -12,12 +12,13 @@ import hashlib
 import hmac
 import struct
 import zlib
-from dataclasses import fields
 from functools import lru_cache
 from typing import Any
 
 from cloudtask import codec, conf
+from cloudtask.codec import shapes
 from cloudtask.codec.packing import as_bytes
+from cloudtask.discretion import discreet
 from cloudtask.exceptions import BadSignature, PayloadError
 from cloudtask.message import Message
 from cloudtask.options import options_from_wire
@@ -28,9 +29,11 @@ VERSION = 1
 COMPRESSED = 1
 VALUE = 2  # no message: a sealed value can't be delivered, nor the other way round
 COMPRESS_FROM = 1024  # bytes; below it zlib rarely wins its own time back
-_HEAD = struct.Struct(">2sBBI4s")
+_HEAD = struct.Struct(">2sBBI")
+_ID_SIZE = 4  # of the key's id, which ends the head
 _MAC_SIZE = 32
-HEADER_SIZE = _HEAD.size + _MAC_SIZE
+_MAC_AT = _HEAD.size + _ID_SIZE
+HEADER_SIZE = _MAC_AT + _MAC_SIZE
 
 
 class NotAnEnvelope(PayloadError):
@@ -45,9 +48,31 @@ def _key(secret: str | bytes) -> tuple[bytes, bytes]:
     return hashlib.sha256(key).digest()[:4], key
 
 
+# The two functions that hold keys raise nothing: error reports show local variables.
+
+
+def _signed(head: bytes, body: bytes) -> bytes:
+    """The envelope of these parts, signed with the first of the project's keys."""
+    key_id, key = _key(conf.settings().signing_secrets[0])
+    head += key_id
+    return b"%b%b%b" % (head, hmac.digest(key, head + body, "sha256"), body)
+
+
+def _is_signed(head: bytes, mac: bytes, body: bytes) -> bool:
+    """Whether a key of the project has signed these parts."""
+    for secret in conf.settings().signing_secrets:
+        key_id, key = _key(secret)
+        if head.endswith(key_id) and hmac.compare_digest(
+            hmac.digest(key, head + body, "sha256"), mac
+        ):
+            return True
+    return False
+
+
 NEVER = 2**32 - 1  # unix seconds
 
 
+@discreet
 def seal(message: Message, *, expires: int | None = None) -> bytes:
     """The envelope of `message`, signed with the first of the project's keys.
 
@@ -59,21 +84,21 @@ def seal(message: Message, *, expires: int | None = None) -> bytes:
     return _sealed(b"%b\n%b" % (_about(message), message.payload), expires, 0)
 
 
+@discreet
 def seal_value(data: bytes) -> bytes:
     """`data`, signed, for a place that others may write to; it does not expire."""
     return _sealed(data, NEVER, VALUE)
 
 
 def _sealed(body: bytes, expires: int, flags: int) -> bytes:
-    key_id, key = _key(conf.settings().signing_secrets[0])
     if len(body) >= COMPRESS_FROM:
         packed = zlib.compress(body, 6)
         if len(packed) < len(body):
             body, flags = packed, flags | COMPRESSED
-    head = _HEAD.pack(MAGIC, VERSION, flags, expires, key_id)
-    return b"%b%b%b" % (head, hmac.digest(key, head + body, "sha256"), body)
+    return _signed(_HEAD.pack(MAGIC, VERSION, flags, expires), body)
 
 
+@discreet
 def unseal(data: bytes, *, now: float) -> Message:
     """The message in an envelope, without its call being decoded.
 
@@ -86,6 +111,7 @@ def unseal(data: bytes, *, now: float) -> Message:
     return _message(codec.loads(about), payload)
 
 
+@discreet
 def unseal_value(data: bytes, *, now: float) -> bytes:
     """What `seal_value` was given; raises as `unseal` does."""
     return _unsealed(data, now, VALUE)
@@ -94,28 +120,18 @@ def unseal_value(data: bytes, *, now: float) -> bytes:
 def _unsealed(data: bytes, now: float, kind: int) -> bytes:
     if len(data) < HEADER_SIZE or data[:2] != MAGIC:
         raise NotAnEnvelope("The body is not a cloudtask envelope.")
-    _, version, flags, expires, key_id = _HEAD.unpack_from(data)
+    _, version, flags, expires = _HEAD.unpack_from(data)
     if version != VERSION or flags & VALUE != kind:
         raise NotAnEnvelope(f"Envelope version {version}/{flags} is not known here.")
-    body = _verified(data, key_id)
+    body = data[HEADER_SIZE:]
+    if not _is_signed(data[:_MAC_AT], data[_MAC_AT:HEADER_SIZE], body):
+        raise BadSignature(
+            "The body was altered, or signed with a key that is neither SECRET_KEY nor "
+            "in SECRET_KEY_FALLBACKS."
+        )
     if now > expires:
         raise BadSignature("The envelope has expired.")
     return _expanded(body) if flags & COMPRESSED else body
-
-
-def _verified(data: bytes, key_id: bytes) -> bytes:
-    head, mac = data[: _HEAD.size], data[_HEAD.size : HEADER_SIZE]
-    body = data[HEADER_SIZE:]
-    for secret in conf.settings().signing_secrets:
-        known_id, key = _key(secret)
-        if known_id == key_id and hmac.compare_digest(
-            hmac.digest(key, head + body, "sha256"), mac
-        ):
-            return body
-    raise BadSignature(
-        "The body was altered, or signed with a key that is neither SECRET_KEY nor in "
-        "SECRET_KEY_FALLBACKS."
-    )
 
 
 def _expanded(body: bytes) -> bytes:
@@ -126,41 +142,43 @@ def _expanded(body: bytes) -> bytes:
     return expanded
 
 
+# What a message is called in an envelope, by the name of its field. The names travel:
+# another name for a field changes none of them.
+_ALWAYS = {
+    "id": "id",
+    "task": "task",
+    "queue": "queue",
+    "name": "name",
+    "created": "created",
+}
+_WHEN_SET = {
+    "eta": "eta",
+    "attempts": "attempts",
+    "sequence": "sequence",
+    "stored": "stored",
+    "digest": "digest",
+    "named": "named",
+    "outboxed": "outboxed",
+    "unique": "unique",
+}
+_OPTIONS = "options"
+_FIELD_OF = {name: field for field, name in (_ALWAYS | _WHEN_SET).items()}
+
+
 def _about(message: Message) -> bytes:
-    about: dict[str, Any] = {
-        "id": message.id,
-        "task": message.task,
-        "queue": message.queue,
-        "name": message.name,
-        "created": message.created,
-    }
-    for field in _WHEN_SET:
+    about = {name: getattr(message, field) for field, name in _ALWAYS.items()}
+    for field, name in _WHEN_SET.items():
         if value := getattr(message, field):
-            about[field] = value
+            about[name] = value
     if not message.options.travelling:
         return as_bytes(about)  # as plain as JSON itself
-    about["options"] = message.options.travelling
+    about[_OPTIONS] = message.options.travelling
     return codec.dumps(about)
 
 
-_WHEN_SET = (
-    "eta",
-    "attempts",
-    "sequence",
-    "stored",
-    "digest",
-    "named",
-    "outboxed",
-    "unique",
-)
-
-
-def _message(about: dict[str, Any], payload: bytes) -> Message:
-    options = options_from_wire(about.pop("options", {}), about["queue"])
-    if not about.keys() <= _FIELDS:
-        # A newer version, during a deploy, may tell more than this one knows.
-        about = {name: about[name] for name in _FIELDS & about.keys()}
-    return Message(payload=payload, options=options, **about)
-
-
-_FIELDS = {field.name for field in fields(Message)} - {"payload", "options"}
+def _message(about: Any, payload: bytes) -> Message:
+    about = shapes.named(about)
+    options = options_from_wire(shapes.named(about.pop(_OPTIONS, {})), about["queue"])
+    # During a deploy a newer version may tell more than this one knows.
+    known = {_FIELD_OF[name]: about[name] for name in _FIELD_OF.keys() & about.keys()}
+    return Message(payload=payload, options=options, **known)

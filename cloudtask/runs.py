@@ -7,7 +7,7 @@ as they allow, and docs/explanation/iteration-states.md is drawn from them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
@@ -114,8 +114,8 @@ class Run:
     task: str
     queue: str
     state: RunState
-    description: bytes = b""
-    options: bytes = b""
+    description: bytes = field(default=b"", repr=False)
+    options: bytes = field(default=b"", repr=False)
     is_planned: bool = False
     part: int = 0
     rest: str | None = None

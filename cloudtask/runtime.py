@@ -8,6 +8,7 @@ from typing import Any
 
 from cloudtask.delivering.calls import attempted, call_of
 from cloudtask.delivering.settling import Outcome, finish
+from cloudtask.discretion import discreet
 from cloudtask.message import Arrival, Delivery, Enqueued, Message
 from cloudtask.options import Options
 from cloudtask.registry import Definition
@@ -38,6 +39,7 @@ def enqueue_many(
     return enqueueing.enqueue_many(definition, options, calls)
 
 
+@discreet
 def execute(message: Message, delivery: Delivery) -> Outcome:
     """Run the call that `message` carries, and make durable what must follow.
 

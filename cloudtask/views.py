@@ -12,6 +12,7 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
 from cloudtask import clock, conf, envelope, runtime
+from cloudtask.discretion import discreet
 from cloudtask.envelope import NotAnEnvelope
 from cloudtask.exceptions import (
     BadSignature,
@@ -57,6 +58,7 @@ class Refused(Exception):
 @csrf_exempt
 @login_not_required
 @_in_autocommit
+@discreet
 def run(request: HttpRequest, task: str) -> HttpResponse:
     """Run one delivery of `task`.
 
@@ -86,6 +88,7 @@ def run(request: HttpRequest, task: str) -> HttpResponse:
 @csrf_exempt
 @login_not_required
 @_in_autocommit
+@discreet
 def relay(request: HttpRequest) -> HttpResponse:
     """Send what waits in the outboxes: for Cloud Scheduler, App Engine's cron, or cron.
 

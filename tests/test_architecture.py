@@ -19,7 +19,10 @@ ROOT = Path(cloudtask.__file__).parent
 # From the bottom up. A noun imports from lower floors and from itself only; a package
 # is one noun.
 FLOORS = [
-    {"exceptions", "signals", "clock", "failpoints", "quotas"},
+    {
+        *("addresses", "clock", "discretion", "exceptions", "failpoints", "quotas"),
+        "signals",
+    },
     {"options", "runs", "context"},
     {"transitions"},
     {"message"},

@@ -284,9 +284,10 @@ def test_a_timeout_lies_within_what_the_target_takes(
             assert f"{high:g}" in text
 
 
-@pytest.mark.parametrize("url", ["/tasks/", "https://x.example/", "http://x.example/"])
-def test_another_url_is_taken(url: str) -> None:
+@pytest.mark.parametrize("url", ["/tasks/", "/tasks/?next=https://x.example/"])
+def test_another_path_is_taken(url: str) -> None:
     note.using(url=url).defer()
+    assert recording.sent[0].options.url == url
 
 
 @pytest.mark.parametrize(
@@ -305,11 +306,18 @@ def test_a_url_that_cannot_be_called_is_refused(url: str) -> None:
         {"X-A": "one\r\nX-B: two"},
         {"X\nA": "one"},
         {"X-A": "\0"},
-        {"X-A": "x" * 81_920},
+        {"X-A": "a\x85b"},
+        {"X-A": "a\u2028b"},
     ],
 )
 def test_headers_that_cannot_be_sent_are_refused(headers: dict[Any, Any]) -> None:
-    assert named(refusal(headers=headers))
+    for give in (task, note.using):
+        with pytest.raises(ValueError, match="header"):
+            give(headers=headers)
+
+
+def test_headers_that_are_too_large_are_refused() -> None:
+    assert named(refusal(headers={"X-A": "x" * 81_920}))
 
 
 TAKEN = [
@@ -324,6 +332,11 @@ TAKEN = [
     "X-AppEngine-TaskRetryCount",
     "x-appengine-anything",
     "X-Google-Mine",
+    "X_CloudTasks_QueueName",
+    "x_appengine_QueueName",
+    "X-CloudScheduler",
+    "Content_Length",
+    "Content-Encoding",
     " Host",
 ]
 
@@ -400,19 +413,29 @@ def test_an_alias_that_is_not_in_databases_is_refused_with_the_nearest() -> None
 
 @pytest.mark.parametrize("name", ["", "X A", "X:A", "X-Ü", "X\tA"])
 def test_a_name_that_no_header_has_is_refused(name: str) -> None:
-    with pytest.raises(EnqueueError, match="a header can't be named"):
-        note.using(headers={name: "1"}).defer(1)
+    with pytest.raises(ValueError, match="A header can't be named"):
+        note.using(headers={name: "1"})
 
 
 @pytest.mark.parametrize("value", ["a\x01", "a\x7f", "a\nb"])
 def test_a_value_with_control_characters_is_refused(value: str) -> None:
-    with pytest.raises(EnqueueError, match="must be a line of str"):
-        note.using(headers={"X-A": value}).defer(1)
+    with pytest.raises(ValueError, match="must be a line of str"):
+        note.using(headers={"X-A": value})
+
+
+@pytest.mark.parametrize("option", ["service", "version", "instance"])
+@pytest.mark.parametrize(
+    "value", ["", "../x", "x.y", "a\nb", "é", "-1", "a-", "a" * 101, "x/y", "A_b"]
+)
+def test_a_part_of_app_engine_is_an_id(option: str, value: str) -> None:
+    for give in (task, note.using):
+        with pytest.raises(ValueError, match=f"{option} must be 1 to 100 letters"):
+            give(**{option: value})
 
 
 @pytest.mark.parametrize("url", ["/a b", "https://app.example/a\tb", "/a\nb"])
 def test_a_url_with_spaces_is_refused(url: str) -> None:
-    with pytest.raises(EnqueueError, match="spaces or control characters"):
+    with pytest.raises(EnqueueError, match="spaces, control characters"):
         note.using(url=url).defer(1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from django.utils import translation
 from cloudtask import conf, envelope
 from cloudtask.exceptions import ConfigurationError, EnqueueError, UntrustedRequest
 from cloudtask.message import Message
+from cloudtask.options import Options
 from cloudtask.targets import AppEngineTarget, HttpTarget, handler_path, target
 from tests.support import recording
 from tests.testapp import tasks
@@ -52,6 +54,11 @@ def message(**options: Any) -> Message:
     return recording.sent[-1]
 
 
+def made(**options: Any) -> Message:
+    """A message that no target has seen yet."""
+    return replace(message(), options=Options(**options))
+
+
 def http(**options: Any) -> HttpTarget:
     return HttpTarget({"URL": URL, "SERVICE_ACCOUNT": ACCOUNT, **options})
 
@@ -72,15 +79,119 @@ def test_the_last_slash_of_the_url_does_not_matter() -> None:
     assert (dispatch.url, dispatch.audience) == (URL + PATH, URL)
 
 
+OURS = [
+    ("/tasks/other/", URL + "/tasks/other/"),
+    ("/hook?next=https://a.example/", URL + "/hook?next=https://a.example/"),
+    (URL + "/x", URL + "/x"),
+    ("https://APP.example:443/x", "https://APP.example:443/x"),
+]
+
+
+@pytest.mark.parametrize(("url", "expected"), OURS)
+def test_a_call_may_go_to_another_path(url: str, expected: str) -> None:
+    dispatch = http(AUDIENCE="mine").request_for(made(url=url))
+    assert (dispatch.url, dispatch.audience) == (expected, "mine")
+
+
 @pytest.mark.parametrize(
-    ("url", "expected"),
+    ("entry", "url", "audience"),
     [
-        ("/tasks/other/", URL + "/tasks/other/"),
-        ("https://else.example/x", "https://else.example/x"),
+        ("else.example", "https://else.example/x", "https://else.example"),
+        ("Else.Example", "https://ELSE.example/x", "https://else.example"),
+        ("else.example", "https://else.example:8443/", "https://else.example:8443"),
+        ("else.example:8443", "https://else.example:8443", "https://else.example:8443"),
+        ("https://else.example", "https://else.example:443/x", "https://else.example"),
+        ("http://127.0.0.1:8000/", "http://127.0.0.1:8000/x", "http://127.0.0.1:8000"),
+        (".else.example", "https://a.b.else.example", "https://a.b.else.example"),
+        (".else.example", "https://else.example?a", "https://else.example"),
+        ("[::1]:80", "http://[0:0::1]/", "http://[::1]"),
+        ("app.example", "http://app.example/", "http://app.example"),
     ],
 )
-def test_a_call_may_go_to_another_url(url: str, expected: str) -> None:
-    assert http().request_for(message(url=url)).url == expected
+def test_a_call_to_another_origin_has_a_token_for_that_origin(
+    entry: str, url: str, audience: str
+) -> None:
+    with override_settings(CLOUDTASK={"ALLOWED_URLS": [entry]}):
+        dispatch = http().request_for(made(url=url))
+    assert (dispatch.url, dispatch.audience) == (url, audience)
+
+
+STRANGE = [
+    "https://else.example/x",
+    "http://app.example/x",
+    "https://app.example:8443/x",
+    "https://app.example.evil.example/",
+    "https://evil-app.example/",
+    "https://listed.example:8443/",
+    "https://sub.listed.example/",
+    "https://app.example./x",
+    "https://app.example@evil.example/",
+    "https://user:s3cret@app.example/",
+    "https://app.example\\@evil.example/",
+    "https://evil.example#@app.example/",
+    "https://evil.example?@app.example/",
+    "https:///evil.example",
+    "https://",
+    "https:/app.example",
+    "https:app.example",
+    "HTTPS://app.example/",
+    "//evil.example/x",
+    "/\\evil.example",
+    "\\\\evil.example",
+    "javascript:1",
+    "ftp://app.example/",
+    "app.example",
+    "",
+    "https://app.example:0/",
+    "https://app.example:99999/",
+    "https://app.example:/",
+    "https://app.example:+443/",
+    "https://app.example:\uff14\uff14\uff13/",
+    "https://[::1",
+    "https://[::1]evil.example/",
+    "https://[::ffff:127.0.0.1%25eth0]/",
+    "https://app\u3002example/",
+    "https://\uff41pp.example/",
+    "https://bücher.example/",
+    "https://app.example\r\nX: y/",
+    "https://app.example/\u2028x",
+    "https://app.example/\x85",
+    "https://app.example\t/",
+    " https://app.example/",
+    "https://app%2eexample/",
+    "https://-app.example/",
+    "https://app..example/",
+]
+
+
+@pytest.mark.parametrize("url", STRANGE)
+def test_an_address_that_no_setting_names_gets_no_call(url: str) -> None:
+    allowed = ["https://listed.example", "partner.example"]
+    with (
+        override_settings(CLOUDTASK={"ALLOWED_URLS": allowed}),
+        pytest.raises(EnqueueError, match="its url") as caught,
+    ):
+        http().request_for(made(url=url))
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["", "*", "*.example", "a/b", "https://a.example/x", "a@b", "é.example", "a:b"],
+)
+def test_an_entry_that_is_no_host_is_a_configuration_error(entry: str) -> None:
+    with (
+        override_settings(CLOUDTASK={"ALLOWED_URLS": [entry]}),
+        pytest.raises(ConfigurationError, match="ALLOWED_URLS"),
+    ):
+        conf.settings()
+
+
+def test_an_address_is_refused_at_defer() -> None:
+    target = {"BACKEND": conf.HTTP_TARGET, "URL": URL, "SERVICE_ACCOUNT": ACCOUNT}
+    with settings(**target), pytest.raises(EnqueueError, match="ALLOWED_URLS"):
+        tasks.note.using(url="https://else.example/x").defer()
+    assert recording.sent == []
 
 
 def test_headers_go_along() -> None:
@@ -141,8 +252,8 @@ def test_elsewhere_app_engine_decides() -> None:
 
 
 def test_app_engine_takes_no_addresses() -> None:
-    with pytest.raises(EnqueueError, match=r"'default'.*path.*'https://x.example/'"):
-        AppEngineTarget({}).request_for(message(url="https://x.example/"))
+    with pytest.raises(EnqueueError, match=r"'default'.*path.*https://x.example"):
+        AppEngineTarget({}).request_for(made(url="https://x.example/"))
 
 
 @pytest.mark.parametrize(

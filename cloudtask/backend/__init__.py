@@ -33,6 +33,7 @@ from cloudtask.backend.library import (
 )
 from cloudtask.backend.runner import definition_of
 from cloudtask.backend.task_results import Results, fields_of, new_result
+from cloudtask.discretion import discreet
 from cloudtask.exceptions import ConfigurationError
 from cloudtask.options import Options, nearest
 from cloudtask.registry import Definition
@@ -96,6 +97,7 @@ class CloudTasksBackend(BaseTaskBackend):
             chosen = replace(chosen, carries_backoff=True)
         return chosen
 
+    @discreet
     def enqueue(self, task: Any, args: Any, kwargs: Any) -> Any:
         """Have `task` run with these arguments, once, later.
 
@@ -117,6 +119,7 @@ class CloudTasksBackend(BaseTaskBackend):
         task_enqueued.send(sender=type(self), task_result=result)
         return result
 
+    @discreet
     def get_result(self, result_id: str) -> TaskResult[..., Any]:
         """The result of a call, where OPTIONS["results"] keeps them.
 

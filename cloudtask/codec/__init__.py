@@ -14,6 +14,7 @@ from cloudtask.codec.packing import Packing, as_bytes
 from cloudtask.codec.parsing import parse
 from cloudtask.codec.refusals import Refusal
 from cloudtask.codec.trust import trusted_modules
+from cloudtask.discretion import discreet
 from cloudtask.exceptions import PayloadError
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
 ]
 
 
+@discreet
 def dumps(
     value: Any, *, wipe_related_caches: bool = True, root: str = "value"
 ) -> bytes:
@@ -41,6 +43,7 @@ def dumps(
         raise refusal.placed(root) from refusal.__cause__
 
 
+@discreet
 def loads(data: bytes) -> Any:
     """The value that `dumps` was given. Raises PayloadError for any other bytes."""
     return parse(data)

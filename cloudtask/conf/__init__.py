@@ -16,6 +16,7 @@ from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from cloudtask import quotas
+from cloudtask.addresses import Allowed, allowed
 from cloudtask.conf.queues import Queue, check_type, djangae_queues, queues_of
 from cloudtask.exceptions import ConfigurationError
 from cloudtask.options import as_timedelta, nearest
@@ -48,8 +49,9 @@ class Settings:
     retry_config: bool
     report_retries: bool
     masked: tuple[str, ...]
+    allowed_urls: tuple[Allowed, ...]
     keep_failed: timedelta
-    relay_token: str | None
+    relay_token: str | None = field(repr=False)
     lease: timedelta
     sweep_after: timedelta
     signing_secrets: tuple[str | bytes, ...] = field(repr=False)
@@ -110,6 +112,16 @@ def _strings(key: str, value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _addresses(key: str, value: Any) -> tuple[Allowed, ...]:
+    try:
+        return tuple(allowed(entry) for entry in _strings(key, value))
+    except ValueError as error:
+        raise ConfigurationError(
+            f"Each entry of CLOUDTASK[{key!r}] {error}, for example "
+            '"partner.example", "partner.example:8443" or "https://partner.example".'
+        ) from None
+
+
 def _duration(key: str, value: Any) -> timedelta:
     try:
         duration = as_timedelta(value, f"CLOUDTASK[{key!r}]")
@@ -142,6 +154,7 @@ _KEYS: dict[str, tuple[Any, Callable[[str, Any], Any]]] = {
     "RETRY_CONFIG": (True, _of_type(bool)),
     "REPORT_RETRIES": (False, _of_type(bool)),
     "MASKED": (("password", "secret", "token", "api_key"), _strings),
+    "ALLOWED_URLS": ((), _addresses),
     "KEEP_FAILED": (timedelta(days=30), _duration),
     "LEASE": (timedelta(seconds=60), _duration),
     "SWEEP_AFTER": (timedelta(minutes=15), _duration),

@@ -23,6 +23,7 @@ from django.core.exceptions import SynchronousOnlyOperation
 from cloudtask import iteration, runtime
 from cloudtask.deferrable.captured import Call, captured
 from cloudtask.deferrable.familiar import hint
+from cloudtask.discretion import discreet
 from cloudtask.iteration import Iteration
 from cloudtask.iteration.policy import IterateOptions, MapOptions
 from cloudtask.message import Enqueued
@@ -79,6 +80,7 @@ class Deferrable(Generic[P, R]):
         """Definition, options, and the subject if there is one."""
         raise NotImplementedError  # every subclass has its own
 
+    @discreet
     def defer(self, /, *args: P.args, **kwargs: P.kwargs) -> Enqueued:
         """Have the function called with these arguments, once, later.
 
@@ -90,11 +92,13 @@ class Deferrable(Generic[P, R]):
         with _synchronous(definition.path, "defer"):
             return runtime.enqueue(definition, options, arguments, kwargs)
 
+    @discreet
     async def adefer(self, /, *args: P.args, **kwargs: P.kwargs) -> Enqueued:
         """As `defer`, for asynchronous code."""
         deferred = partial(self.defer, *args, **kwargs)
         return await sync_to_async(deferred)()
 
+    @discreet
     def defer_many(self, calls: Iterable[Call[Callable[P, Any]]]) -> list[Enqueued]:
         """Enqueue many calls, in as few requests as the service allows.
 
@@ -110,12 +114,14 @@ class Deferrable(Generic[P, R]):
         with _synchronous(definition.path, "defer_many"):
             return runtime.enqueue_many(definition, options, taken)
 
+    @discreet
     async def adefer_many(
         self, calls: Iterable[Call[Callable[P, Any]]]
     ) -> list[Enqueued]:
         """As `defer_many`, for asynchronous code."""
         return await sync_to_async(self.defer_many)(calls)
 
+    @discreet
     def using(self, **options: Unpack[UsingOptions]) -> TaskWithOptions[P, R]:
         """The same with other options; raises TypeError for an unknown one."""
         definition, before, subject = self._parts()
@@ -141,6 +147,7 @@ class Deferrable(Generic[P, R]):
         batch_size: int,
         **policy: Unpack[IterateOptions],
     ) -> Iteration: ...
+    @discreet
     def iterate(self: Any, queryset: Any, **policy: Any) -> Iteration:
         """Call the function with every row of `queryset`, in parallel shards; then call
         `finalize` once.
@@ -182,6 +189,7 @@ class Deferrable(Generic[P, R]):
         batch_size: int,
         **policy: Unpack[IterateOptions],
     ) -> Iteration: ...
+    @discreet
     async def aiterate(self: Any, queryset: Any, **policy: Any) -> Iteration:
         """As `iterate`, for asynchronous code."""
         begin = partial(self.iterate, queryset, **policy)
@@ -204,6 +212,7 @@ class Deferrable(Generic[P, R]):
         batch_size: int,
         **policy: Unpack[MapOptions],
     ) -> Iteration: ...
+    @discreet
     def map(self: Any, items: Iterable[Any], **policy: Any) -> Iteration:
         """As `iterate`, over any items that can travel."""
         definition, options, _ = self._parts()
@@ -229,6 +238,7 @@ class Deferrable(Generic[P, R]):
         batch_size: int,
         **policy: Unpack[MapOptions],
     ) -> Iteration: ...
+    @discreet
     async def amap(self: Any, items: Any, **policy: Any) -> Iteration:
         """As `map`, for asynchronous code and asynchronous iterables, too."""
         if isinstance(items, AsyncIterable) and not isinstance(items, Iterable):

@@ -13,6 +13,7 @@ import wrapt
 from cloudtask import codec, registry
 from cloudtask.codec import shapes, tags
 from cloudtask.deferrable.verbs import SHOWN, VERBS, Deferrable
+from cloudtask.discretion import discreet
 from cloudtask.exceptions import ConfigurationError
 from cloudtask.options import Options
 from cloudtask.registry import Definition
@@ -44,6 +45,7 @@ class BoundTask(wrapt.BoundFunctionWrapper, Deferrable[P, R]):  # type: ignore[t
     ) -> tuple[Callable[..., Any], tuple[Any, str]]:
         return self.__reduce__()
 
+    @discreet
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         result: R = super().__call__(*args, **kwargs)
         return result
@@ -104,6 +106,7 @@ class Task(wrapt.FunctionWrapper, Deferrable[P, R]):  # type: ignore[type-arg]
         options: Options = self._self_definition.options
         return options
 
+    @discreet
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         result: R = super().__call__(*args, **kwargs)
         return result

@@ -20,6 +20,7 @@ from cloudtask import clock, codec, conf, failpoints, signals
 from cloudtask.context import KILLED_ATTEMPTS, TaskContext, entered
 from cloudtask.delivering import executions
 from cloudtask.delivering.errors import PASSING, explained
+from cloudtask.discretion import emptied
 from cloudtask.exceptions import (
     PayloadLost,
     PermanentTaskFailure,
@@ -175,7 +176,7 @@ def attempted(call: Call) -> Attempt:
             if message.stored is not None:
                 payload = payloads.payload_of(message)
         except (AlreadyDone, PayloadLost) as error:
-            return Attempt(call, error=error)
+            return Attempt(call, error=emptied(error))
         return _watched(call, payload)
 
 
@@ -196,7 +197,7 @@ def _watched(call: Call, payload: bytes) -> Attempt:
         )
     late = _lateness(call, clock.now() - started)
     if raised is not None:
-        return Attempt(call, error=explained(raised, late))
+        return Attempt(call, error=explained(emptied(raised), late))
     if late:
         logger.warning("Task %s succeeded too late. %s", call, late)
     return Attempt(call, value)

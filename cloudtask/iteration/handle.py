@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, TextIO
 
 from cloudtask import clock
+from cloudtask.discretion import discreet
 from cloudtask.iteration import control, requests, retrying, running
 from cloudtask.runs import ENDED, RowFailure, Run, RunState, Shard, ShardState
 from cloudtask.stores import store
@@ -86,6 +87,7 @@ class Iteration:
     def __hash__(self) -> int:
         return hash(self.id)
 
+    @discreet
     def refresh(self) -> Iteration:
         """Read the run again; returns self."""
         run = store().load_run(self.id)
@@ -115,6 +117,7 @@ class Iteration:
             return ""
         return "\n".join(filter(None, (self._run.error, self._run.waiting)))
 
+    @discreet
     def progress(self) -> Progress:
         """How far the run is now; after its rows are gone, how far it last was seen."""
         self.refresh()
@@ -123,6 +126,7 @@ class Iteration:
         self._last = _progress(self._run, store().load_shards(self.id))
         return self._last
 
+    @discreet
     def report(self) -> IterationReport:
         """What the run did, shard by shard."""
         self.refresh()
@@ -140,10 +144,12 @@ class Iteration:
             ),
         )
 
+    @discreet
     def failures(self, limit: int = 1000) -> list[RowFailure]:
         """The rows that raised and were not yet done by a later try."""
         return store().load_failures(self.id, limit=limit)
 
+    @discreet
     def pause(self) -> None:
         """Let shards stop at their next checkpoint; raises CloudTaskError when the run
         has ended, or finalizes."""
@@ -155,17 +161,20 @@ class Iteration:
             change(self.id)
         self.refresh()
 
+    @discreet
     def resume(self, queryset: Any = None) -> None:
         """Go on after a pause or a failure; `queryset` replaces one that the running
         version can't read. Raises CloudTaskError in any other state."""
         control.resume(self.id, queryset)
         self.refresh()
 
+    @discreet
     def cancel(self) -> None:
         """Stop for good; `on_failure` runs instead of finalize. Raises CloudTaskError
         when the run has ended, or finalizes."""
         self._ask(control.cancel)
 
+    @discreet
     def retry_failures(self) -> int:
         """Try the rows again that were given up or skipped; how many.
 
@@ -180,6 +189,7 @@ class Iteration:
         self.refresh()
         return count
 
+    @discreet
     def wait(
         self,
         timeout: timedelta | float | None = None,

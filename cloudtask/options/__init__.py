@@ -143,7 +143,7 @@ class Options:
     )
     service: str | None = option(
         None,
-        is_a(str),
+        values.app_engine_id,
         "the App Engine service; other targets ignore it",
         shown="the running one",
         travels=True,
@@ -151,7 +151,7 @@ class Options:
     )
     version: str | None = option(
         None,
-        is_a(str),
+        values.app_engine_id,
         "the App Engine version; other targets ignore it",
         shown="the running one",
         travels=True,
@@ -159,7 +159,7 @@ class Options:
     )
     instance: str | None = option(
         None,
-        is_a(str),
+        values.app_engine_id,
         "the App Engine instance; other targets ignore it",
         shown="any",
         travels=True,
@@ -172,6 +172,7 @@ class Options:
         shown="cloudtask's own",
         travels=True,
         deferred=("_url",),
+        repr=False,
     )
     headers: Mapping[str, str] | None = option(
         None,
@@ -180,6 +181,7 @@ class Options:
         shown="none",
         travels=True,
         deferred=("_headers",),
+        repr=False,
     )
     carries_backoff: bool = False
     travelling: Mapping[str, Any] = field(
@@ -213,7 +215,7 @@ class Options:
             given = {"countdown": None, **given}
         after = replace(self, **given)
         if "headers" in given:  # options that arrive were checked by their sender
-            values.refuse_taken(after.headers or {})
+            values.check_headers(after.headers or {})
         return after
 
 

@@ -39,10 +39,15 @@ class Option:
         return self.check(self.name, value)
 
 
-def option(default: Any, check: Check, meaning: str, **facts: Any) -> Any:
-    """A field of `Options`, with what is known of the option beside name and type."""
+def option(
+    default: Any, check: Check, meaning: str, *, repr: bool = True, **facts: Any
+) -> Any:
+    """A field of `Options`, with what is known of the option beside name and type.
+
+    With `repr=False` the option is not in the repr of `Options`: it may hold secrets.
+    """
     facts |= {"default": default, "check": check, "meaning": meaning}
-    return field(default=default, metadata={_KEY: facts})
+    return field(default=default, repr=repr, metadata={_KEY: facts})
 
 
 def option_of(declared: Field[Any]) -> Option | None:

@@ -33,6 +33,7 @@ from django.core.signals import request_finished
 from django.db import connections, transaction
 
 from cloudtask import failpoints
+from cloudtask.discretion import discreet
 from cloudtask.exceptions import EnqueueUnavailable
 from cloudtask.message import Message
 from cloudtask.sending.relay import existing, forget_rows, relay, try_to_send
@@ -67,6 +68,7 @@ class Entry:
         self.savepoints = frozenset(connections[commit.alias].savepoint_ids)
         self.send = send
 
+    @discreet
     def __call__(self) -> None:
         if self.messages:
             self.commit.called(self)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
 
@@ -24,10 +24,10 @@ class FailedCall:
     task: str
     queue: str
     name: str
-    envelope: bytes
-    arguments: str
+    envelope: bytes = field(repr=False)
+    arguments: str = field(repr=False)
     error: str
-    traceback: str
+    traceback: str = field(repr=False)
     attempts: int
     enqueued_at: datetime
     failed_at: datetime | None = None

@@ -9,13 +9,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Protocol
-from urllib.parse import urlsplit
 
 from django.http import HttpRequest
 from django.urls import NoReverseMatch, get_script_prefix, reverse
 from django.utils import translation
 
 from cloudtask import conf
+from cloudtask.addresses import Origin, origin_of
 from cloudtask.exceptions import (
     ConfigurationError,
     EnqueueError,
@@ -32,8 +32,8 @@ BOT_ACCOUNT_HINT = 'e.g. "tasks@my-project.iam.gserviceaccount.com"'
 class HttpDispatch:
     """An HttpRequest of google.cloud.tasks.v2, without its body."""
 
-    url: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     service_account: str | None = None
     audience: str | None = None
 
@@ -42,8 +42,8 @@ class HttpDispatch:
 class AppEngineDispatch:
     """An AppEngineHttpRequest of google.cloud.tasks.v2, without its body."""
 
-    relative_uri: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    relative_uri: str = field(repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     service: str | None = None
     version: str | None = None
     instance: str | None = None
@@ -98,6 +98,24 @@ def handler_path(task: str) -> str:
     return _reversed(task, conf.root_urlconf(), language, get_script_prefix())
 
 
+def _origin(message: Message) -> Origin | None:
+    """The origin of a call's `url`; None for a path. Raises EnqueueError."""
+    url = message.options.url
+    if url is None:
+        return None
+    try:
+        return origin_of(url)
+    except ValueError as error:
+        raise _refused(message, f"its url {error}") from None
+
+
+def _refused(message: Message, why: str) -> EnqueueError:
+    return EnqueueError(
+        f"Task {message.task} ({message.id}) for queue {message.queue!r} was refused: "
+        f"{why}."
+    )
+
+
 def _headers(message: Message) -> dict[str, str]:
     return {"Content-Type": CONTENT_TYPE, **(message.options.headers or {})}
 
@@ -126,12 +144,7 @@ class HttpTarget:
         }
         conf.check_backend_options("TARGET", options, known)
         self.url = str(options.get("URL") or "").rstrip("/")
-        parts = urlsplit(self.url)
-        if parts.scheme not in {"http", "https"} or not parts.netloc:
-            raise ConfigurationError(
-                "CLOUDTASK['TARGET']['URL'] must be the address of this service, e.g. "
-                f'"https://app.example", not {options.get("URL")!r}.'
-            )
+        self.origin = _own_origin(self.url)
         self.service_account: str | None = options.get("SERVICE_ACCOUNT")
         self.audience = str(options.get("AUDIENCE") or self.url)
         self.issuer: str | None = options.get("ISSUER")
@@ -143,12 +156,22 @@ class HttpTarget:
             )
 
     def request_for(self, message: Message) -> HttpDispatch:
-        url = message.options.url or self.url + handler_path(message.task)
+        """The request, with a token for the origin that is called, and for no other."""
+        origin = _origin(message)
+        path = message.options.url or handler_path(message.task)
+        is_ours = origin is None or origin == self.origin
+        if not is_ours and not _is_allowed(origin):
+            raise _refused(
+                message,
+                f"its url leads to {origin}. If that host may get the call and its "
+                "arguments, add it to CLOUDTASK['ALLOWED_URLS']",
+            )
+        audience = self.audience if is_ours else str(origin)
         return HttpDispatch(
-            url=url if "://" in url else self.url + url,
+            url=self.url + path if origin is None else path,
             headers=_headers(message),
             service_account=self.service_account,
-            audience=self.audience if self.service_account else None,
+            audience=audience if self.service_account else None,
         )
 
     def verify(self, request: HttpRequest) -> None:
@@ -164,6 +187,25 @@ class HttpTarget:
             raise UntrustedRequest("The token belongs to another account.")
         if claims.get("email_verified") is not True:
             raise UntrustedRequest("The token's email is not verified.")
+
+
+def _own_origin(url: str) -> Origin:
+    try:
+        origin = origin_of(url)
+    except ValueError:
+        origin = None
+    if origin is None:
+        raise ConfigurationError(
+            "CLOUDTASK['TARGET']['URL'] must be the address of this service, for "
+            f'example "https://app.example", not {url!r}.'
+        )
+    return origin
+
+
+def _is_allowed(origin: Origin | None) -> bool:
+    return origin is not None and any(
+        entry.matches(origin) for entry in conf.settings().allowed_urls
+    )
 
 
 class AppEngineTarget:
@@ -205,14 +247,15 @@ class AppEngineTarget:
     def request_for(self, message: Message) -> AppEngineDispatch:
         options = message.options
         elsewhere = options.service not in (None, self.service)
-        uri = options.url or handler_path(message.task)
-        if not uri.startswith("/"):
-            raise EnqueueError(
-                f"Task {message.task} ({message.id}) for queue {message.queue!r} was "
-                f"refused: App Engine tasks take a path, such as /tasks/, not {uri!r}."
+        origin = _origin(message)
+        if origin is not None:
+            raise _refused(
+                message,
+                "App Engine tasks take a path as their url, such as /tasks/, and no "
+                f"address such as {origin}",
             )
         return AppEngineDispatch(
-            relative_uri=uri,
+            relative_uri=options.url or handler_path(message.task),
             headers=_headers(message),
             service=options.service or self.service,
             version=options.version or (None if elsewhere else self.version),

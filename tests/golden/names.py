@@ -85,7 +85,8 @@ def _tags() -> Iterator[str]:
 def _envelope() -> Iterator[str]:
     yield f"magic {envelope.MAGIC.decode()}"
     yield f"version {envelope.VERSION}"
-    yield f"head {envelope._HEAD.format}, then {envelope._MAC_SIZE} bytes of HMAC"
+    yield f"head {envelope._HEAD.format}"
+    yield f"then {envelope._ID_SIZE} bytes of key id, {envelope._MAC_SIZE} of HMAC"
     yield f"flag {envelope.COMPRESSED} compressed"
     yield f"flag {envelope.VALUE} value"
 

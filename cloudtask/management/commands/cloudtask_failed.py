@@ -8,6 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from cloudtask.delivering import failed
+from cloudtask.discretion import discreet
 from cloudtask.exceptions import CloudTaskError
 from cloudtask.stores import FailedCall, store
 
@@ -34,6 +35,7 @@ class Command(BaseCommand):
             chosen.add_argument("--task", help="all those of this task")
             chosen.add_argument("--all", action="store_true", help="every failed task")
 
+    @discreet
     def handle(self, *args: Any, **options: Any) -> None:
         verb: Callable[[dict[str, Any]], None] = getattr(self, "_" + options["verb"])
         verb(options)

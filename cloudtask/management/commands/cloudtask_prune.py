@@ -9,6 +9,7 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from cloudtask import conf, iteration
 from cloudtask.delivering import executions, failed
+from cloudtask.discretion import discreet
 from cloudtask.models import results
 from cloudtask.sending import outbox, relay, uniqueness
 from cloudtask.stores import store
@@ -33,6 +34,7 @@ class Command(BaseCommand):
         )
         parser.add_argument("--limit", type=int, default=10_000, help="rows of a kind")
 
+    @discreet
     def handle(self, *args: Any, **options: Any) -> None:
         settings, limit = conf.settings(), options["limit"]
         keep_failed = settings.keep_failed

@@ -11,6 +11,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, close_old_connections, connections
 
+from cloudtask.discretion import discreet
 from cloudtask.iteration import sweep
 from cloudtask.options import nearest
 from cloudtask.sending import relay
@@ -41,6 +42,7 @@ class Command(BaseCommand):
             "--release", action="store_true", help="try again what was parked"
         )
 
+    @discreet
     def handle(self, *args: Any, **options: Any) -> None:
         chosen: list[str] = options["database"]
         for alias in chosen:

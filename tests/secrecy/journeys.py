@@ -1,0 +1,257 @@
+"""Journeys of calls that carry a marked secret, and all that can be seen of them."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from io import StringIO
+from typing import Any
+
+from django.core.management import call_command
+from django.db import transaction
+from django.dispatch import Signal
+
+from cloudtask import call, clock, deferred, envelope, failpoints, runtime, signals
+from cloudtask.iteration import Iteration, sweep
+from cloudtask.message import Delivery
+from cloudtask.transports import memory
+from tests.secrecy import reporters, tasks
+from tests.secrecy.reporters import Records, recorded
+from tests.testapp.models import Author
+
+MARK = "hunter2-marked-secret"
+KEY = f"key-{MARK}"
+DELIVERIES = 60
+
+
+class Broken(Exception):
+    """What a failpoint raises."""
+
+
+class Hidden:
+    """A value that frames of tests may hold, since its repr tells nothing."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return "<hidden>"
+
+
+@dataclass
+class Watch:
+    """What a user of the library sees: errors, logs, signals, output of commands."""
+
+    records: Records
+    errors: list[BaseException] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def trying(self) -> Iterator[None]:
+        """Keep what the block raises."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  it is looked at later
+            self.errors.append(error)
+
+    def told(self, **given: Any) -> None:
+        """A receiver of signals, whose frame shows what it was given."""
+        self.texts.append(repr(given))
+
+    def check(self) -> None:
+        """Raise AssertionError if the secret is to be seen anywhere."""
+        for text in (*self.texts, *self.records.texts):
+            assert MARK not in text, _around(text)
+        for error in self.all_errors():
+            for name, text in reporters.held(error):
+                assert MARK not in text, f"{name} of {error!r}: {_around(text)}"
+
+    def all_errors(self) -> list[BaseException]:
+        return [*self.errors, *self.records.errors]
+
+
+def _around(text: str) -> str:
+    at = text.index(MARK)
+    return text[max(0, at - 1500) : at + 200]
+
+
+SIGNALS: tuple[Signal, ...] = (
+    signals.task_enqueued,
+    signals.task_started,
+    signals.task_finished,
+)
+
+
+@contextmanager
+def watching() -> Iterator[Watch]:
+    """Watch all that happens in the block, and check it at the end."""
+    with recorded() as records:
+        watch = Watch(records)
+        for signal in SIGNALS:
+            signal.connect(watch.told)
+        try:
+            yield watch
+        finally:
+            for signal in SIGNALS:
+                signal.disconnect(watch.told)
+    watch.check()
+
+
+@contextmanager
+def passing() -> Iterator[set[str]]:
+    """The failpoints that are passed inside the block."""
+    passed: set[str] = set()
+    with ExitStack() as stack:
+        for point in failpoints.POINTS:
+            stack.enter_context(failpoints.at(point, partial(passed.add, point)))
+        yield passed
+
+
+@contextmanager
+def breaking(point: str, times: int = 2) -> Iterator[list[Broken]]:
+    """Raise at the failpoint, the first times that it is passed; a list of what was."""
+    raised: list[Broken] = []
+
+    def act() -> None:
+        if len(raised) < times:
+            raised.append(Broken(point))
+            raise raised[-1]
+
+    with failpoints.at(point, act):
+        yield raised
+
+
+def deliver_all(watch: Watch) -> None:
+    """Deliver what waits, as Cloud Tasks would, each call a few times at most."""
+    waiting: list[tuple[Any, int]] = []
+    for _ in range(DELIVERIES):
+        while (entry := memory.queue().pop()) is not None:
+            waiting.append((entry, 0))
+        if not waiting:
+            return
+        entry, retries = waiting.pop(0)
+        clock.move(max(1.0, entry.due - clock.now()))
+        settled = False
+        with watch.trying():
+            message = envelope.unseal(entry.body, now=clock.now())
+            settled = runtime.execute(message, Delivery(retries=retries)).is_settled
+        if not settled and retries < 4:
+            waiting.append((entry, retries + 1))
+
+
+# Each journey begins something with the secret in it.
+
+Journey = Callable[[Watch, Hidden, Hidden], None]
+
+
+def at_once(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
+    with watch.trying():
+        tasks.take.defer(*args.value, **kwargs.value)
+    with watch.trying():
+        tasks.take.using(**options().value).defer(*args.value, **kwargs.value)
+    with watch.trying():
+        many = [call(*args.value, **kwargs.value) for _ in range(3)]
+        hidden = Hidden(many)
+        del many
+        tasks.take.defer_many(hidden.value)
+
+
+def options() -> Hidden:
+    return Hidden({"headers": {"X-Api-Key": MARK}, "url": f"/hook?token={MARK}"})
+
+
+def in_a_transaction(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
+    with watch.trying(), transaction.atomic():
+        tasks.take.using(**options().value).defer(*args.value, **kwargs.value)
+        tasks.take.defer(*args.value, **kwargs.value)
+        tasks.take.using(small=True).defer(*args.value, **kwargs.value)
+    clock.move(3600)
+    with watch.trying():
+        call_command("cloudtask_relay", stdout=StringIO())
+
+
+def large(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
+    filling = secrets.token_hex(20_000)
+    with watch.trying():
+        tasks.take.defer(filling, *args.value, **kwargs.value)
+    with watch.trying(), transaction.atomic():
+        tasks.fail.defer(filling, *args.value, **kwargs.value)
+
+
+def failing(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
+    for one in (tasks.fail, tasks.fail_atomically, tasks.afail, tasks.again):
+        with watch.trying():
+            one.using(**options().value).defer(*args.value, **kwargs.value)
+    with watch.trying():
+        deferred.defer(tasks.take.__wrapped__, *args.value, **kwargs.value)
+
+
+def unique(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
+    for _ in range(2):
+        with watch.trying():
+            tasks.alone.defer(*args.value, **kwargs.value)
+    with watch.trying(), transaction.atomic():
+        tasks.alone.defer(*args.value, **kwargs.value)
+
+
+def iterating(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
+    Author.objects.bulk_create(Author(name=name) for name in "abc")
+    with watch.trying():
+        run = tasks.visit.using(**options().value).iterate(
+            Author.objects.exclude(name=args.value[0]),
+            args=args.value,
+            kwargs=kwargs.value,
+            finalize=tasks.finish,
+            shards=1,
+            keep=True,
+        )
+        watch.texts.append(repr(run))
+        deliver_all(watch)
+        _control(watch, run)
+
+
+def _control(watch: Watch, run: Iteration) -> None:
+    for act in (run.retry_failures, run.resume, run.pause, run.cancel):
+        with watch.trying():
+            act()
+    with watch.trying():
+        watch.texts.append(repr(run.report()))
+    with watch.trying():
+        clock.move(3600)
+        sweep()
+
+
+def results(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
+    plain = (args.value[0],)
+    hidden = Hidden(plain)
+    del plain
+    kept = []
+    for one in (tasks.give, tasks.give_nothing):
+        with watch.trying():
+            kept.append((one, one.enqueue(*hidden.value, body=hidden.value[0]).id))
+    deliver_all(watch)
+    for one, key in kept:
+        with watch.trying():
+            one.get_result(key)
+
+
+JOURNEYS = (at_once, in_a_transaction, large, failing, unique, iterating, results)
+
+
+def commands(watch: Watch) -> None:
+    """What lists, retries and removes: none of it may tell what is not shown."""
+    for arguments in (
+        ("cloudtask_failed", "retry", "--all"),
+        ("cloudtask_failed", "discard", "--all"),
+        ("cloudtask_relay", "--parked"),
+        ("cloudtask_prune",),
+    ):
+        out = StringIO()
+        with watch.trying():
+            call_command(*arguments, stdout=out)
+        watch.texts.append(out.getvalue())

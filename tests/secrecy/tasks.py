@@ -1,0 +1,69 @@
+"""Tasks that drop the secrets they get before they raise, as reports show frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cloudtask import Retry, current, task
+from cloudtask.backend.library import task as library_task
+from tests.testapp.models import Author
+
+
+@task
+def take(*args: Any, **kwargs: Any) -> None:
+    del args, kwargs
+
+
+@task(max_attempts=2)
+def fail(*args: Any, **kwargs: Any) -> None:
+    del args, kwargs
+    raise ValueError("broken")
+
+
+@task(max_attempts=2, atomic=True)
+def fail_atomically(*args: Any, **kwargs: Any) -> None:
+    del args, kwargs
+    Author.objects.create(name="a")
+    raise ValueError("broken")
+
+
+@task(max_attempts=1)
+async def afail(*args: Any, **kwargs: Any) -> None:
+    del args, kwargs
+    raise ValueError("broken")
+
+
+@task
+def again(*args: Any, **kwargs: Any) -> None:
+    del args, kwargs
+    if current().attempt == 1:  # type: ignore[union-attr]
+        raise Retry(delay=3)
+
+
+@task(unique=True)
+def alone(*args: Any, **kwargs: Any) -> None:
+    del args, kwargs
+
+
+@task(max_attempts=2)
+def visit(row: Any, *args: Any, **kwargs: Any) -> None:
+    del args, kwargs
+    if row.name == "b":
+        raise ValueError("broken")
+
+
+@task(max_attempts=2)
+def finish(*args: Any, **kwargs: Any) -> None:
+    del args, kwargs
+    raise ValueError("broken")
+
+
+@library_task(backend="kept")
+def give(*args: Any, **kwargs: Any) -> Any:
+    return {"given": args[0]}
+
+
+@library_task(backend="kept")
+def give_nothing(*args: Any, **kwargs: Any) -> Any:
+    del args, kwargs
+    raise ValueError("broken")

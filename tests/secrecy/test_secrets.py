@@ -1,0 +1,99 @@
+"""A marked secret is looked for wherever a user of the library could see it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.test import override_settings
+
+from cloudtask import conf
+from tests.secrecy import reporters
+from tests.secrecy.journeys import (
+    JOURNEYS,
+    KEY,
+    MARK,
+    Broken,
+    Hidden,
+    Journey,
+    Watch,
+    breaking,
+    commands,
+    deliver_all,
+    failing,
+    iterating,
+    passing,
+    watching,
+)
+
+pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
+DATABASE = {"BACKEND": conf.DATABASE_STORE}
+DATASTORE = {
+    "BACKEND": "cloudtask.stores.datastore.DatastoreStore",
+    "PROJECT": "test-project",
+}
+
+
+def settings(store: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "PROJECT": "p",
+        "LOCATION": "l",
+        "RELAY_TOKEN": KEY,
+        "MAX_TASK_SIZE": 20_000,
+        "STORE": store,
+        "TARGET": {
+            "BACKEND": conf.HTTP_TARGET,
+            "URL": "https://app.example",
+            "SERVICE_ACCOUNT": "tasks@p.iam.gserviceaccount.com",
+        },
+        "TRUSTED_MODULES": ["tests.secrecy"],
+    }
+
+
+@pytest.fixture(params=["database", "datastore"])
+def _site(request: pytest.FixtureRequest) -> Iterator[None]:
+    store = DATABASE
+    if request.param == "datastore":
+        request.getfixturevalue("indexless_datastore")
+        store = DATASTORE
+    with override_settings(
+        CLOUDTASK=settings(store), SECRET_KEY=KEY, SECRET_KEY_FALLBACKS=[f"old {KEY}"]
+    ):
+        yield
+
+
+def given() -> tuple[Hidden, Hidden]:
+    args = (MARK, {"note": MARK, MARK: 1}, [MARK, (MARK,)])
+    return Hidden(args), Hidden({"body": MARK, "deep": {"a": [{"b": MARK}]}})
+
+
+def travel(watch: Watch, journey: Journey) -> None:
+    journey(watch, *given())
+    deliver_all(watch)
+    commands(watch)
+
+
+@pytest.mark.usefixtures("_site")
+@pytest.mark.parametrize("journey", JOURNEYS, ids=lambda one: one.__name__)
+def test_no_secret_is_seen_whatever_raises(journey: Journey) -> None:
+    with watching() as watch, passing() as points:
+        travel(watch, journey)
+    raised: list[Broken] = []
+    for point in sorted(points):
+        with watching() as watch, breaking(point) as broken:
+            travel(watch, journey)
+            raised += broken
+    assert raised
+
+
+@pytest.mark.usefixtures("_site")
+@pytest.mark.parametrize("journey", [failing, iterating], ids=lambda one: one.__name__)
+def test_error_reporters_show_no_secret(journey: Journey) -> None:
+    with watching() as watch:
+        travel(watch, journey)
+    kinds = {type(error): error for error in watch.all_errors()}
+    assert kinds
+    for error in kinds.values():
+        for name, text in reporters.shown(error).items():
+            assert MARK not in text, name
