@@ -121,7 +121,7 @@ def _add(leg: Leg) -> None:
         )
 
     run.__doc__ = leg.title
-    nox.session(run, name=leg.name, python=False if leg.is_here else leg.python)
+    nox.session(name=leg.name, python=False if leg.is_here else leg.python)(run)
 
 
 for _leg in LEGS.values():

@@ -99,7 +99,7 @@ def test_w001_a_handler_without_a_url(urlconf: str) -> None:
 
 
 def test_w002_a_task_that_workers_do_not_find(monkeypatch: pytest.MonkeyPatch) -> None:
-    outside = Definition("far.away.job", lambda: None, registry.Options())
+    outside = Definition("far.away.job", lambda: None, registry.Options())  # type: ignore[attr-defined]
     monkeypatch.setitem(registry._known, "far.away.job", outside)
     messages = found(CLOUDTASK=GOOD)
     assert list(messages) == ["cloudtask.W002"]
@@ -111,7 +111,7 @@ def test_w002_a_task_that_workers_do_not_find(monkeypatch: pytest.MonkeyPatch) -
 def test_w002_leaves_tasks_alone_that_django_knew_when_it_was_set_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    outside = Definition("far.away.job", lambda: None, registry.Options())
+    outside = Definition("far.away.job", lambda: None, registry.Options())  # type: ignore[attr-defined]
     monkeypatch.setattr(apps, "ready", False)
     monkeypatch.setattr(registry, "_of_setup", set())
     registry.register(outside)

@@ -67,7 +67,7 @@ def test_any_other_name_is_an_attribute_error_as_usual(face: Any) -> None:
 
 
 def test_an_attribute_of_the_function_goes_before_a_hint() -> None:
-    tasks.note.delay = 7
+    tasks.note.delay = 7  # type: ignore[attr-defined]
     try:
         assert tasks.note.delay == 7
     finally:

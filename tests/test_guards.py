@@ -183,7 +183,7 @@ def test_a_guarded_view_is_still_its_view(guard: Any) -> None:
     guarded = guard(plain)
     assert (guarded.__name__, guarded.__doc__) == ("plain", "Answer.")
     assert guarded.__module__ == __name__
-    assert guards.iscoroutinefunction(guard(asynchronous))
+    assert guards.iscoroutinefunction(guard(asynchronous))  # type: ignore[attr-defined]
 
 
 # The environment.

@@ -397,7 +397,7 @@ def test_a_body_that_announces_too_much_is_not_read(site: Site) -> None:
             headers={"Authorization": f"Bearer {site.issuer.token()}"},
         )
         request.META["CONTENT_LENGTH"] = length
-        request._stream = Unreadable()
+        request._stream = Unreadable()  # type: ignore[assignment]
         assert views.run(request, "x").status_code == 413
 
 
@@ -417,7 +417,7 @@ def test_a_body_that_announces_nothing_is_read_no_further_than_the_limit(
     )
     del request.META["CONTENT_LENGTH"]
     request.META["HTTP_TRANSFER_ENCODING"] = "chunked"
-    request._stream = stream = Endless()
+    request._stream = stream = Endless()  # type: ignore[assignment]
     assert views.run(request, "x").status_code == 413
     assert stream.taken <= conf.settings().max_body_size + 1
 

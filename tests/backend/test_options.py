@@ -147,7 +147,7 @@ class TestOptionsOfTheBackend:
         problem = problems()["cloudtask.E101"]
         assert said in problem
         with pytest.raises(ConfigurationError, match="TASKS"):
-            _ = task_backends["default"].settings
+            _ = task_backends["default"].settings  # type: ignore[attr-defined]
 
     def test_options_that_are_no_dict_are_an_error_of_the_check(self, settings):
         settings.TASKS = {"default": {"BACKEND": BACKEND, "OPTIONS": [1]}}

@@ -7,7 +7,7 @@ from tests.testapp.tasks import calls
 try:
     from django.tasks import task
 except ImportError:
-    from django_tasks import task
+    from django_tasks import task  # type: ignore[no-redef]
 
 
 @task()

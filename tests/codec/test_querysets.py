@@ -273,10 +273,10 @@ def test_the_database_of_a_queryset_arrives():
 
 def test_a_custom_class_arrives_with_what_it_keeps():
     queryset = Novel.objects.all()
-    queryset.flavour = {"a": (1,)}
+    queryset.flavour = {"a": (1,)}  # type: ignore[attr-defined]
     arrived = loads(dumps(queryset))
     assert type(arrived) is NovelQuerySet
-    assert arrived.flavour == {"a": (1,)}
+    assert arrived.flavour == {"a": (1,)}  # type: ignore[attr-defined]
     assert arrived.long().count() == 1
 
 
@@ -302,7 +302,7 @@ def test_a_generic_prefetch_arrives():
     wanted = GenericPrefetch("x", [Author.objects.all(), Book.objects.only("title")])
     arrived = loads(dumps(wanted))
     assert type(arrived) is GenericPrefetch
-    assert [q.model for q in arrived.querysets] == [Author, Book]
+    assert [q.model for q in arrived.querysets] == [Author, Book]  # type: ignore[attr-defined]
 
 
 def test_a_queryset_inside_of_others_arrives():
@@ -320,7 +320,7 @@ def test_a_refused_value_in_a_query_names_its_place():
 
 def test_a_refused_value_beside_the_query_names_its_place():
     queryset = Novel.objects.all()
-    queryset.flavour = object()
+    queryset.flavour = object()  # type: ignore[attr-defined]
     with pytest.raises(UnsupportedValue, match=r"^value\.flavour: object can't"):
         dumps(queryset)
 

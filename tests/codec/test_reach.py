@@ -266,18 +266,18 @@ def test_an_attribute_named_as_a_tag_is_an_attribute() -> None:
 def test_a_prefetched_list_named_as_a_tag_is_a_list() -> None:
     author = Author(name="Ada")
     author.__dict__["$"] = [Book(title="x")]
-    author._prefetched_objects_cache = {}
+    author._prefetched_objects_cache = {}  # type: ignore[attr-defined]
     arrived = loads(dumps(author, wipe_related_caches=False))
     assert [book.title for book in vars(arrived)["$"]] == ["x"]
 
 
 def test_a_value_hides_no_method() -> None:
     order = Order(5)
-    order.total = traps.call_me  # type: ignore[method-assign]
+    order.total = traps.call_me  # type: ignore[assignment, method-assign]
     queryset = Book.objects.all()
-    queryset.count = traps.call_me
+    queryset.count = traps.call_me  # type: ignore[assignment]
     expression = Loud("x")
-    expression.as_sql = traps.call_me
+    expression.as_sql = traps.call_me  # type: ignore[assignment]
     for value in (order, queryset, expression):
         with pytest.raises(UnsupportedValue):
             dumps(value)

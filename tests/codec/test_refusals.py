@@ -86,7 +86,7 @@ def test_a_refusal_of_dumps_starts_at_the_given_root():
 
 def loose_point() -> Loose:
     point = Loose(1.0)
-    point.label = "home"
+    point.label = "home"  # type: ignore[attr-defined]
     return point
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from django.db import transaction
 from django.test import SimpleTestCase, TestCase, TransactionTestCase
@@ -137,6 +139,9 @@ class Failing(TestCaseMixin, TestCase):
 
 class Transactions:
     """For a TestCase, in a transaction of its own, and for one that is in none."""
+
+    process_task_queues: Any
+    assertNumTasksEquals: Any
 
     def test_a_rolled_back_block_enqueues_nothing(self):
         with transaction.atomic():

@@ -176,7 +176,7 @@ def watch(db, monkeypatch):
     """More rows than ten minutes suffice for, and the clock that legs go by."""
     Book.objects.bulk_create(Book(title=f"Book {number}") for number in range(90))
 
-    made = walking.Work
+    made = walking.Work  # type: ignore[attr-defined]
 
     def work(**values):
         things.stopwatch.start()

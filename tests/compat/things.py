@@ -128,6 +128,8 @@ class Register(dict):
 class Point:
     """Made by `__new__` alone, with keywords."""
 
+    place: tuple
+
     def __new__(cls, *, x, y):
         point = super().__new__(cls)
         point.place = (x, y)
@@ -205,7 +207,7 @@ def replaced_later():
 before_it_was_replaced = replaced_later
 
 
-def replaced_later():
+def replaced_later():  # type: ignore[no-redef]
     """The one that a worker would find."""
 
 

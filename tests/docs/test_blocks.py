@@ -21,7 +21,7 @@ def imported(tree: ast.Module) -> Iterator[tuple[str, str]]:
     for node in ast.walk(tree):
         module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
         if module.partition(".")[0] == "cloudtask":
-            yield from ((module, alias.name) for alias in node.names)
+            yield from ((module, alias.name) for alias in node.names)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("code", BLOCKS)

@@ -38,7 +38,7 @@ def test_the_options_take_effect(tmp_path: Path) -> None:
     with connection.cursor() as cursor:
         for pragma in ("journal_mode", "synchronous", "busy_timeout"):
             (pragmas[pragma],) = cursor.execute(f"PRAGMA {pragma}").fetchone()
-    transaction_mode = connection.transaction_mode
+    transaction_mode = connection.transaction_mode  # type: ignore[attr-defined]
     connection.close()
     assert pragmas == {"journal_mode": "wal", "synchronous": 1, "busy_timeout": 20_000}
     assert transaction_mode == "IMMEDIATE"

@@ -7,7 +7,7 @@ from tests.durability.queues import LocalQueue
 
 
 def defer(request: HttpRequest) -> HttpResponse:
-    queue: LocalQueue = transport()
+    queue: LocalQueue = transport()  # type: ignore[assignment]
     before = len(queue.bodies)
     tasks.plain.defer("a")
     assert len(queue.bodies) == before, "sent before the commit"

@@ -59,7 +59,7 @@ def drive(
         while answers and answers[0][0] <= now:
             dispatch = heapq.heappop(answers)[2]
             queue.finish(dispatch, respond(dispatch), now=now)
-        while (dispatch := queue.take(now, shuffle)) is not None:
+        while (dispatch := queue.take(now, shuffle)) is not None:  # type: ignore[assignment]
             events.append(Event(now, dispatch, queue.running))
             heapq.heappush(answers, (now + latency, len(events), dispatch))
         delay = queue.delay(now)

@@ -62,7 +62,7 @@ def test_an_account_signs_for_the_origin_of_the_url(emulator, sink: Sink) -> Non
     ticked(Tick(url=sink.url + "/relay", account="tick@p.example"), 1)
 
     token = sink.requests[0].headers["Authorization"].removeprefix("Bearer ")
-    claims = id_token.jwt.decode(token, verify=False)
+    claims = id_token.jwt.decode(token, verify=False)  # type: ignore[attr-defined]
     assert (claims["aud"], claims["email"]) == (sink.url, "tick@p.example")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cloudtask.runs import RUN_TRANSITIONS, SHARD_TRANSITIONS, RunState, ShardState
 
@@ -14,7 +15,7 @@ PAGE = (
     Path(__file__).resolve().parents[2] / "docs" / "explanation" / "iteration-states.md"
 )
 BEGIN, END = "<!-- drawn from {} -->", "<!-- end -->"
-TABLES: dict[str, Mapping[str, Sequence[str]]] = {
+TABLES: dict[str, Mapping[Any, Sequence[Any]]] = {
     "RUN_TRANSITIONS": RUN_TRANSITIONS,
     "SHARD_TRANSITIONS": SHARD_TRANSITIONS,
 }

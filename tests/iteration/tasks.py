@@ -22,6 +22,7 @@ class Trace:
     # What the callback `act` does with a row, by key.
     acts: dict[Any, Callable[[Any], object]] = field(default_factory=dict)
     attempts: list[Any] = field(default_factory=list)  # of the last function
+    report: Any = None  # as finalize saw it
 
     def visit(self, key: Any) -> None:
         self.calls.append(key)
@@ -101,7 +102,6 @@ def visit_item(item, *args):
 
 @task
 async def visit_async(row):
-    trace.visit_async = row.pk
     trace.calls.append(row.pk)
 
 

@@ -280,10 +280,10 @@ def test_h14_only_the_query_is_kept(world):
     rows = Author.objects.using("other").prefetch_related("books")
     naive = QuerySet(model=Author, query=pickle.loads(pickle.dumps(rows.query)))
     assert naive.db == "default"
-    assert naive._prefetch_related_lookups == ()
+    assert naive._prefetch_related_lookups == ()  # type: ignore[attr-defined]
 
     run = tasks.visit.iterate(rows, transactional=False)
-    kept = unsealed(store().load_run(run.id).description).source().queryset
+    kept = unsealed(store().load_run(run.id).description).source().queryset  # type: ignore[attr-defined]
     assert kept.db == "other"
     assert kept._prefetch_related_lookups == ("books",)
 

@@ -103,7 +103,7 @@ def test_pieces_hold_each_row_once(kind, data, monkeypatch):
     monkeypatch.setattr(planner, "SMALL", small)
     with transaction.atomic():
         there = make(model, field, keys)
-        rows = model.objects.all()
+        rows = model.objects.all()  # type: ignore[attr-defined]
 
         plan = planner.plan(rows, shards, include_new=data.draw(st.booleans()))
 
@@ -128,7 +128,7 @@ def test_pieces_of_all_parts_hold_each_row_once(kind, data, monkeypatch):
     stops = data.draw(st.lists(st.booleans(), min_size=1))
     with transaction.atomic():
         there = make(model, field, keys)
-        rows = model.objects.all()
+        rows = model.objects.all()  # type: ignore[attr-defined]
         is_over = itertools.cycle(stops).__next__
 
         pieces, total = in_parts(rows, shards, is_over, data.draw(st.booleans()))
@@ -154,7 +154,7 @@ def test_pages_and_splits_hold_each_row_once(kind, data):
     size = data.draw(st.integers(1, 7))
     with transaction.atomic():
         there = make(model, field, keys)
-        source = QuerySetSource(model.objects.all())
+        source = QuerySetSource(model.objects.all())  # type: ignore[attr-defined]
         pieces, seen = [Bounds()], []
         while pieces:
             bounds = pieces.pop()
@@ -473,7 +473,7 @@ def test_all_kinds_of_keys_are_walked(kind):
     }[kind]
     there = make(model, field, some)
 
-    tasks.visit_only.iterate(model.objects.all(), shards=3)
+    tasks.visit_only.iterate(model.objects.all(), shards=3)  # type: ignore[attr-defined]
     run_queued()
 
     assert sorted(map(str, trace.rows)) == sorted(map(str, there))

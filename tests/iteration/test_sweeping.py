@@ -126,7 +126,7 @@ class TestADescriptionThatIsDamaged:
             transactional=False,
         )
         world.purge()
-        place = store().place
+        place = store().place  # type: ignore[attr-defined]
         client = clients.get(place)
         query = client.query(kind="CloudtaskChunk", namespace=place.namespace)
         query.keys_only()

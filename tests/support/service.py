@@ -16,7 +16,7 @@ from typing import Any
 
 import grpc
 from google.cloud import tasks_v2
-from google.longrunning import operations_pb2
+from google.longrunning import operations_pb2  # type: ignore[import-untyped]
 
 SERVICE = "google.cloud.tasks.v2.CloudTasks"
 OPERATIONS = "google.longrunning.Operations"

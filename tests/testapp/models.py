@@ -81,7 +81,7 @@ class Cover(models.Model):
     focus = SpotField(max_length=20, default="0,0")
 
     def __str__(self) -> str:
-        return self.image.name
+        return str(self.image.name)
 
 
 class Label(models.Model):
@@ -164,7 +164,7 @@ class ReadAuthor(Author):
         proxy = True
 
     @classmethod
-    def from_db(cls, db: Any, *args: Any) -> Any:
+    def from_db(cls, db: Any, *args: Any) -> Any:  # type: ignore[override]
         found = super().from_db(db, *args)
-        found._read_from = db
+        found._read_from = db  # type: ignore[attr-defined]
         return found

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 from django.db import connections
 
 from cloudtask import (
@@ -14,7 +16,7 @@ from cloudtask import (
 
 from .models import Author
 
-calls: list[tuple] = []
+calls: list[Any] = []
 
 
 @task

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 from django.db import transaction
 from django.db.models import F
@@ -12,7 +13,7 @@ from cloudtask import Backoff, Retry, SingularTaskFailure, current, task
 from cloudtask.clock import now
 from tests.testapp.models import Author, Book
 
-seen: list[object] = []
+seen: list[Any] = []
 
 
 @task

@@ -93,7 +93,7 @@ def test_strangers_are_refused_before_and_after_and_meanwhile(given):
         return answer.status_code
 
     with override_settings(CLOUDTASK=given):
-        tasks.ask_a_stranger.strange = strange
+        tasks.ask_a_stranger.strange = strange  # type: ignore[attr-defined]
         tasks.ask_a_stranger.defer()
         assert strange() == 403
         run_queued(via="http")
@@ -105,11 +105,11 @@ def test_trust_is_put_back_after_a_crash_too():
     tasks.see.defer()
     run_queued(via="http", faults=crash_at("execute.before_call"))
     assert len(seen) == 1
-    assert target().on_app_engine is False
+    assert target().on_app_engine is False  # type: ignore[attr-defined]
     with override_settings(CLOUDTASK=https()):
         tasks.see.defer()
         run_queued(via="http", faults=crash_at("execute.before_call"))
-        assert target().certificates is oidc.certificates
+        assert target().certificates is oidc.certificates  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def rows_of(plan: Plan, records: Iterable[Record]) -> list[Row]:
     return sorted(rows, key=lambda row: row.place)
 
 
-def batch_of(plan: Plan, rows: list[Row], limits: Limits) -> Batch:
+def batch_of(plan: Plan, rows: list[Row], limits: Limits) -> protos.QueryResultBatch:
     """One answer: what offset, limit and the service's measure leave of the rows."""
     skipped = min(plan.offset, len(rows), limits.skipped)
     batch = Batch(skipped_results=skipped, entity_result_type=_result_type(plan))
@@ -86,7 +86,9 @@ def _result_type(plan: Plan) -> int:
     return Results.PROJECTION if plan.projection else Results.FULL
 
 
-def _fill(batch: Batch, plan: Plan, rows: list[Row], limits: Limits) -> None:
+def _fill(
+    batch: protos.QueryResultBatch, plan: Plan, rows: list[Row], limits: Limits
+) -> None:
     size = 0
     for row in rows[: limits.batch]:
         result = _result(plan, row)
@@ -126,7 +128,7 @@ def _end_cursor(plan: Plan, taken: list[Row]) -> bytes:
     return plan.start.text if plan.start else write_cursor(None)
 
 
-def _more_results(plan: Plan, batch: Batch, rows: list[Row]) -> int:
+def _more_results(plan: Plan, batch: protos.QueryResultBatch, rows: list[Row]) -> int:
     more = Batch.MoreResultsType
     results = len(batch.entity_results)
     if batch.skipped_results < plan.offset and batch.skipped_results < len(rows):
