@@ -20,8 +20,8 @@ ROOT = Path(cloudtask.__file__).parent
 # is one noun.
 FLOORS = [
     {
-        *("addresses", "clock", "discretion", "exceptions", "failpoints", "quotas"),
-        "signals",
+        *("addresses", "clients", "clock", "discretion", "exceptions", "failpoints"),
+        *("quotas", "signals"),
     },
     {"options", "runs", "context"},
     {"transitions"},

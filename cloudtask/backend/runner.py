@@ -29,7 +29,7 @@ from cloudtask.backend.library import (
 from cloudtask.backend.task_results import Results, change
 from cloudtask.context import TaskContext as Current
 from cloudtask.context import current
-from cloudtask.delivering.errors import PASSING
+from cloudtask.delivering.errors import UNCAUGHT
 from cloudtask.delivering.settling import Outcome
 from cloudtask.exceptions import PermanentTaskFailure, Retry
 from cloudtask.options import Options
@@ -72,7 +72,7 @@ class Runner:
         execution.start()
         try:
             value = execution.call()
-        except PASSING:
+        except UNCAUGHT:
             raise
         except BaseException as error:
             execution.fail(error)

@@ -19,7 +19,7 @@ from django.db import connections, transaction
 from cloudtask import clock, codec, conf, failpoints, signals
 from cloudtask.context import KILLED_ATTEMPTS, TaskContext, entered
 from cloudtask.delivering import executions
-from cloudtask.delivering.errors import PASSING, explained
+from cloudtask.delivering.errors import UNCAUGHT, explained
 from cloudtask.discretion import emptied
 from cloudtask.exceptions import (
     PayloadLost,
@@ -186,7 +186,7 @@ def _watched(call: Call, payload: bytes) -> Attempt:
     value, raised = None, None
     try:
         value = _called(call, payload)
-    except PASSING:
+    except UNCAUGHT:
         raise
     except BaseException as error:  # noqa: BLE001  the attempt has it
         raised = error
@@ -197,7 +197,7 @@ def _watched(call: Call, payload: bytes) -> Attempt:
         )
     late = _lateness(call, clock.now() - started)
     if raised is not None:
-        return Attempt(call, error=explained(emptied(raised), late))
+        return Attempt(call, error=explained(raised, late))
     if late:
         logger.warning("Task %s succeeded too late. %s", call, late)
     return Attempt(call, value)
@@ -275,7 +275,7 @@ def _called_once(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
             executions.record(message)
             value = awaited(call.definition.function(*args, **kwargs))
             failpoints.reached("execute.before_commit")
-    except PASSING:
+    except UNCAUGHT:
         raise
     except BaseException:
         if not commits:
@@ -325,7 +325,7 @@ async def _to_the_end(coroutine: Coroutine[Any, Any, Any]) -> Ended:
 async def _caught(coroutine: Coroutine[Any, Any, Any]) -> Ended:
     try:
         return await coroutine, None
-    except PASSING:
+    except UNCAUGHT:
         raise
     except BaseException as error:  # noqa: BLE001  it is raised by `awaited`
         return None, error

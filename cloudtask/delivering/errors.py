@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
+from cloudtask.discretion import emptied
 from cloudtask.exceptions import WorkerAborted
 from cloudtask.failpoints import Crashed
 
 # What ends the process, or stands for its end; all else is a failed attempt.
-PASSING = (KeyboardInterrupt, Crashed)
-
-# Frames above the function: of this library, and of what it calls coroutines with.
-ABOVE = ("cloudtask.", "asgiref.", "asyncio.", "concurrent.")
+UNCAUGHT = (KeyboardInterrupt, Crashed)
 
 
 def explained(error: BaseException, note: str | None = None) -> BaseException:
-    """The error as an attempt has it: with a note, and without our own frames."""
+    """The error as an attempt has it: with a note, and no values in our own frames."""
     if _is_abort(error):
         error = _aborted(error)
-    _hide_frames(error)
     if note is not None:
         error.add_note(note)
-    return error
+    return emptied(error)
 
 
 def summary(error: BaseException) -> str:
@@ -56,21 +51,3 @@ def _aborted(error: BaseException) -> WorkerAborted:
     )
     aborted.__cause__ = error
     return aborted.with_traceback(error.__traceback__)
-
-
-def _hide_frames(error: BaseException) -> None:
-    """Drop the frames above the function: their locals are its arguments.
-
-    Error reporters show locals. A note keeps the place if the function was not reached.
-    """
-    trace = last = error.__traceback__
-    while trace is not None and _is_above(trace):
-        trace, last = trace.tb_next, trace
-    error.__traceback__ = trace
-    if trace is None and last is not None:
-        place = f"{last.tb_frame.f_code.co_filename}:{last.tb_lineno}"
-        error.add_note(f"Raised before the call, in {place}.")
-
-
-def _is_above(trace: TracebackType) -> bool:
-    return str(trace.tb_frame.f_globals.get("__name__")).startswith(ABOVE)

@@ -12,7 +12,7 @@ from django.db import transaction
 
 from cloudtask import codec, failpoints
 from cloudtask.delivering.calls import awaited
-from cloudtask.delivering.errors import PASSING
+from cloudtask.delivering.errors import UNCAUGHT
 from cloudtask.delivering.failed import storable
 from cloudtask.exceptions import (
     PayloadError,
@@ -169,7 +169,7 @@ def _end(kept: Store, found: Run, last: _Last) -> None:
     try:
         with inside(run, attempt=run.attempts, max_attempts=limit):
             _call_and_settle(kept, run, last)
-    except PASSING:
+    except UNCAUGHT:
         raise
     except BaseException as error:
         _after_error(kept, run, last, error)

@@ -15,7 +15,7 @@ from django.db import DatabaseError, OperationalError, transaction
 
 from cloudtask import failpoints
 from cloudtask.delivering.calls import awaited
-from cloudtask.delivering.errors import PASSING, summary
+from cloudtask.delivering.errors import UNCAUGHT, summary
 from cloudtask.iteration import requests, stopping
 from cloudtask.iteration.bounds import Bounds
 from cloudtask.iteration.description import Description
@@ -220,7 +220,7 @@ class Leg:
         """Call the function with what it takes, a row or a list; raises RowRaised."""
         try:
             awaited(self.work.function(given))
-        except PASSING:
+        except UNCAUGHT:
             raise
         except BaseException as error:
             raise RowRaised(error) from error

@@ -16,7 +16,7 @@ from django.db import Error
 
 from cloudtask import failpoints
 from cloudtask.delivering.calls import awaited
-from cloudtask.delivering.errors import PASSING
+from cloudtask.delivering.errors import UNCAUGHT
 from cloudtask.exceptions import CloudTaskError, PermanentTaskFailure, Retry
 from cloudtask.iteration.failing import treat
 from cloudtask.iteration.keys import text_of
@@ -96,7 +96,7 @@ def plainly(leg: Leg, page: Page) -> End | None:
             result = function(value)
             if result is not None:
                 awaited(result)
-        except PASSING:
+        except UNCAUGHT:
             raise
         except BaseException as error:  # noqa: BLE001  the policy decides
             _advance(leg, keys, counted, place)

@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from cloudtask import clock
-from cloudtask.stores.datastore.client import Place, calling, code_of, once
+from cloudtask.clients import code_of
+from cloudtask.stores.datastore.client import Place, calling, once
 
 T = TypeVar("T")
 Path = tuple[str, ...]  # kind and name, from the root down: a key

@@ -6,13 +6,21 @@ from __future__ import annotations
 import logging
 import os
 import random
-import threading
 import time
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
+from cloudtask.clients import (
+    CHANNEL_OPTIONS,
+    PASSING,
+    Clients,
+    code_of,
+    ran_out_of_time,
+)
 from cloudtask.exceptions import CloudTaskError, ConfigurationError, EnqueueUnavailable
 
 logger = logging.getLogger("cloudtask")
@@ -20,26 +28,12 @@ logger = logging.getLogger("cloudtask")
 T = TypeVar("T")
 
 RPC_TIMEOUT = 20.0  # seconds a call; a commit may carry 10 MB
+FIRST_TRY = 3.0  # seconds for a call on a connection that has worked before
 PATIENCE = 30.0  # seconds after which no further try begins
 TRIES = 10
 FIRST_PAUSE = 0.05  # seconds before the second try; doubles, up to LONGEST_PAUSE
 LONGEST_PAUSE = 2.0
 
-# An outcome that is not known, or a refusal that passes; the last two are google-auth's
-# when it can't have a token.
-PASSING = frozenset(
-    {
-        "UNAVAILABLE",
-        "DEADLINE_EXCEEDED",
-        "ABORTED",
-        "INTERNAL",
-        "UNKNOWN",
-        "CANCELLED",
-        "RESOURCE_EXHAUSTED",
-        "TransportError",
-        "RefreshError",
-    }
-)
 _DENIED = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED"})
 
 
@@ -50,34 +44,6 @@ class Place:
     project: str | None
     database: str | None
     namespace: str | None
-
-
-class _Clients:
-    """One client per process and database: gRPC channels don't survive a fork."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.made: dict[tuple[int, str | None, str | None, str | None], Any] = {}
-
-    def get(self, place: Place) -> Any:
-        host = os.environ.get("DATASTORE_EMULATOR_HOST")
-        key = (os.getpid(), host, place.project, place.database)
-        client = self.made.get(key)
-        if client is None:
-            with self.lock:
-                client = self.made.get(key) or _connect(place)
-                self.made[key] = client
-        return client
-
-    def forget(self) -> None:
-        # Not closed: in a forked child the channel belongs to the parent. The lock may
-        # have been held by a thread that does not exist here.
-        self.lock = threading.Lock()
-        self.made = {}
-
-
-clients = _Clients()
-os.register_at_fork(after_in_child=clients.forget)
 
 
 def _connect(place: Place) -> Any:
@@ -99,8 +65,41 @@ def _connect(place: Place) -> Any:
             "CLOUDTASK['STORE']['PROJECT'] is not set, and neither CLOUDTASK"
             "['PROJECT'] nor the environment names a Google Cloud project."
         ) from error
-    _ = client._datastore_api  # Made by the first thread that asks, else by several.
+    if client._use_grpc:
+        client._datastore_api_internal = _api(client)
     return client
+
+
+def _api(client: Any) -> Any:
+    """What `client` makes when it is first used, with a connection of its own."""
+    import grpc
+    from google.cloud._helpers import make_secure_channel
+    from google.cloud._http import DEFAULT_USER_AGENT
+    from google.cloud.datastore_v1.services.datastore import client as official
+    from google.cloud.datastore_v1.services.datastore.transports import grpc as by_grpc
+
+    address = urlsplit(client._base_url)
+    if address.scheme == "https":
+        channel = make_secure_channel(  # type: ignore[no-untyped-call]
+            client._credentials, DEFAULT_USER_AGENT, address.netloc, CHANNEL_OPTIONS
+        )
+    else:
+        channel = grpc.insecure_channel(address.netloc, CHANNEL_OPTIONS[:1])
+    transport = by_grpc.DatastoreGrpcTransport(channel=channel)
+    return official.DatastoreClient(
+        transport=transport, client_info=client._client_info
+    )
+
+
+class _Clients(Clients[Any]):
+    """The clients of Datastore, by emulator, project and database."""
+
+    def get(self, place: Place) -> Any:
+        host = os.environ.get("DATASTORE_EMULATOR_HOST")
+        return self.at(host, place.project, place.database)
+
+
+clients = _Clients(lambda _, project, name: _connect(Place(project, name, None)))
 
 
 def calling(
@@ -119,34 +118,44 @@ def calling(
     from google.api_core.exceptions import GoogleAPICallError
     from google.auth.exceptions import GoogleAuthError
 
-    client = clients.get(place)
     stop = clock() + PATIENCE
     for attempt in range(1, TRIES + 1):
+        client = clients.get(place)
+        token = _seconds.set(clients.seconds_for(client, RPC_TIMEOUT, FIRST_TRY))
         try:
-            return call(client)
+            result = call(client)
+            clients.answered(client)
+            return result
         except (GoogleAPICallError, GoogleAuthError) as error:
+            if ran_out_of_time(error):
+                clients.replace(client)
             is_over = attempt == TRIES or clock() >= stop
             if is_over or not _may_pass(error):
                 raise _translated(error, what) from error
             logger.info("%s failed, trying again: %s", what, error)
+        finally:
+            _seconds.reset(token)
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempt - 1))
         sleep(pause * random.uniform(0.5, 1.5))
     raise AssertionError("unreachable")
 
 
-@lru_cache(maxsize=1)
+_seconds: ContextVar[float] = ContextVar("cloudtask_datastore", default=RPC_TIMEOUT)
+
+
 def once() -> Mapping[str, Any]:
-    """Options of a client's method: it does not try again by itself, so that `calling`
-    alone decides how long that lasts."""
+    """Options of a client's method: the timeout of this try, and no retry of its own.
+
+    So `calling` alone decides how long a call takes.
+    """
+    return {"retry": _no_retry(), "timeout": _seconds.get()}
+
+
+@lru_cache(maxsize=1)
+def _no_retry() -> Any:
     from google.api_core.retry import Retry
 
-    return {"retry": Retry(predicate=lambda error: False), "timeout": RPC_TIMEOUT}
-
-
-def code_of(error: Exception) -> str:
-    """The gRPC code's name, or the name of the class for an error without one."""
-    status = getattr(error, "grpc_status_code", None)
-    return status.name if status is not None else type(error).__name__
+    return Retry(predicate=lambda error: False)
 
 
 def _may_pass(error: Exception) -> bool:

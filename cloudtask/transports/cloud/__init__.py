@@ -12,6 +12,7 @@ from itertools import groupby
 from typing import Any
 
 from cloudtask import conf, envelope, quotas
+from cloudtask.clients import may_pass, ran_out_of_time
 from cloudtask.exceptions import (
     ConfigurationError,
     DuplicateTask,
@@ -28,6 +29,7 @@ logger = logging.getLogger("cloudtask")
 
 CONCURRENCY = 16  # CreateTask calls at once, where there are no batches
 RPC_TIMEOUT = 10.0  # seconds a call; the service refuses deadlines over 30
+FIRST_BATCH = 3.0  # seconds for a batch on a connection that has worked before
 PATIENCE = 20.0  # seconds for all tries of a message, or of a batch
 TRIES = 4
 FIRST_PAUSE = 0.1  # seconds before the second try; doubles
@@ -114,18 +116,23 @@ class CloudTransport:
 
         wrapped = tasks_v2.CreateTaskRequest.wrap(request)
         for attempt in range(1, TRIES + 1):
+            client = clients.get()
+            seconds = clients.seconds_for(client, self._rpc_timeout(stop))
             try:
-                clients.get().create_task(wrapped, timeout=self._rpc_timeout(stop))
+                client.create_task(wrapped, timeout=seconds)
             except google.AlreadyExists as error:
                 again = again or attempt > 1
                 if message.named and not self._is_ours(message, request, again=again):
                     raise translation.translated(error, message) from error
             except (google.GoogleAPICallError, GoogleAuthError) as error:
+                if ran_out_of_time(error):
+                    clients.replace(client)
                 is_over = attempt == TRIES or self.clock() >= stop
-                if is_over or not translation.may_pass(error):
+                if is_over or not may_pass(error):
                     raise translation.translated(error, message) from error
                 self._pause(attempt, message, error)
                 continue
+            clients.answered(client)
             return
 
     def _rpc_timeout(self, stop: float) -> float:
@@ -205,10 +212,10 @@ class CloudTransport:
         request = tasks_v2.BatchCreateTasksRequest.wrap(
             requests.batch_request([entry.request for entry in batch])
         )
+        client = clients.get()
+        seconds = clients.seconds_for(client, self._rpc_timeout(stop), FIRST_BATCH)
         try:
-            operation: Any = clients.get().batch_create_tasks(
-                request, timeout=self._rpc_timeout(stop)
-            )
+            operation: Any = client.batch_create_tasks(request, timeout=seconds)
             operation.result(timeout=self._rpc_timeout(stop))
         except google.MethodNotImplemented as error:
             batches.refused(error)
@@ -216,11 +223,14 @@ class CloudTransport:
         except ConfigurationError:
             raise
         except Exception as error:  # noqa: BLE001  the single calls tell what is wrong
+            if ran_out_of_time(error):
+                clients.replace(client)
             if isinstance(error, google.Unknown) and conf.emulator_host():
                 batches.refused(error)  # how some emulators say "not implemented"
             else:
                 logger.info("BatchCreateTasks failed, creating one by one: %s", error)
             return None
+        clients.answered(client)
         return dict(operation.metadata.failed_requests)
 
 

@@ -1,13 +1,14 @@
-"""The official client, made once per process, and what its server can do."""
+"""The official client of Cloud Tasks, and what its server supports."""
 
 from __future__ import annotations
 
 import logging
-import os
-import threading
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from cloudtask import conf
+from cloudtask.clients import CHANNEL_OPTIONS, Clients
 from cloudtask.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
@@ -16,40 +17,24 @@ if TYPE_CHECKING:
 logger = logging.getLogger("cloudtask")
 
 
-class _Clients:
-    """One client per process: gRPC channels don't survive a fork."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.made: dict[tuple[int, str | None], tasks_v2.CloudTasksClient] = {}
+class _Clients(Clients["tasks_v2.CloudTasksClient"]):
+    """The clients of Cloud Tasks; the place is the address of an emulator, or None."""
 
     def get(self) -> tasks_v2.CloudTasksClient:
-        key = (os.getpid(), conf.emulator_host())
-        client = self.made.get(key)
-        if client is None:
-            with self.lock:
-                client = self.made.get(key) or _connect(key[1])
-                self.made = {key: client}
-        return client
-
-    def forget(self) -> None:
-        # Not closed: in a forked child the channel belongs to the parent. The lock may
-        # have been held by a thread that does not exist here.
-        self.lock = threading.Lock()
-        self.made = {}
-
-
-clients = _Clients()
-os.register_at_fork(after_in_child=clients.forget)
+        return self.at(conf.emulator_host())
 
 
 def _connect(emulator: str | None) -> tasks_v2.CloudTasksClient:
     from google.auth.exceptions import DefaultCredentialsError
     from google.cloud import tasks_v2
+    from google.cloud.tasks_v2.services.cloud_tasks import transports
 
+    transport = transports.CloudTasksGrpcTransport
     if emulator is None:
         try:
-            return tasks_v2.CloudTasksClient()
+            return tasks_v2.CloudTasksClient(
+                transport=partial(transport, channel=_channel)
+            )
         except DefaultCredentialsError as error:
             raise ConfigurationError(
                 "No Google credentials were found for Cloud Tasks. Run on Google "
@@ -57,13 +42,25 @@ def _connect(emulator: str | None) -> tasks_v2.CloudTasksClient:
                 "CLOUD_TASKS_EMULATOR_HOST to use an emulator."
             ) from error
     import grpc
+
+    # No proxy: a proxy for requests to the outside does not know the emulator.
+    options = [("grpc.enable_http_proxy", 0), *CHANNEL_OPTIONS[:1]]
+    channel = grpc.insecure_channel(emulator, options)
+    return tasks_v2.CloudTasksClient(transport=transport(channel=channel))
+
+
+def _channel(*args: Any, options: Sequence[tuple[str, Any]] = (), **kwargs: Any) -> Any:
+    """A channel as the official client makes it, with a connection of its own."""
     from google.cloud.tasks_v2.services.cloud_tasks import transports
 
-    # An emulator is near: a proxy for the way out does not know it.
-    channel = grpc.insecure_channel(emulator, [("grpc.enable_http_proxy", 0)])
-    return tasks_v2.CloudTasksClient(
-        transport=transports.CloudTasksGrpcTransport(channel=channel)
+    ours = {name for name, _ in CHANNEL_OPTIONS}
+    chosen = [pair for pair in options if pair[0] not in ours]
+    return transports.CloudTasksGrpcTransport.create_channel(
+        *args, options=[*chosen, *CHANNEL_OPTIONS], **kwargs
     )
+
+
+clients = _Clients(_connect)
 
 
 class _BatchSupport:
@@ -76,7 +73,9 @@ class _BatchSupport:
         return conf.emulator_host() not in self.lacking
 
     def refused(self, error: Exception) -> None:
-        logger.info("BatchCreateTasks is not to be had, creating one by one: %s", error)
+        logger.info(
+            "The server has no BatchCreateTasks, creating one by one: %s", error
+        )
         self.lacking.add(conf.emulator_host())
 
 

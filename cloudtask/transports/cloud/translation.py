@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cloudtask.clients import PASSING, code_of
 from cloudtask.exceptions import (
     DuplicateTask,
     EnqueueError,
@@ -11,36 +12,10 @@ from cloudtask.exceptions import (
 )
 from cloudtask.message import Message
 
-# An outcome that is not known, or a refusal that passes. INTERNAL and UNKNOWN come
-# from connections that break in the middle of an answer; the last two are google-auth's
-# when it can't have a token.
-PASSING = frozenset(
-    {
-        "UNAVAILABLE",
-        "DEADLINE_EXCEEDED",
-        "ABORTED",
-        "INTERNAL",
-        "UNKNOWN",
-        "RESOURCE_EXHAUSTED",
-        "TransportError",
-        "RefreshError",
-    }
-)
-
-
-def _code(error: Exception) -> str:
-    status = getattr(error, "grpc_status_code", None)
-    return status.name if status is not None else type(error).__name__
-
-
-def may_pass(error: Exception) -> bool:
-    """Whether the same call, under the same name, may succeed a moment later."""
-    return _code(error) in PASSING
-
 
 def translated(error: Exception, message: Message) -> EnqueueError:
     """What to raise, `from error`, for a create_task that failed."""
-    code = _code(error)
+    code = code_of(error)
     text = str(getattr(error, "message", error))
     what = f"Task {message.task} ({message.id})"
     where = f"queue {message.queue!r}"
