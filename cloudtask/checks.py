@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import connections
+from django.db.migrations.loader import MigrationLoader
 
 from cloudtask import conf, registry
 from cloudtask.exceptions import ConfigurationError
+from cloudtask.options import OPTIONS, nearest
 from cloudtask.stores import store
 from cloudtask.targets import AppEngineTarget, HttpTarget, handler_path, target
 from cloudtask.transports import transport
 
 Check = Callable[..., Sequence[CheckMessage]]
+
+DEFAULT_QUEUE = OPTIONS[
+    "queue"
+].default  # of tasks that may always be called by using()
 
 
 def _once_readable(check: Check) -> Check:
@@ -36,13 +45,14 @@ def _once_readable(check: Check) -> Check:
 
 @register("cloudtask")
 def settings_are_right(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
-    """E001: CLOUDTASK, its target, its transport and its store can be made."""
+    """E001: CLOUDTASK, its target, its transport and its store can be used."""
     steps: list[Callable[[], object]] = [conf.settings, target, transport, store]
     for step in steps:
         try:
             step()
         except ConfigurationError as error:
-            return [Error(str(error), id="cloudtask.E001")]
+            problems = error.problems or (str(error),)
+            return [Error(problem, id="cloudtask.E001") for problem in problems]
     return []
 
 
@@ -93,10 +103,49 @@ def sizes_fit(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
 
 @register("cloudtask")
 @_once_readable
+def queues_are_declared(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    """E009: every task's queue is in QUEUES, if anything is."""
+    declared = conf.settings().queues
+    return [
+        Error(
+            f"Task {path} goes to the queue {definition.options.queue!r}, which "
+            "CLOUDTASK['QUEUES'] does not have; "
+            f"{nearest(definition.options.queue, declared)}",
+            hint="Add the queue to CLOUDTASK['QUEUES'], or correct the task's option.",
+            id="cloudtask.E009",
+        )
+        for path, definition in sorted(registry.tasks().items())
+        if declared and definition.options.queue not in (*declared, DEFAULT_QUEUE)
+    ]
+
+
+@register(Tags.database)
+@_once_readable
+def migrations_are_applied(
+    app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any
+) -> Sequence[CheckMessage]:
+    """W007: the tables are there, in every database that is checked and used."""
+    return [
+        Warning(
+            f"DATABASES[{alias!r}] lacks migrations of cloudtask: {missing}.",
+            hint=f"Run `manage.py migrate cloudtask --database {alias}`.",
+            id="cloudtask.W007",
+        )
+        for alias in sorted(_used_databases() & set(databases or ()))
+        if (missing := _unapplied(alias)) and "migrate" not in sys.argv[1:2]
+    ]
+
+
+def _unapplied(alias: str) -> str:
+    loader = MigrationLoader(connections[alias])
+    ours = {key for key in loader.disk_migrations if key[0] == "cloudtask"}
+    return ", ".join(sorted(name for _, name in ours - {*loader.applied_migrations}))
+
+
+@register("cloudtask")
+@_once_readable
 def databases_commit(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
     """E008: what the library writes is committed when its transaction ends."""
-    used = {definition.options.database for definition in registry.tasks().values()}
-    used |= {"default", conf.settings().store.get("ALIAS", "default")}
     return [
         Error(
             f"DATABASES[{alias!r}]['AUTOCOMMIT'] is False: tasks that are deferred, "
@@ -104,87 +153,136 @@ def databases_commit(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
             hint="Leave AUTOCOMMIT out, and use transaction.atomic().",
             id="cloudtask.E008",
         )
-        for alias in sorted(used & set(connections.settings))
+        for alias in sorted(_used_databases())
         if not connections.settings[alias].get("AUTOCOMMIT", True)
+    ]
+
+
+def _used_databases() -> set[str]:
+    """The aliases of the databases that tasks and the store use."""
+    used = {definition.options.database for definition in registry.tasks().values()}
+    used |= {"default", conf.settings().store.get("ALIAS", "default")}
+    return used & set(connections.settings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something about the target that a deployment should not have."""
+
+    id: str
+    is_there: Callable[[Any], object]
+    message: str
+    hint: str | None = None
+    kind: type[Error] | type[Warning] = Error
+
+
+TARGET_FINDINGS = (
+    Finding(
+        id="cloudtask.E002",
+        is_there=lambda found: getattr(found, "verifies", True) is False,
+        message="CLOUDTASK['TARGET']['VERIFY'] is False: anyone who learns a sealed "
+        "body can have it run again.",
+        hint="Leave VERIFY out.",
+    ),
+    Finding(
+        id="cloudtask.E003",
+        is_there=lambda found: isinstance(found, HttpTarget) and found.issuer,
+        message="CLOUDTASK['TARGET']['ISSUER'] is set: deliveries with tokens of an "
+        "emulator would be trusted.",
+        hint="Leave ISSUER out; Google is the default.",
+    ),
+    Finding(
+        id="cloudtask.W003",
+        is_there=lambda found: _url(found).scheme == "http",
+        message="CLOUDTASK['TARGET']['URL'] is not https: tokens and payloads travel "
+        "unencrypted.",
+        kind=Warning,
+    ),
+    Finding(
+        id="cloudtask.W005",
+        is_there=lambda found: (
+            isinstance(found, AppEngineTarget) and not found.on_app_engine
+        ),
+        message="CLOUDTASK['TARGET'] is an App Engine application, and this is not App "
+        "Engine. If this is deployed elsewhere, it will refuse all deliveries.",
+        hint="Elsewhere set TARGET to a cloudtask.targets.HttpTarget. Where only the "
+        "check runs, such as in CI, silence this one.",
+        kind=Warning,
+    ),
+    Finding(
+        id="cloudtask.E006",
+        is_there=lambda found: isinstance(found, AppEngineTarget) and found.is_claimed,
+        message="CLOUDTASK['TARGET']['ON_APP_ENGINE'] is True, but this is not App "
+        "Engine: anyone can send X-AppEngine-* headers here.",
+    ),
+)
+
+
+def _url(found: Any) -> SplitResult:
+    return urlsplit(found.url if isinstance(found, HttpTarget) else "")
+
+
+@register("cloudtask")
+@_once_readable
+def url_has_no_path(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    """W006: the target's URL is scheme and host."""
+    found = target()
+    if not isinstance(found, HttpTarget) or not (path := _url(found).path):
+        return []
+    return [
+        Warning(
+            f"CLOUDTASK['TARGET']['URL'] has the path {path!r}, which comes before the "
+            f"path of the handler: tasks are delivered to {found.url}/...",
+            hint="Leave the path out, unless a proxy removes it.",
+            id="cloudtask.W006",
+        )
     ]
 
 
 @register("cloudtask", deploy=True)
 @_once_readable
-def ready_for_production(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
-    """E002 to E007: what production needs is there, and nothing of development."""
+def target_is_for_production(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    """E002, E003, E006, W003, W005: the target trusts nobody but Google."""
     found = target()
-    problems = list(_target_problems(found))
-    if conf.emulator_host():
-        names = ("CLOUD_TASKS_EMULATOR_HOST", "TASKS_EMULATOR_HOST")
-        name = next(name for name in names if os.environ.get(name))
-        problems.append(
-            Error(f"{name} is set: tasks go to an emulator.", id="cloudtask.E004")
-        )
+    return [
+        finding.kind(finding.message, hint=finding.hint, id=finding.id)
+        for finding in TARGET_FINDINGS
+        if finding.is_there(found)
+    ]
+
+
+@register("cloudtask", deploy=True)
+@_once_readable
+def no_emulator_is_used(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    """E004: tasks go to Google."""
+    if not conf.emulator_host():
+        return []
+    names = ("CLOUD_TASKS_EMULATOR_HOST", "TASKS_EMULATOR_HOST")
+    name = next(name for name in names if os.environ.get(name))
+    return [Error(f"{name} is set: tasks go to an emulator.", id="cloudtask.E004")]
+
+
+@register("cloudtask", deploy=True)
+@_once_readable
+def transport_is_for_production(
+    app_configs: Any, **kwargs: Any
+) -> Sequence[CheckMessage]:
+    """E005, E007: tasks leave the process, and their queues can be named."""
     backend = conf.transport_options(conf.settings())["BACKEND"]
-    if backend == conf.CLOUD_TRANSPORT and not conf.settings().location:
-        problems.append(
-            Error(
-                "CLOUDTASK['LOCATION'] is not set: nothing can be enqueued.",
-                hint='Set it to the region of the queues, e.g. "europe-west1".',
-                id="cloudtask.E007",
-            )
-        )
     if backend == conf.MEMORY_TRANSPORT:
-        problems.append(
+        return [
             Error(
                 "CLOUDTASK['TRANSPORT'] keeps tasks in memory: they never leave the "
                 "process.",
                 id="cloudtask.E005",
             )
+        ]
+    if backend != conf.CLOUD_TRANSPORT or conf.settings().location:
+        return []
+    return [
+        Error(
+            "CLOUDTASK['LOCATION'] is not set: nothing can be enqueued.",
+            hint='Set it to the region of the queues, e.g. "europe-west1".',
+            id="cloudtask.E007",
         )
-    return problems
-
-
-def _target_problems(found: Any) -> Sequence[CheckMessage]:
-    problems: list[CheckMessage] = []
-    if getattr(found, "verifies", True) is False:
-        problems.append(
-            Error(
-                "CLOUDTASK['TARGET']['VERIFY'] is False: whoever learns a sealed body "
-                "can have it run again.",
-                hint="Leave VERIFY out.",
-                id="cloudtask.E002",
-            )
-        )
-    if isinstance(found, HttpTarget) and found.issuer:
-        problems.append(
-            Error(
-                "CLOUDTASK['TARGET']['ISSUER'] is set: tokens of an emulator would be "
-                "believed.",
-                hint="Leave ISSUER out; Google is the default.",
-                id="cloudtask.E003",
-            )
-        )
-    if isinstance(found, HttpTarget) and found.url.startswith("http://"):
-        problems.append(
-            Warning(
-                "CLOUDTASK['TARGET']['URL'] is not https: tokens and payloads travel "
-                "in the open.",
-                id="cloudtask.W003",
-            )
-        )
-    if isinstance(found, AppEngineTarget) and not found.on_app_engine:
-        problems.append(
-            Warning(
-                "CLOUDTASK['TARGET'] is an App Engine application, and this is not App "
-                "Engine: were it deployed so, it would refuse all deliveries.",
-                hint="Elsewhere set TARGET to a cloudtask.targets.HttpTarget. Where "
-                "only the check runs, such as in CI, silence this one.",
-                id="cloudtask.W005",
-            )
-        )
-    if isinstance(found, AppEngineTarget) and found.is_claimed:
-        problems.append(
-            Error(
-                "CLOUDTASK['TARGET']['ON_APP_ENGINE'] is True, but this is not App "
-                "Engine: anyone can send X-AppEngine-* headers here.",
-                id="cloudtask.E006",
-            )
-        )
-    return problems
+    ]

@@ -6,6 +6,9 @@ import inspect
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
+from django.apps import apps
+from django.core import checks
+
 from cloudtask import registry
 from cloudtask.deferrable import (
     BoundTask,
@@ -45,6 +48,21 @@ __all__ = [
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+@checks.register("cloudtask")
+def app_is_installed(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessage]:
+    """E010: the app is installed. Other checks are only registered when it is."""
+    if apps.is_installed("cloudtask"):
+        return []
+    return [
+        checks.Error(
+            "'cloudtask' is not in INSTALLED_APPS: its tables and checks are missing, "
+            "and tasks are not found by workers.",
+            hint="Add 'cloudtask' to INSTALLED_APPS.",
+            id="cloudtask.E010",
+        )
+    ]
 
 
 @overload

@@ -22,7 +22,7 @@ CloudTaskError
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from types import MappingProxyType
 
@@ -34,7 +34,19 @@ class CloudTaskError(Exception):
 
 
 class ConfigurationError(CloudTaskError, ImproperlyConfigured):
-    """A setting, or the place where a task is declared, is wrong."""
+    """A setting, or the place where a task is declared, is wrong.
+
+    `problems` holds a sentence for each, where there are several.
+    """
+
+    problems: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, problems: Iterable[str]) -> ConfigurationError:
+        """One error for all `problems`."""
+        error = cls("\n".join(problems := tuple(problems)))
+        error.problems = problems
+        return error
 
 
 class EnqueueError(CloudTaskError):

@@ -34,8 +34,10 @@ class Site:
         (self.directory / app / "__init__.py").touch()
         (self.directory / app / "tasks.py").write_text(tasks)
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        text = SETTINGS.format(settings=self.settings, databases={"default": SQLITE})
+    def run(
+        self, *arguments: str, template: str = SETTINGS
+    ) -> subprocess.CompletedProcess[str]:
+        text = template.format(settings=self.settings, databases={"default": SQLITE})
         (self.directory / "site_settings.py").write_text(text)
         return subprocess.run(
             [sys.executable, "-m", "django", *arguments],
@@ -45,9 +47,9 @@ class Site:
             text=True,
         )
 
-    def check(self) -> str:
+    def check(self, template: str = SETTINGS) -> str:
         """What `manage.py check` complains of; empty when Django started."""
-        done = self.run("check")
+        done = self.run("check", template=template)
         return done.stderr if done.returncode else ""
 
 
@@ -92,3 +94,10 @@ def test_other_wrong_settings_are_left_to_the_checks(project: Site) -> None:
     project.write("thirdparty", TASKS)
     project.settings = {"LOCATON": "x"}
     assert "(cloudtask.E001)" in project.check()
+
+
+def test_a_project_that_has_not_installed_the_app_is_told(project: Site) -> None:
+    project.write("thirdparty", TASKS)
+    (project.directory / "shop" / "models.py").write_text("import shop.tasks\n")
+    problem = project.check(SETTINGS.replace('"cloudtask", ', ""))
+    assert "(cloudtask.E010) 'cloudtask' is not in INSTALLED_APPS" in problem

@@ -8,9 +8,10 @@ import pytest
 from django.apps import apps
 from django.core.checks import CheckMessage, run_checks
 from django.db import connections
+from django.db.migrations.recorder import MigrationRecorder
 from django.test import override_settings
 
-from cloudtask import conf, registry
+from cloudtask import checks, conf, registry
 from cloudtask.registry import Definition
 from tests.support import recording
 
@@ -85,6 +86,19 @@ def test_e001_settings_that_cannot_be_used(settings: dict[str, Any]) -> None:
     assert "CLOUDTASK" in messages["cloudtask.E001"].msg
 
 
+def test_e001_tells_every_wrong_key_at_once() -> None:
+    wrong = {
+        "LOCATON": "x",
+        "MAX_AGE": "long",
+        "QUEUES": {"a": {"rat": "1/s"}, "b b": {}, "c": {"concurrency": 0}},
+    }
+    with override_settings(CLOUDTASK=wrong):
+        texts = [message.msg for message in checks.settings_are_right(None)]
+    assert len(texts) == 5
+    for word in ("LOCATON", "MAX_AGE", "'rat'", "'b b'", "'concurrency'"):
+        assert sum(word in text for text in texts) == 1
+
+
 def test_e001_does_not_hide_behind_other_findings_of_a_deployment() -> None:
     assert list(found(CLOUDTASK={"LOCATON": "x"})) == ["cloudtask.E001"]
 
@@ -138,6 +152,45 @@ def test_a_target_of_development_is_found_before_a_deployment(
 ) -> None:
     assert list(found(CLOUDTASK={**GOOD, "TARGET": target})) == [expected]
     assert not found(deploy=False, CLOUDTASK={**GOOD, "TARGET": target})
+
+
+def test_e009_a_task_whose_queue_is_not_declared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = Definition("tests.testapp.job", lambda: None, registry.Options(queue="mial"))
+    monkeypatch.setitem(registry._known, job.path, job)
+    messages = found(CLOUDTASK={**GOOD, "QUEUES": {"mail": {}}})
+    assert list(messages) == ["cloudtask.E009"]
+    assert "tests.testapp.job" in messages["cloudtask.E009"].msg
+    assert "did you mean 'mail'?" in messages["cloudtask.E009"].msg
+    assert not found(CLOUDTASK={**GOOD, "QUEUES": {"mial": {}}})
+    assert not found(CLOUDTASK=GOOD)
+
+
+def test_w006_a_url_with_a_path() -> None:
+    target = {**TARGET, "URL": "https://app.example/shop/"}
+    messages = found(CLOUDTASK={**GOOD, "TARGET": target})
+    assert list(messages) == ["cloudtask.W006"]
+    assert "https://app.example/shop/..." in messages["cloudtask.W006"].msg
+
+
+@pytest.mark.parametrize("alias", ["default", "other"])
+def test_w007_migrations_that_are_not_applied(alias: str) -> None:
+    store = {"BACKEND": conf.DATABASE_STORE, "ALIAS": alias}
+    recorder = MigrationRecorder(connections[alias])
+    recorder.record_unapplied("cloudtask", "0002_iteration")
+    with override_settings(CLOUDTASK={"STORE": store}):
+        (message,) = run_checks(databases=[alias], tags=["database"])
+    assert message.id == "cloudtask.W007"
+    assert "0002_iteration" in message.msg
+    assert f"migrate cloudtask --database {alias}" in str(message.hint)
+
+
+def test_w007_only_looks_at_databases_that_are_checked() -> None:
+    recorder = MigrationRecorder(connections["default"])
+    recorder.record_unapplied("cloudtask", "0002_iteration")
+    assert found(deploy=False, CLOUDTASK={}) == {}
+    assert checks.migrations_are_applied(None, databases=["other"]) == []
 
 
 @pytest.mark.parametrize("name", ["CLOUD_TASKS_EMULATOR_HOST", "TASKS_EMULATOR_HOST"])

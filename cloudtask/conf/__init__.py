@@ -171,11 +171,6 @@ def _given() -> dict[str, Any]:
     given = getattr(django_settings, "CLOUDTASK", {})
     if not isinstance(given, Mapping):
         raise ConfigurationError(f"CLOUDTASK must be a dict, not {given!r}.")
-    for key in given:
-        if key not in _KEYS:
-            raise ConfigurationError(
-                f"CLOUDTASK has no key {key!r}; {nearest(str(key), _KEYS)}"
-            )
     older = {
         key: getattr(django_settings, name)
         for key, name in _DJANGAE.items()
@@ -190,17 +185,32 @@ def _default_target() -> dict[str, Any]:
     return {"BACKEND": APP_ENGINE_TARGET}
 
 
+def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of all keys; raises ConfigurationError with every problem."""
+    problems = [
+        f"CLOUDTASK has no key {key!r}; {nearest(str(key), _KEYS)}"
+        for key in given
+        if key not in _KEYS
+    ]
+    values: dict[str, Any] = {}
+    for key, (default, check) in _KEYS.items():
+        try:
+            values[key.lower()] = check(key, given.get(key, default))
+        except ConfigurationError as error:
+            problems += error.problems or (str(error),)
+    if problems:
+        raise ConfigurationError.of(problems)
+    return values
+
+
 @lru_cache(maxsize=1)
 def settings() -> Settings:
     """The settings in force.
 
-    Raises ConfigurationError for an unknown key or a value of a wrong type.
+    Raises ConfigurationError for unknown keys and values of a wrong type, all at once.
     """
     given = _given()
-    values = {
-        key.lower(): check(key, given.get(key, default))
-        for key, (default, check) in _KEYS.items()
-    }
+    values = _checked(given)
     values["target"] = values["target"] or _default_target()
     secrets = (django_settings.SECRET_KEY, *django_settings.SECRET_KEY_FALLBACKS)
     return Settings(**values, signing_secrets=secrets)

@@ -100,12 +100,21 @@ def _queue(name: Any, declared: Any) -> Queue:
 
 
 def queues_of(key: str, value: Any) -> dict[str, Queue]:
+    """The declared queues by id; raises ConfigurationError with every problem."""
     if not isinstance(value, Mapping):
         raise ConfigurationError(
             f"CLOUDTASK[{key!r}] must be a dict of queue ids, such as "
             f'{{"default": {{}}}}, not {value!r}.'
         )
-    return {name: _queue(name, declared or {}) for name, declared in value.items()}
+    queues, problems = {}, []
+    for name, declared in value.items():
+        try:
+            queues[name] = _queue(name, declared or {})
+        except ConfigurationError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigurationError.of(problems)
+    return queues
 
 
 _DJANGAE_QUEUE_KEYS = {
