@@ -12,6 +12,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.test import override_settings
 
 from cloudtask import checks, conf, registry
+from cloudtask.options import Options
 from cloudtask.registry import Definition
 from tests.support import recording
 
@@ -113,7 +114,7 @@ def test_w001_a_handler_without_a_url(urlconf: str) -> None:
 
 
 def test_w002_a_task_that_workers_do_not_find(monkeypatch: pytest.MonkeyPatch) -> None:
-    outside = Definition("far.away.job", lambda: None, registry.Options())  # type: ignore[attr-defined]
+    outside = Definition("far.away.job", lambda: None, Options())  # type: ignore[attr-defined]
     monkeypatch.setitem(registry._known, "far.away.job", outside)
     messages = found(CLOUDTASK=GOOD)
     assert list(messages) == ["cloudtask.W002"]
@@ -125,7 +126,7 @@ def test_w002_a_task_that_workers_do_not_find(monkeypatch: pytest.MonkeyPatch) -
 def test_w002_leaves_tasks_alone_that_django_knew_when_it_was_set_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    outside = Definition("far.away.job", lambda: None, registry.Options())  # type: ignore[attr-defined]
+    outside = Definition("far.away.job", lambda: None, Options())  # type: ignore[attr-defined]
     monkeypatch.setattr(apps, "ready", False)
     monkeypatch.setattr(registry, "_of_setup", set())
     registry.register(outside)
@@ -157,7 +158,7 @@ def test_a_target_of_development_is_found_before_a_deployment(
 def test_e009_a_task_whose_queue_is_not_declared(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    job = Definition("tests.testapp.job", lambda: None, registry.Options(queue="mial"))
+    job = Definition("tests.testapp.job", lambda: None, Options(queue="mial"))
     monkeypatch.setitem(registry._known, job.path, job)
     messages = found(CLOUDTASK={**GOOD, "QUEUES": {"mail": {}}})
     assert list(messages) == ["cloudtask.E009"]

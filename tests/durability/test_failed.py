@@ -243,6 +243,39 @@ def test_the_command_retries_those_of_a_task_or_all(world):
     assert len(world.queue.messages) == 4
 
 
+@pytest.mark.parametrize("dots", ["", "..."])
+def test_the_command_takes_the_beginning_of_a_key(world, dots):
+    failed = fail(world, tasks.fail_for_good, "x")
+    assert failed.key in run("cloudtask_failed", "show", failed.key[:6] + dots)
+    run("cloudtask_failed", "discard", failed.key[:6] + dots)
+    assert not FailedTask.objects.exists()
+
+
+def test_a_beginning_of_several_keys_is_refused(world):
+    for number in (1, 2):
+        failed = fail(world, tasks.fail_for_good, "x")
+        FailedTask.objects.filter(key=failed.key).update(key=f"c0ffee{number}")
+    with pytest.raises(CommandError, match="2 keys begin with 'c0ffee'"):
+        run("cloudtask_failed", "discard", "c0ffee")
+    assert FailedTask.objects.count() == 2
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [("list",), ("list", "--task", "a.b"), ("retry", "--all"), ("discard", "--all")],
+)
+def test_the_command_says_when_there_is_nothing(world, verb):
+    of_task = " of a.b" if "a.b" in verb else ""
+    assert run("cloudtask_failed", *verb) == f"There are no failed tasks{of_task}.\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--no-color", "list"), ("list", "--no-color", "--verbosity", "0")]
+)
+def test_the_command_takes_djangos_options_before_and_behind_the_verb(world, arguments):
+    assert "no failed tasks" in run("cloudtask_failed", *arguments)
+
+
 def test_one_that_can_not_be_retried_keeps_no_other_back(world):
     fail(world, tasks.fail_thrice, "a")
     rename(fail(world, tasks.fail_thrice, "b"), "tests.durability.tasks.was_removed")

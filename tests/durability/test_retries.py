@@ -232,7 +232,7 @@ def test_a_retry_makes_its_successor_before_it_is_acknowledged(world, caplog):
     message, _ = successor(world)
     assert message.options.headers == {"X": "1"}
     assert message.queue == "slow"
-    assert caplog.records == []
+    assert [r for r in caplog.records if r.levelno > logging.WARNING] == []
     assert world.deliver(message) == 200
     assert Author.objects.count() == 1
 

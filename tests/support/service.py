@@ -18,6 +18,8 @@ import grpc
 from google.cloud import tasks_v2
 from google.longrunning import operations_pb2  # type: ignore[import-untyped]
 
+from cloudtask.transports.cloud import requests
+
 SERVICE = "google.cloud.tasks.v2.CloudTasks"
 OPERATIONS = "google.longrunning.Operations"
 
@@ -122,11 +124,11 @@ def _handlers(service: Service) -> list[grpc.GenericRpcHandler]:
 
     methods = {
         "CreateTask": unary(service.create, tasks_v2.CreateTaskRequest),
-        "BatchCreateTasks": unary(
-            service.create_batch, tasks_v2.BatchCreateTasksRequest
-        ),
         "GetTask": unary(service.get, tasks_v2.GetTaskRequest),
     }
+    if requests.client_knows_batches():
+        batch = unary(service.create_batch, tasks_v2.BatchCreateTasksRequest)
+        methods["BatchCreateTasks"] = batch
     return [grpc.method_handlers_generic_handler(SERVICE, methods)]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +15,8 @@ from cloudtask.exceptions import CloudTaskError
 from cloudtask.stores import FailedCall, store
 
 NEWLINE = "\n"
+MOST = 10_000  # failed tasks that one command looks at
+FULL_KEY = 32  # characters
 
 
 class Command(BaseCommand):
@@ -34,6 +38,8 @@ class Command(BaseCommand):
             chosen.add_argument("keys", nargs="*", metavar="KEY")
             chosen.add_argument("--task", help="all those of this task")
             chosen.add_argument("--all", action="store_true", help="every failed task")
+        for added in verbs.choices.values():
+            _add_common(added, parser)
 
     @discreet
     def handle(self, *args: Any, **options: Any) -> None:
@@ -41,14 +47,17 @@ class Command(BaseCommand):
         verb(options)
 
     def _list(self, options: dict[str, Any]) -> None:
-        for one in store().list_failed(task=options["task"], limit=options["limit"]):
+        found = store().list_failed(task=options["task"], limit=options["limit"])
+        if not found:
+            self.stdout.write(_nothing(options))
+        for one in found:
             self.stdout.write(
                 f"{one.key}  {_moment(one)}  {one.task} on {one.queue}, "
                 f"{one.attempts} attempts: {one.error.partition(NEWLINE)[0]}"
             )
 
     def _show(self, options: dict[str, Any]) -> None:
-        for key in options["keys"]:
+        for key in map(_full_key, options["keys"]):
             one = store().load_failed(key)
             if one is None:
                 raise CommandError(f"There is no failed task {key!r}.")
@@ -87,11 +96,45 @@ class Command(BaseCommand):
 
     def _chosen(self, options: dict[str, Any]) -> list[str]:
         if options["keys"]:
-            return list(options["keys"])
+            return [_full_key(key) for key in options["keys"]]
         if not options["task"] and not options["all"]:
             raise CommandError("Name keys, or give --task PATH or --all.")
-        chosen = store().list_failed(task=options["task"], limit=10_000)
+        chosen = store().list_failed(task=options["task"], limit=MOST)
+        if not chosen:
+            self.stdout.write(_nothing(options))
         return [one.key for one in chosen]
+
+
+def _add_common(verb: argparse.ArgumentParser, command: CommandParser) -> None:
+    """Let Django's common options stand behind the verb, too."""
+    for action in command._actions:
+        if action.option_strings and not isinstance(action, argparse._HelpAction):
+            again = copy.copy(action)
+            again.default = argparse.SUPPRESS  # what stood before the verb counts
+            verb._add_action(again)
+
+
+def _nothing(options: dict[str, Any]) -> str:
+    of_task = f" of {options['task']}" if options["task"] else ""
+    return f"There are no failed tasks{of_task}."
+
+
+def _full_key(given: str) -> str:
+    """The key that begins as `given`, which may end in dots as the pages print it.
+
+    Raises CommandError when several keys begin so; unknown keys are left to the verb.
+    """
+    start = given.rstrip(".\N{HORIZONTAL ELLIPSIS}")
+    if not start or len(start) >= FULL_KEY:
+        return given
+    listed = store().list_failed(task=None, limit=MOST)
+    found = [one.key for one in listed if one.key.startswith(start)]
+    if start in found or not found:
+        return start
+    if len(found) > 1:
+        shown = ", ".join(found[:5])
+        raise CommandError(f"{len(found)} keys begin with {start!r}: {shown}, ...")
+    return found[0]
 
 
 def _moment(one: FailedCall) -> str:

@@ -123,13 +123,17 @@ class CloudTransport:
             except google.AlreadyExists as error:
                 again = again or attempt > 1
                 if message.named and not self._is_ours(message, request, again=again):
-                    raise translation.translated(error, message) from error
+                    raise translation.translated(
+                        error, message, parent=request.parent
+                    ) from error
             except (google.GoogleAPICallError, GoogleAuthError) as error:
                 if ran_out_of_time(error):
                     clients.replace(client)
                 is_over = attempt == TRIES or self.clock() >= stop
                 if is_over or not may_pass(error):
-                    raise translation.translated(error, message) from error
+                    raise translation.translated(
+                        error, message, parent=request.parent
+                    ) from error
                 self._pause(attempt, message, error)
                 continue
             clients.answered(client)
@@ -176,7 +180,8 @@ class CloudTransport:
         self, batch: Sequence[_Entry], *, stop: float
     ) -> list[EnqueueError | None]:
         again = False
-        if len(batch) > 1 and batches.usable():
+        can_batch = requests.client_knows_batches() and batches.usable()
+        if len(batch) > 1 and can_batch:
             statuses = self._try_batch(batch, stop)
             if statuses is not None:
                 batch_errors: list[EnqueueError | None] = [

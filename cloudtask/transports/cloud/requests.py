@@ -27,6 +27,19 @@ def _pb() -> Any:
     return tasks_v2
 
 
+@lru_cache(maxsize=1)
+def client_knows_policies() -> bool:
+    """Whether this google-cloud-tasks has `Task.retry_config`. Without it the policy of
+    the queue counts, and our handler keeps to `max_attempts` below that."""
+    return "retry_config" in _pb().Task.pb().DESCRIPTOR.fields_by_name
+
+
+@lru_cache(maxsize=1)
+def client_knows_batches() -> bool:
+    """Whether this google-cloud-tasks has BatchCreateTasks."""
+    return hasattr(_pb(), "BatchCreateTasksRequest")
+
+
 def project() -> str:
     """The Google Cloud project: the setting, the environment, the metadata server."""
     found = conf.settings().project or os.environ.get("GOOGLE_CLOUD_PROJECT")
@@ -116,7 +129,7 @@ def _fill_policy(task: Any, message: Message) -> None:
     options = message.options
     if options.timeout is not None:
         task.dispatch_deadline.FromTimedelta(options.timeout)
-    if not conf.settings().retry_config:
+    if not (conf.settings().retry_config and client_knows_policies()):
         return
     if options.max_attempts is not None:
         # The handler counts: it keeps the last failure, where the service would drop

@@ -13,8 +13,11 @@ from cloudtask.exceptions import (
 from cloudtask.message import Message
 
 
-def translated(error: Exception, message: Message) -> EnqueueError:
-    """What to raise, `from error`, for a create_task that failed."""
+def translated(error: Exception, message: Message, *, parent: str = "") -> EnqueueError:
+    """What to raise, `from error`, for a create_task that failed.
+
+    `parent` is the full name of the queue.
+    """
     code = code_of(error)
     text = str(getattr(error, "message", error))
     what = f"Task {message.task} ({message.id})"
@@ -27,10 +30,7 @@ def translated(error: Exception, message: Message) -> EnqueueError:
     if code == "NOT_FOUND" or (
         code == "FAILED_PRECONDITION" and "queue" in text.lower()
     ):
-        return QueueNotFound(
-            f"{what} was not enqueued: {where} does not exist. Create it with `gcloud "
-            f"tasks queues create {message.queue}`; a new one needs a minute. ({text})"
-        )
+        return _no_queue(what, message.queue, parent, text)
     if code == "INVALID_ARGUMENT" and "too large" in text.lower():
         return PayloadTooLarge(f"{what} is too large for {where}. ({text})")
     if code in PASSING:
@@ -42,6 +42,19 @@ def translated(error: Exception, message: Message) -> EnqueueError:
             f"target's account. ({code}: {text})"
         )
     return EnqueueError(f"{what} was refused by {where}: {code}: {text}")
+
+
+def _no_queue(what: str, queue: str, parent: str, text: str) -> QueueNotFound:
+    """Names project and location, and the command that makes the queue there."""
+    _, project, _, location, *_ = [*parent.split("/"), "", "", "", ""]
+    there = f" in project {project!r}, location {location!r}" if location else ""
+    command = f"gcloud tasks queues create {queue}"
+    if location:
+        command += f" --project={project} --location={location}"
+    return QueueNotFound(
+        f"{what} was not enqueued: queue {queue!r} does not exist{there}. Create it "
+        f"with `{command}`; a new one needs a minute. ({text})"
+    )
 
 
 def unavailable(message: Message, reason: str) -> EnqueueUnavailable:
