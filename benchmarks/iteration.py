@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import tracemalloc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,10 +19,11 @@ from benchmarks.harness import OURS, Budget, Case, Effort, Results, Scenario
 from cloudtask.iteration import planner
 from cloudtask.iteration.bounds import Bounds
 from cloudtask.iteration.description import Description
-from cloudtask.iteration.legs import CHECKPOINT, Leg, Work
-from cloudtask.iteration.loops import walk
+from cloudtask.iteration.lease import Lease
+from cloudtask.iteration.leg import CHECKPOINT, Leg
 from cloudtask.iteration.pages import PAGE_MAX
 from cloudtask.iteration.planner import Plan
+from cloudtask.iteration.rows import walk
 from cloudtask.iteration.sources import Page, QuerySetSource
 from cloudtask.runs import Run, RunState, Shard
 from cloudtask.stores.database import DatabaseStore
@@ -55,10 +57,11 @@ class Prefetched:
         self.rows = rows
         self.key = QuerySetSource(BenchmarkRow.objects.all()).key
 
-    def page(self, bounds: Bounds, size: int) -> Page:
+    def page(self, bounds: Bounds, size: int, **others: Any) -> Page:
         low = bounds.low or 0
         rows = self.rows[low : low + size]
-        return Page(rows, list(map(self.key, rows)))
+        keys = list(map(self.key, rows))
+        return Page(rows, keys, keys[-1] if keys else low, not keys)
 
 
 def visit(row: Any) -> None:
@@ -121,11 +124,13 @@ def _leg(source: Any, **changes: Any) -> Leg:
         "source": source,
         "function": visit,
         "row_attempts": 1,
-        "lease": lease,
+        "shard": shard,
+        "time": lease,
         "budget": 1e9,
+        "clock": time.monotonic,
         **changes,
     }
-    return Leg(Work(**values), shard)
+    return Leg(Lease(**values))
 
 
 class _Costs:
@@ -139,9 +144,9 @@ class _Costs:
         pages = count()
 
         class Counting(QuerySetSource):
-            def page(self, bounds: Bounds, size: int) -> Page:
+            def page(self, bounds: Bounds, size: int, **others: Any) -> Page:
                 next(pages)
-                return super().page(bounds, size)
+                return super().page(bounds, size, **others)
 
         with _rows(self.small) as rows:
             leg = _leg(Counting(rows))

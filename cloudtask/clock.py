@@ -7,7 +7,7 @@ are moved by the same offset.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -15,6 +15,7 @@ from typing import Any
 
 _ahead = 0.0  # seconds
 _held: float | None = None
+_is_virtual = False
 
 
 def now() -> float:
@@ -96,3 +97,28 @@ def hold(at: float | None) -> float | None:
     global _held
     before, _held = _held, at
     return before
+
+
+def stopwatch() -> Callable[[], float]:
+    """A function that tells the seconds since some moment, to measure how long work
+    takes."""
+    # The builtin itself: the loop over rows calls it for each row.
+    return _moved if _is_virtual else time.monotonic
+
+
+def _moved() -> float:
+    return _ahead
+
+
+@contextmanager
+def virtual() -> Iterator[None]:
+    """Inside the block only `move` moves the stopwatches that are taken.
+
+    For tests, in which the speed of the machine is to decide nothing.
+    """
+    global _is_virtual
+    before, _is_virtual = _is_virtual, True
+    try:
+        yield
+    finally:
+        _is_virtual = before

@@ -1,4 +1,4 @@
-"""Runs and shards of iterations: their records and their states.
+"""Runs and shards of iterations: their records, their states, and what users see.
 
 The two tables of transitions hold every change of state. A store changes a state only
 as they allow, and docs/explanation/iteration-states.md is drawn from them.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 
@@ -211,6 +211,63 @@ class RowFailure:
     error: str = ""
     traceback: str = ""
     due_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is.
+
+    `total` is the number of rows of the plan, and `is_estimated` tells that they are
+    not counted, or that not all of a large table is planned. `rate` is rows per second
+    since the start, and `remaining` the time left at that rate.
+    """
+
+    done: int
+    failed: int
+    skipped: int
+    total: int
+    fraction: float
+    rate: float
+    remaining: timedelta | None
+    is_estimated: bool = False
+
+    def __str__(self) -> str:
+        settled = self.done + self.failed + self.skipped
+        about = "about " if self.is_estimated else ""
+        parts = [f"{settled:,} of {about}{self.total:,} ({self.fraction:.0%})"]
+        if self.failed:
+            parts.append(f"{self.failed:,} failed")
+        if self.skipped:
+            parts.append(f"{self.skipped:,} skipped")
+        parts.append(f"{self.rate:,.0f}/s")
+        if self.remaining is not None:
+            parts.append(f"{self.remaining} left")
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class ShardReport:
+    """What one shard did."""
+
+    index: int
+    state: ShardState
+    expected: int
+    done: int
+    failed: int
+    skipped: int
+
+
+@dataclass(frozen=True, slots=True)
+class IterationReport:
+    """What a run did; finalize may read it. A run that was not kept has no `shards`
+    after its end."""
+
+    done: int
+    failed: int
+    skipped: int
+    started: datetime | None
+    finished: datetime | None
+    shards: tuple[ShardReport, ...]
 
 
 class LeaseLost(Exception):

@@ -24,8 +24,7 @@ from cloudtask import iteration, runtime
 from cloudtask.deferrable.captured import Call, captured
 from cloudtask.deferrable.familiar import hint
 from cloudtask.discretion import discreet
-from cloudtask.iteration import Iteration
-from cloudtask.iteration.policy import IterateOptions, MapOptions
+from cloudtask.iteration import IterateOptions, Iteration, MapOptions
 from cloudtask.message import Enqueued
 from cloudtask.options import Options, check_known
 from cloudtask.options.keywords import UsingOptions

@@ -12,7 +12,7 @@ UNCAUGHT = (KeyboardInterrupt, Crashed)
 
 def explained(error: BaseException, note: str | None = None) -> BaseException:
     """The error as an attempt has it: with a note, and no values in our own frames."""
-    if _is_abort(error):
+    if is_abort(error):
         error = _aborted(error)
     if note is not None:
         error.add_note(note)
@@ -32,7 +32,7 @@ def summary(error: BaseException) -> str:
     return "\n".join([f"{name}: {text}" if text else name, *notes])
 
 
-def _is_abort(error: BaseException) -> bool:
+def is_abort(error: BaseException) -> bool:
     """Whether gunicorn's handler of SIGABRT, in its workers/base.py, raised `error`."""
     if not isinstance(error, SystemExit) or error.__traceback__ is None:
         return False

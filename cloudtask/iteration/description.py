@@ -1,24 +1,61 @@
-"""What a run walks and how: a frozen value, sealed in the run's row."""
+"""What a run walks and how: the keywords of `iterate()` and `map()`, their checks, and
+the sealed value in the row of the run."""
 
 from __future__ import annotations
 
+import inspect
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from datetime import timedelta
+from typing import Any, Literal, TypedDict
 
-from cloudtask import clock, codec, envelope
-from cloudtask.exceptions import PayloadTooLarge
+from cloudtask import clock, codec, envelope, stores
+from cloudtask.exceptions import ConfigurationError, PayloadTooLarge
+from cloudtask.iteration.planner import MAX_SHARDS
 from cloudtask.iteration.sources import ListSource, QuerySetSource, Source
+from cloudtask.options import Options, as_timedelta
 from cloudtask.quotas import PAYLOAD
+from cloudtask.registry import Definition
 
 OnError = Literal["retry", "skip", "pause", "abort"]
 Atomic = Literal["page", "row"]
+_ON_ERROR = ("retry", "skip", "pause", "abort")
+_ATOMIC = (None, "page", "row")
 MARGIN = 10.0  # seconds that are left before the dispatch deadline, at least
+A_ROW = "a row"  # stands for the row where a call is checked
+
+
+class MapOptions(TypedDict, total=False):
+    """The keywords of `.map` beside the items and `batch_size`; see
+    `Deferrable.iterate`."""
+
+    finalize: Callable[..., Any] | None
+    on_failure: Callable[..., Any] | None
+    args: Sequence[Any]
+    kwargs: dict[str, Any] | None
+    shards: int | None
+    atomic: Atomic | None
+    on_error: OnError
+    max_failures: float | None
+    keep: bool
+    transactional: bool | None
+
+
+class IterateOptions(MapOptions, total=False):
+    """The further keywords of `.iterate`; see `Deferrable.iterate`."""
+
+    include_new: bool
+    margin: timedelta | float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """`queryset` or `items` is walked. What a version may be unable to read, for it
-    names models or functions, is encoded by itself: the rest stays readable."""
+    """What is walked, `queryset` or `items`, and how.
+
+    Parts that name models or functions are encoded one by one: a version of the
+    application that can't read one of them can still read the others.
+    """
 
     queryset: bytes | None = None
     items: bytes | None = None
@@ -35,19 +72,19 @@ class Description:
     database: str = "default"
 
     def sealed(self) -> bytes:
-        """The bytes for the run's row; raises PayloadTooLarge."""
+        """The bytes for the row of the run; raises PayloadTooLarge."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         packed = codec.dumps(values, root="iterate")
         if len(packed) > PAYLOAD:
             raise PayloadTooLarge(
-                f"What the iteration walks takes {len(packed):,} bytes, more than "
-                f"{PAYLOAD:,}. Put the items into a table and iterate() over that, or "
-                "map() ids of what is large."
+                f"The queryset or list of the iteration takes {len(packed):,} bytes, "
+                f"more than {PAYLOAD:,}. Put the items into a table and iterate() over "
+                "that, or map() over the ids of large items."
             )
         return envelope.seal_value(packed)
 
     def source(self) -> Source:
-        """What is walked; raises PayloadError when this version can't read it."""
+        """The rows or items; raises PayloadError if this version can't read them."""
         if self.queryset is not None:
             return QuerySetSource(codec.loads(self.queryset))
         return ListSource(self.items or b"[]")
@@ -56,9 +93,157 @@ class Description:
         """args and kwargs of callback and finalize; raises PayloadError."""
         return codec.loads_call(self.arguments)
 
+    def last_function(self, what: str) -> Any:
+        """`finalize` or `on_failure`; None for none. Raises PayloadError and
+        TaskNotFound."""
+        encoded = getattr(self, what)
+        return None if encoded is None else codec.loads(encoded)
+
 
 def unsealed(data: bytes) -> Description:
-    """The reverse of `sealed`; raises PayloadError."""
+    """The reverse of `Description.sealed`; raises PayloadError."""
     values = codec.loads(envelope.unseal_value(data, now=clock.now()))
     known = {f.name for f in fields(Description)}
     return Description(**{name: values[name] for name in known if name in values})
+
+
+def described(
+    definition: Definition, options: Options, policy: Mapping[str, Any], **what: bytes
+) -> Description:
+    """The description of a call with these keywords over `what`: an encoded queryset,
+    or items. Raises ConfigurationError, TypeError or ValueError for a call that would
+    fail at its first row or at its end."""
+    finalize, on_failure = policy.get("finalize"), policy.get("on_failure")
+    margin = policy.get("margin", MARGIN)
+    description = Description(
+        queryset=what.get("queryset"),
+        items=what.get("items"),
+        arguments=_arguments(options, policy.get("args", ()), policy.get("kwargs")),
+        finalize=_encoded(finalize, "finalize"),
+        on_failure=_encoded(on_failure, "on_failure"),
+        shards=policy.get("shards"),
+        batch_size=policy.get("batch_size"),
+        # A task that takes effect once keeps that promise for each row.
+        atomic=policy.get("atomic") or ("page" if options.atomic else None),
+        on_error=policy.get("on_error", "retry"),
+        max_failures=policy.get("max_failures"),
+        margin=as_timedelta(margin, "margin").total_seconds(),
+        include_new=bool(policy.get("include_new", False)),
+        database=options.database,
+    )
+    _check_call(definition, options, description)
+    args, kwargs = description.call_arguments()
+    for name, function in (("finalize", finalize), ("on_failure", on_failure)):
+        if function is not None:
+            _check_last(name, function, args, kwargs)
+    _check_values(description)
+    return description
+
+
+def _encoded(function: Any, what: str) -> bytes | None:
+    if function is None:
+        return None
+    if not callable(function):
+        raise TypeError(
+            f"{what} must be a task or a function, not {function!r}. Its options are "
+            "those of its @task, and its queue is that of the iteration."
+        )
+    return codec.dumps(function, root=what)
+
+
+def _arguments(
+    options: Options, args: Sequence[Any], kwargs: dict[str, Any] | None
+) -> bytes:
+    if isinstance(args, str) or not isinstance(args, Sequence):
+        raise TypeError(f"args must be a list or a tuple, not {args!r}.")
+    if not isinstance(kwargs, dict | None):
+        raise TypeError(f"kwargs must be a dict, not {kwargs!r}.")
+    return codec.dumps_call(
+        tuple(args), kwargs or {}, wipe_related_caches=options.wipe_related_caches
+    )
+
+
+def _check_call(
+    definition: Definition, options: Options, description: Description
+) -> None:
+    if definition.has_subject:
+        raise ConfigurationError(
+            f"{definition.path} is a method; iterate() calls a function with each row. "
+            "Write a function that calls the method."
+        )
+    if options.name is not None:
+        raise TypeError("iterate() names its own tasks: leave name= out.")
+    args, kwargs = description.call_arguments()
+    definition.check_call((A_ROW, *args), kwargs)
+    if description.atomic and stores.store().database != description.database:
+        raise ConfigurationError(
+            f"atomic={description.atomic!r} needs the cursor in the database that the "
+            f"callback writes to: set CLOUDTASK['STORE'] to a DatabaseStore with "
+            f"ALIAS {description.database!r}."
+        )
+
+
+def _check_last(
+    what: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    try:
+        check_signature(what, function, args, kwargs)
+    except ValueError:
+        raise TypeError(
+            f"{what} must be a task or a function of a module, not {function!r}."
+        ) from None
+    options = getattr(function, "options", None)
+    if not isinstance(options, Options) or not options.atomic:
+        return
+    if stores.store().database != options.database:
+        raise ConfigurationError(
+            f"{what} is atomic on the database {options.database!r}, which is not that "
+            "of CLOUDTASK['STORE']: it can't commit together with its run."
+        )
+
+
+def check_signature(
+    what: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    """Raise TypeError unless the last function of a run takes its arguments; raises
+    ValueError if it has no signature."""
+    signature = inspect.signature(function)
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise TypeError(
+            f"{what} is called with args and kwargs, without a row, but takes "
+            f"{signature}: {error}."
+        ) from None
+
+
+def _check_values(description: Description) -> None:
+    for name, allowed in (("on_error", _ON_ERROR), ("atomic", _ATOMIC)):
+        value = getattr(description, name)
+        if value not in allowed:
+            raise ValueError(f"{name} must be one of {allowed}, not {value!r}.")
+    for name, most in (("shards", MAX_SHARDS), ("batch_size", sys.maxsize)):
+        _check_number(name, getattr(description, name), most)
+    limit = description.max_failures
+    if limit is not None and (
+        not isinstance(limit, int | float) or isinstance(limit, bool) or not limit >= 0
+    ):
+        raise ValueError(
+            f"max_failures must be a number of rows or a share, not {limit!r}."
+        )
+    if description.margin < 0:
+        raise ValueError(f"margin must not be negative, not {description.margin!r} s.")
+    if description.atomic == "row" and description.batch_size is not None:
+        raise ValueError(
+            'atomic="row" is a transaction for each row, batch_size a call for many '
+            'rows: use atomic="page" with lists.'
+        )
+
+
+def _check_number(name: str, value: Any, most: int) -> None:
+    if value is None:
+        return
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name} must be a whole number from 1, not {value!r}.")
+    if value > most:
+        raise ValueError(f"{name} must be {most} at most, not {value!r}.")

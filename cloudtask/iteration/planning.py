@@ -1,131 +1,164 @@
-"""The first step of a run: cut what it walks into shards, once, and start them.
+"""The first step of a run: cut its rows into shards, once, and start them. Later a leg
+that runs out of time cuts the rest of its shard in half.
 
-A plan that takes long is stored in parts, each with its shards and with where the next
-one begins, in one transaction; the shards of a part start before the next is made. Who
-comes second with a part, finds the number of the part grown, and does what follows from
-the stored plan. Killed before that transaction, a planner leaves nothing; killed after
-it, a delivery that comes again, or a stale run for the sweeper.
+A plan that takes long is stored in parts. Each part is stored in one transaction, with
+its shards and the place where the next part begins, and its shards start before the
+next part is made. If two deliveries make the same part, the second finds the number of
+the part grown, and does what follows from the stored plan. A planner that is killed
+before that transaction leaves nothing. After it, the delivery comes again, or the
+sweeper finds the run.
 """
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable
 
-from cloudtask import failpoints
+from cloudtask import clock, failpoints, stores
 from cloudtask.exceptions import UnsupportedValue
 from cloudtask.iteration import stopping
-from cloudtask.iteration.description import Description
-from cloudtask.iteration.finalizing import finalize_if_done
-from cloudtask.iteration.keys import text_of
-from cloudtask.iteration.messages import PLAN, message_of, send, step
-from cloudtask.iteration.planner import IsOver, Piece, rest_of
-from cloudtask.iteration.running import readable, say
-from cloudtask.iteration.sources import Source
-from cloudtask.iteration.walking import send_shards
+from cloudtask.iteration.bounds import text_of
+from cloudtask.iteration.leg import Leg
+from cloudtask.iteration.pages import PAGE_MAX
+from cloudtask.iteration.planner import MAX_SHARDS, IsOver, Piece, Plan, rest_of
+from cloudtask.iteration.steps import PLAN, Opened, fail, opened, proceed, say, step
 from cloudtask.runs import ENDED, Run, RunState, Shard, ShardState
-from cloudtask.stores import Store, store
+from cloudtask.stores import Store
 
-logger = logging.getLogger("cloudtask")
-
+WORTH = 2 * PAGE_MAX  # rows; of fast ones a smaller rest is not worth a task
+MOST_SHARDS = 4 * MAX_SHARDS  # a run never has more shards, done or not
 PART_TIME = 20.0  # seconds after which shards start, whether all are known or not
-
-monotonic: Callable[[], float] = time.monotonic  # tests put a virtual one here
 
 
 @step(PLAN)
 def plan(run_id: str, generation: int, part: int = 0) -> None:
-    """Cut what the run walks, or the rest of it, into shards, once, and enqueue them.
+    """Cut the rows of the run, or the rest of them, into shards, once, and enqueue
+    them.
 
-    The numbers only tell tasks apart: what is left to do, the stored run says.
+    The numbers only make the names of tasks different. The stored run tells what is
+    left to do.
     """
-    kept = store()
-    run = kept.load_run(run_id)
-    if run is None or run.state in ENDED or run.state is RunState.PAUSED:
+    store = stores.store()
+    run = store.load_run(run_id)
+    if run is None or run.state in (RunState.PAUSED, *ENDED):
+        # A run that was stopped may still need its last step.
+        proceed(store, run_id)
         return
-    if not run.is_planned:
-        if kept.change_run(run_id, to=RunState.PLANNING, only_from=[RunState.WAITING]):
-            run = kept.load_run(run_id) or run
-        work = readable(kept, run)
-        if work is None:
-            return
-        try:
-            _add_part(kept, run, *work)
-        except UnsupportedValue as error:
-            _fail(kept, run, error)
-            return
-        except Exception as error:
-            say(kept, run, f"The plan waits: {type(error).__name__}: {error}")
-            raise
-    start(kept, run_id)
+    if not run.is_planned and not _planned(store, run):
+        return
+    proceed(store, run_id)
 
 
-def _fail(kept: Store, run: Run, error: UnsupportedValue) -> None:
-    """No version of this task can plan the run: its keys don't travel."""
-    logger.error("Iteration %s of %s can't be planned: %s", run.id, run.task, error)
-    kept.change_run(
-        run.id,
-        to=RunState.FAILED,
-        only_from=[RunState.PLANNING, RunState.RUNNING],
-        error=f"A primary key can't be kept as text: {error} Register its type with "
-        "cloudtask.codec.register(), and resume().",
-    )
+def _planned(store: Store, run: Run) -> bool:
+    """Make the next part of the plan; False if the run has failed."""
+    if store.change_run(run.id, to=RunState.PLANNING, only_from=[RunState.WAITING]):
+        run = store.load_run(run.id) or run
+    found = opened(store, run)
+    if found is None:
+        return False
+    try:
+        _add_part(store, run, _made(found))
+    except UnsupportedValue as error:
+        fail(
+            store,
+            run,
+            f"A primary key can't be kept as text: {error} If its type is not known, "
+            "register it with cloudtask.codec.register(), and resume().",
+        )
+        return False
+    except Exception as error:
+        say(store, run, f"The plan waits: {type(error).__name__}: {error}")
+        raise
+    return True
 
 
-def _add_part(kept: Store, run: Run, description: Description, source: Source) -> None:
+def _made(found: Opened) -> Plan:
     failpoints.reached("plan.before_plan")
-    made = source.plan(
+    description = found.description
+    return found.source.plan(
         description.shards,
         include_new=description.include_new,
-        rest=rest_of(run.rest),
-        is_over=_after(PART_TIME),
+        rest=rest_of(found.run.rest),
+        is_over=_after(PART_TIME, clock.stopwatch()),
     )
-    shards = [_shard(run, index, piece) for index, piece in enumerate(made.pieces)]
+
+
+def _after(seconds: float, now: Callable[[], float]) -> IsOver:
+    until = now() + seconds
+    return lambda: now() >= until or stopping.asked()
+
+
+def _add_part(store: Store, run: Run, made: Plan) -> None:
+    shards = [
+        _shard(run, index, piece, made.stride)
+        for index, piece in enumerate(made.pieces)
+    ]
     # False: another delivery was first, and its plan is the one.
-    kept.add_part(
+    store.add_part(
         run.id,
         run.part,
         shards,
         total=made.total,
+        is_estimated=made.is_estimated,
         rest=made.rest.as_text() if made.rest else None,
     )
     failpoints.reached("plan.after_plan")
 
 
-def _after(seconds: float) -> IsOver:
-    until = monotonic() + seconds
-    return lambda: monotonic() >= until or stopping.asked()
-
-
-def _shard(run: Run, index: int, piece: Piece) -> Shard:
+def _shard(run: Run, index: int, piece: Piece, stride: int | None) -> Shard:
     return Shard(
         run=run.id,
         index=index,
         low=text_of(piece.bounds.low),
         high=text_of(piece.bounds.high),
         expected=piece.expected,
+        stride=stride,
     )
 
 
-def start(kept: Store, run_id: str) -> None:
-    """Enqueue what the stored plan says; without a shard there is all done."""
-    run = kept.load_run(run_id)
-    # PLANNING still: it was paused under the planner, and resumed before the plan.
-    if run is not None and run.has_plan and run.state is RunState.PLANNING:
-        kept.change_run(run_id, to=RunState.RUNNING, only_from=[RunState.PLANNING])
-        run = kept.load_run(run_id)
-    if run is None or run.state is not RunState.RUNNING:
-        return
-    undone = [s for s in kept.load_shards(run_id) if s.state is not ShardState.DONE]
-    if undone:
-        send_shards(run, undone)
-    if not run.is_planned:
-        send_plan(run)
-    elif not undone:
-        finalize_if_done(kept, run_id)
+# Half of a shard
 
 
-def send_plan(run: Run) -> None:
-    """Enqueue the plan of a run, or the next part of it."""
-    send(message_of(PLAN, run, run.generation, run.part))
+def half_of(leg: Leg) -> Shard | None:
+    """The upper half of the rows that `leg` leaves, as a future shard; None if it is
+    not worth a task, or if as many shards are at work as allowed."""
+    shard = leg.lease.shard
+    walked = leg.settled - (shard.done + shard.failed + shard.skipped)
+    if not walked:
+        return None
+    # Estimates err: a leg that was full of rows probably leaves as many.
+    left = max(shard.expected - leg.settled, walked)
+    if left < _worth(leg, walked) or not _has_room(leg):
+        return None
+    return _cut(leg, left)
+
+
+def _worth(leg: Leg, walked: int) -> float:
+    """Rows that keep a task busy for as long as it may run; WORTH if that is less."""
+    took = max(leg.lease.clock() - leg.started, 1e-6)
+    return max(2.0, min(WORTH, walked * leg.lease.budget / took))
+
+
+def _has_room(leg: Leg) -> bool:
+    found = leg.lease.store.load_shards(leg.lease.run.id)
+    undone = sum(shard.state is not ShardState.DONE for shard in found)
+    allowed = leg.lease.description.shards or MAX_SHARDS
+    return undone < allowed and len(found) < MOST_SHARDS
+
+
+def _cut(leg: Leg, left: int) -> Shard | None:
+    """The key in the middle is found by a walk along the index. The walk becomes
+    shorter if fewer rows are left than was expected."""
+    shard, half = leg.lease.shard, left // 2
+    while half >= 1:
+        middle = leg.lease.source.key_after(leg.bounds, half)
+        if middle is not None and text_of(middle) != shard.high:
+            return Shard(
+                run=shard.run,
+                index=0,  # the store gives it the next one
+                low=text_of(middle),
+                high=shard.high,
+                expected=left - half,
+                stride=leg.stride,
+            )
+        half //= 4
+    return None

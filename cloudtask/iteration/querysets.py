@@ -1,20 +1,29 @@
-"""Which querysets can be walked along their primary key."""
+"""Which querysets can be walked along their primary key, exactly.
+
+A page is the queryset with a range of keys added to its WHERE. That is exact if each
+row depends on no other row of the queryset. Anything else is rewritten as the rows
+whose key is in a subquery, or refused with that way round.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from cloudtask.exceptions import UnsupportedValue
+from cloudtask.iteration.planner import is_datastore
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
+
+ROUND = "use Model.objects.filter(pk__in=queryset.values('pk'))"
 
 
 def walkable(given: Any) -> QuerySet[Any]:
     """`given` as a queryset that yields each row once, in no order.
 
-    Raises UnsupportedValue, with the reason, for what can't be walked in shards.
+    Raises UnsupportedValue, with the reason, for a queryset that can't be walked.
     """
     from django.db.models import Manager, QuerySet
     from django.db.models.query import RawQuerySet
@@ -49,10 +58,10 @@ def _reason_against(queryset: QuerySet[Any]) -> str | None:
         return "is sliced, which a walk by key can't respect: filter it instead"
     if not issubclass(queryset._iterable_class, ModelIterable):
         return "yields values: leave values(), values_list(), dates() and the like out"
-    if query.distinct and (query.distinct_fields or _joins(queryset)):
+    if query.distinct_fields:
         return (
-            "is distinct over joins: use filter(pk__in=...) with the joined queryset "
-            "inside"
+            "is distinct on fields, so that which rows it has depends on their order: "
+            + ROUND
         )
     if query.extra_tables:
         return "has extra(tables=...), which may repeat rows: use a subquery instead"
@@ -63,9 +72,40 @@ def _reason_against(queryset: QuerySet[Any]) -> str | None:
     return None
 
 
+def _each_row_once(queryset: QuerySet[Any]) -> QuerySet[Any]:
+    """The queryset itself if a range of keys does not change its rows, else its keys
+    in a subquery."""
+    query = queryset.query
+    repeating = _repeating(queryset)
+    if repeating and not _is_grouped_by_row(queryset, repeating):
+        return _by_keys(queryset, "joins to many rows and annotates them")
+    # Without repeating joins there is nothing to make distinct.
+    query.distinct = False
+    reason = _entangled(queryset)
+    return _by_keys(queryset, reason) if reason else queryset
+
+
+def _by_keys(queryset: QuerySet[Any], reason: str) -> QuerySet[Any]:
+    """The rows whose keys `queryset` has; refused if its annotations would be lost."""
+    query = queryset.query
+    if query.annotation_select or query.extra_select:
+        raise _refusal(
+            f"{reason}: {ROUND}, and alias() instead of annotate() in it for values "
+            "that are only filtered by"
+        )
+    outer = queryset.all()
+    outer.query = type(query)(queryset.model)
+    outer.query.select_related = query.select_related
+    outer.query.deferred_loading = query.deferred_loading
+    chosen: QuerySet[Any] = outer.filter(pk__in=queryset.values("pk"))
+    return chosen
+
+
+# Joins that repeat rows
+
+
 def _joins(queryset: QuerySet[Any]) -> dict[str, Any]:
-    """The joins of the query to other tables, by alias, but those to parents of the
-    model."""
+    """The joins of the query by alias, without those to parents of the model."""
     query = queryset.query
     used: dict[str, Any] = {
         alias: join
@@ -84,8 +124,8 @@ def _is_to_parent(field: Any) -> bool:
 
 
 def _repeating(queryset: QuerySet[Any]) -> set[str]:
-    """The aliases of joins across which one row of the model may meet several, and of
-    those behind them."""
+    """The aliases of joins that may find several rows for one row of the model, and of
+    the joins behind them."""
     found: set[str] = set()
     for alias, join in _joins(queryset).items():
         if join.parent_alias in found or _is_multi_valued(join.join_field):
@@ -100,8 +140,8 @@ def _is_multi_valued(field: Any) -> bool:
 
 
 def _is_grouped_by_row(queryset: QuerySet[Any], repeating: set[str]) -> bool:
-    """Whether aggregates make one row of all that a join repeats: not if one of the
-    annotations beside them differs between those."""
+    """Whether aggregates make one row of all that a join repeats. They do not if an
+    annotation beside them differs between the repeated rows."""
     query = queryset.query
     if query.group_by is None:
         return False
@@ -120,20 +160,106 @@ def _grouped_by(expressions: Sequence[Any]) -> Iterator[Any]:
             yield from outer() if outer else [part]
 
 
-def _each_row_once(queryset: QuerySet[Any]) -> QuerySet[Any]:
-    """Joins that repeat rows are moved into a subquery of keys."""
-    query = queryset.query
-    repeating = _repeating(queryset)
-    if not repeating or _is_grouped_by_row(queryset, repeating):
-        return queryset
-    if query.annotations or query.extra:
-        raise _refusal(
-            "joins to many rows and annotates them: use filter(pk__in=...) with the "
-            "joined queryset inside"
-        )
-    outer = queryset.all()
-    outer.query = type(query)(queryset.model)
-    outer.query.select_related = query.select_related
-    outer.query.deferred_loading = query.deferred_loading
-    chosen: QuerySet[Any] = outer.filter(pk__in=queryset.values("pk"))
-    return chosen
+# Rows that depend on other rows of the queryset
+
+_TOKEN = re.compile(
+    r"'(?:[^'\\]|''|\\.)*'"  # a string
+    r'|"(?:[^"]|"")*"|`(?:[^`]|``)*`'  # a quoted name
+    r"|--[^\n]*|/\*.*?\*/"  # a comment
+    r"|\w+|[^\w\s]",
+    re.DOTALL,
+)
+_AGGREGATE = re.compile(
+    r"COUNT|SUM|AVG|MIN|MAX|TOTAL|STDDEV\w*|VAR(IANCE|_POP|_SAMP)|GROUP_CONCAT"
+    r"|(STRING|ARRAY|JSONB?|XML)_?AGG|JSONB?_OBJECT_?AGG|JSON_ARRAYAGG"
+    r"|BIT_(AND|OR|XOR)|BOOL_(AND|OR)|EVERY|CORR|COVAR_\w+|MODE|PERCENTILE_\w+"
+)
+_SET = re.compile(
+    r"UNNEST|GENERATE_(SERIES|SUBSCRIPTS)|JSONB?_(ARRAY_ELEMENTS(_TEXT)?|EACH(_TEXT)?"
+    r"|OBJECT_KEYS|PATH_QUERY)|REGEXP_(SPLIT_TO_TABLE|MATCHES)|STRING_TO_TABLE"
+)
+_RANDOM = re.compile(r"RAND|RANDOM|GEN_RANDOM_UUID|UUID")
+
+
+def _entangled(queryset: QuerySet[Any]) -> str | None:
+    """Why a row of the queryset depends on others, as its SQL tells; None if none does.
+
+    The SQL has what no tree of expressions shows: raw fragments, `extra()`, templates
+    of functions, expressions of other libraries.
+    """
+    from django.core.exceptions import EmptyResultSet
+
+    if is_datastore(queryset):
+        return None  # it has no SQL
+    clone = queryset.all()
+    try:
+        sql, _ = clone.query.get_compiler(clone.db).as_sql()
+    except EmptyResultSet:
+        return None
+    tokens = _outermost(_TOKEN.findall(sql))
+    calls = set(_calls(tokens))
+    if "OVER" in tokens:
+        return "has a window function, which would see only the rows of a page"
+    if any(map(_SET.fullmatch, calls)):
+        return "has a function that returns several rows for one"
+    if queryset.query.group_by is None and any(map(_AGGREGATE.fullmatch, calls)):
+        return "has an aggregate over all of its rows"
+    if queryset.query.group_by is not None and not _is_grouped_by_key(queryset):
+        return "is grouped by other columns than its key"
+    where = tokens[tokens.index("WHERE") :] if "WHERE" in tokens else []
+    if any(map(_RANDOM.fullmatch, _calls(where))):
+        return "is filtered by random values, so that each page has its own"
+    return None
+
+
+def _calls(tokens: Sequence[str]) -> Iterator[str]:
+    """The names of functions that are called. SQLite's MIN and MAX of several values
+    are those of one row."""
+    for place, one in enumerate(tokens[:-1]):
+        if tokens[place + 1] != "(":
+            continue
+        if one not in ("MIN", "MAX") or not _has_several(tokens[place + 2 :]):
+            yield one
+
+
+def _has_several(tokens: Sequence[str]) -> bool:
+    """Whether a call whose arguments begin here has more than one."""
+    depth = 0
+    for one in tokens:
+        depth += (one == "(") - (one == ")")
+        if depth < 0 or (depth == 0 and one == ","):
+            return depth == 0
+    return False
+
+
+def _outermost(tokens: Sequence[str]) -> list[str]:
+    """The tokens in capitals, without names and strings, and without subqueries that
+    are values. A subquery in FROM is a part of the query itself."""
+    outer: list[str] = []
+    skipped = 0  # parentheses open since a subquery began that is a value
+    for one, following in zip(tokens, [*tokens[1:], ""], strict=True):
+        if one == ")" and skipped:
+            skipped -= 1
+        elif one == "(" and (skipped or _is_value(outer, following)):
+            skipped += 1
+        elif not skipped and one[0] not in "'\"`" and one[:2] not in ("--", "/*"):
+            outer.append(one.upper())
+    return outer
+
+
+def _is_value(before: Sequence[str], following: str) -> bool:
+    """Whether a parenthesis after `before` begins a subquery that is a value."""
+    if following.upper() not in ("SELECT", "WITH"):
+        return False
+    return not before or before[-1] not in ("FROM", "JOIN", "LATERAL")
+
+
+def _is_grouped_by_key(queryset: QuerySet[Any]) -> bool:
+    """Whether each row of the model is a group of its own."""
+    group_by = queryset.query.group_by
+    if group_by is True:
+        return True  # by all columns of the model
+    if not isinstance(group_by, tuple | list):
+        return False
+    names = {getattr(getattr(one, "target", None), "attname", one) for one in group_by}
+    return all(field.attname in names for field in queryset.model._meta.pk_fields)

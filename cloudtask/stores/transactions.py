@@ -34,6 +34,23 @@ def translated(what: str, alias: str) -> Iterator[None]:
         ) from error
 
 
+# How databases say that a statement took longer than the session allows.
+_TIMEOUTS = {
+    "57014",  # PostgreSQL: statement_timeout, or a cancel request
+    1969,  # MariaDB: max_statement_time
+    3024,  # MySQL: max_execution_time
+    "interrupted",  # SQLite: Connection.interrupt()
+}
+
+
+def is_statement_timeout(error: BaseException) -> bool:
+    """Whether a statement was ended because it took too long. A query that looks at
+    fewer rows may succeed then."""
+    cause = error.__cause__ or error
+    codes = {getattr(cause, "sqlstate", None), getattr(cause, "pgcode", None)}
+    return bool(_TIMEOUTS & {*codes, *cause.args[:1]})
+
+
 def in_transaction(alias: str) -> bool:
     """Whether a transaction is open on `alias`, other than that of a TestCase."""
     connection = connections[alias]

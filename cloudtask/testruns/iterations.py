@@ -1,17 +1,16 @@
-"""What became of the iterations whose steps a run has delivered."""
+"""Results of the iterations whose steps a test run has delivered."""
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cloudtask import codec
 from cloudtask.delivering.settling import Outcome
-from cloudtask.iteration.failing import LONGEST
-from cloudtask.iteration.handle import Iteration, IterationReport
+from cloudtask.iteration import Iteration
+from cloudtask.iteration.failing import traceback_of
 from cloudtask.message import Message
-from cloudtask.runs import STOPPED, FailureState, RowFailure
+from cloudtask.runs import FailureState, IterationReport, RowFailure, RunState
 from cloudtask.testruns.ran import Ran
 
 MANY = 100_000  # rows that failed, of which a report tells
@@ -21,9 +20,10 @@ MANY = 100_000  # rows that failed, of which a report tells
 class IterationRan:
     """An iteration, as it was when its last step ended.
 
-    `deliveries` counts its steps; `report` is from before its rows were deleted.
+    `deliveries` counts its steps; `report` is from before its shards were deleted.
     `error` tells why it waits, is paused or has failed. `failures` are the rows that
-    were given up, or skipped because they raised, with error and traceback.
+    have failed, paused the run, or were skipped because they raised, with error and
+    traceback.
     """
 
     id: str
@@ -45,7 +45,7 @@ class IterationRan:
 
 
 class Iterations:
-    """Looks at iterations before and after each step: finalize deletes their rows."""
+    """Looks at iterations before and after each step: finalize deletes their shards."""
 
     def __init__(self) -> None:
         self._handles: dict[str, Iteration] = {}
@@ -54,19 +54,21 @@ class Iterations:
         self._failures: dict[str, list[RowFailure]] = {}
         self._rows: dict[tuple[str, str], Ran] = {}
         self._errors: dict[str, str] = {}
-        self._raised: dict[str, BaseException] = {}  # by traceback, as the store has it
+        # By traceback, as the store has it.
+        self._raised: dict[str, BaseException] = {}
 
-    def before(self, message: Message) -> None:
-        """Note that a step is about to be delivered."""
+    def before(self, message: Message) -> str:
+        """Note that a step is about to be delivered; returns the id of its run."""
         run_id = self._look(message)
         self._deliveries[run_id] = self._deliveries.get(run_id, 0) + 1
+        return run_id
 
     def after(
         self, message: Message, now: float, errors: Sequence[BaseException]
     ) -> None:
-        """Note what a step has come to, in which rows have raised `errors`."""
+        """Note the result of a step, in which rows have raised `errors`."""
         run_id = self._look(message)
-        self._raised.update({_traceback(error): error for error in errors})
+        self._raised.update({traceback_of(error): error for error in errors})
         for failure in self._failures.get(run_id, ()):
             if (run_id, failure.key) in self._rows:
                 continue
@@ -76,7 +78,7 @@ class Iterations:
                 failure.attempts,
                 now,
                 Outcome.EXHAUSTED,
-                # Of a row that killed its process there is but the text.
+                # A row that killed its worker has only a text.
                 error=self._raised.get(failure.traceback)
                 or RuntimeError(failure.error),
                 row=failure.key,
@@ -85,12 +87,16 @@ class Iterations:
     def _look(self, message: Message) -> str:
         (run_id, *_), _ = codec.loads_call(message.payload)
         handle = self._handles.setdefault(run_id, Iteration(run_id))
-        report, before = handle.report(), self._reports.get(run_id)
-        if handle.error or handle.state not in STOPPED:  # the end of a run forgets it
-            self._errors[run_id] = handle.error
+        try:
+            report = handle.report()
+        except LookupError:  # a late step of a run that was pruned
+            report = IterationReport(0, 0, 0, None, None, ())
+        before = self._reports.get(run_id)
+        self._errors[run_id] = handle.error
         if report.shards or before is None:
             self._reports[run_id] = report
-            if _settled(report) != _settled(before):
+            is_paused = handle.state is RunState.PAUSED
+            if is_paused or _settled(report) != _settled(before):
                 self._failures[run_id] = [
                     failure
                     for failure in handle.failures(MANY)
@@ -114,18 +120,13 @@ class Iterations:
         ]
 
     def failed_rows(self) -> list[Ran]:
-        """The rows that were given up; not those that on_error="skip" passes over."""
+        """The rows that have failed; not those that on_error="skip" passes over."""
         return [
             self._rows[run_id, failure.key]
             for run_id, failures in self._failures.items()
             for failure in failures
             if self._reports[run_id].failed and (run_id, failure.key) in self._rows
         ]
-
-
-def _traceback(error: BaseException) -> str:
-    """As the failure of a row has it."""
-    return "".join(traceback.format_exception(error))[-LONGEST:]
 
 
 def _settled(report: IterationReport | None) -> tuple[int, int]:

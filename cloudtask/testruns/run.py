@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Literal
+from typing import Any, Literal
 
+from cloudtask import signals
 from cloudtask.delivering.settling import Outcome
 from cloudtask.exceptions import Retry, SingularTaskFailure
 from cloudtask.failpoints import Crashed
-from cloudtask.iteration import failing
 from cloudtask.iteration.finalizing import GivenUp
-from cloudtask.iteration.messages import STEPS
+from cloudtask.iteration.steps import STEPS
 from cloudtask.message import Delivery, Message
 from cloudtask.stores import AlreadyDone
 from cloudtask.testruns import calls, commits, direct, policy, sweeping
@@ -56,7 +56,9 @@ class Run:
         self.enqueued = 0
         self.skipped: list[Waiting] = []
         self.iterations = Iterations()
-        # Of the delivery under way: what rows raised, and what is to be raised of it.
+        # Of the delivery under way: its iteration, the errors of its rows, and the one
+        # that is to be raised.
+        self.iteration: str | None = None
         self.row_errors: list[BaseException] = []
         self.row_error: BaseException | None = None
 
@@ -114,11 +116,11 @@ class Run:
     def _deliveries(self) -> Iterator[None]:
         """Deliveries of another run, in which this one runs, are not of this one."""
         outer = self.queue.running
-        failing.watchers.append(self._note_row)
+        signals.row_failed.connect(self._note_row, weak=False)
         try:
             yield
         finally:
-            failing.watchers.remove(self._note_row)
+            signals.row_failed.disconnect(self._note_row)
             self.queue.running = outer
             self.queue.put_back(self.skipped)
             self.skipped = []
@@ -166,9 +168,13 @@ class Run:
             raise self.row_error
         self._tell_refused()
 
-    def _note_row(self, error: BaseException, on_error: str) -> None:
-        """A row raised. The leg goes on as its policy says; where nobody chose one, the
-        first such error is the test's, once the delivery is over."""
+    def _note_row(
+        self, *, run: str, error: BaseException, on_error: str, **others: Any
+    ) -> None:
+        """Note the error of a row. The leg goes on as its policy says. If the test did
+        not choose one, the first such error is raised after the delivery."""
+        if run != self.iteration:
+            return  # of a run inside this one
         self.row_errors.append(error)
         if self.errors != "raise" or on_error != "retry" or isinstance(error, Retry):
             return
@@ -181,8 +187,11 @@ class Run:
     def _attempt(self, entry: Waiting) -> Ran:
         if entry.message.task not in STEPS:
             return self._delivered(entry)
-        self.iterations.before(entry.message)
-        ran = self._delivered(entry)
+        outer, self.iteration = self.iteration, self.iterations.before(entry.message)
+        try:
+            ran = self._delivered(entry)
+        finally:
+            self.iteration = outer
         if self.row_error is None:  # else it may have broken the test's transaction
             self.iterations.after(entry.message, self.clock.time, self.row_errors)
         return ran

@@ -6,7 +6,7 @@ import pytest
 from django.test import override_settings
 
 from cloudtask import clock
-from cloudtask.iteration import planner, planning, stopping, walking
+from cloudtask.iteration import stopping
 from cloudtask.stores import store
 from cloudtask.testing import run_queued
 from tests.iteration.models import Thing
@@ -17,17 +17,15 @@ DATASTORE = "cloudtask.stores.datastore.DatastoreStore"
 
 
 @pytest.fixture(autouse=True)
-def _fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _fresh() -> Iterator[None]:
     """Forget earlier calls, and stop the clock of legs and plans.
 
     Only a test moves that clock, so the speed of the machine decides nothing.
     """
     trace.clear()
-    for module in (walking, planning):
-        monkeypatch.setattr(module, "monotonic", lambda: clock._ahead)
-    monkeypatch.setattr(planner, "SLOW", 3600.0)
     before = clock._ahead
-    yield
+    with clock.virtual():
+        yield
     clock.move(before - clock._ahead)
     stopping._asked.clear()
     trace.clear()

@@ -14,8 +14,8 @@ from unittest.mock import patch
 from cloudtask import failpoints
 from cloudtask.iteration import RunState, planner, planning
 from cloudtask.iteration import list as list_runs
-from cloudtask.iteration.keys import key_of
-from cloudtask.iteration.legs import CHECKPOINT
+from cloudtask.iteration.bounds import key_of
+from cloudtask.iteration.leg import CHECKPOINT
 from cloudtask.runs import ShardState
 from cloudtask.stores import store
 from tests.iteration import tasks
@@ -157,7 +157,7 @@ def planned_in_parts(wanted: bool) -> Iterator[None]:
         return
     with (
         patch.object(planner, "SMALL", 0),
-        patch.object(planner.sample, "cut", lambda *_: None),
+        patch.object(planner.estimates, "by_sample", lambda *_: None),
         patch.object(planning, "PART_TIME", -1.0),
     ):
         yield

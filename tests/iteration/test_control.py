@@ -228,7 +228,7 @@ class TestWhatARunSays:
         world.step()
         with monkeypatch.context() as broken:
 
-            def page(*args):
+            def page(*args, **how):
                 raise ProgrammingError("no such column")
 
             broken.setattr(QuerySetSource, "page", page)
@@ -294,12 +294,12 @@ class TestFinalize:
         assert world.next() is None
         assert run.refresh().state is RunState.FINISHED
 
-    def test_killed_before_the_run_is_deleted(self, world):
+    def test_killed_before_the_run_is_summarized(self, world):
         run = start(keep=False)
         with fault_at(world, "finalize.after_settle", 1, "crash"):
             world.run()
 
-        assert store().load_run(run.id) is None
+        assert store().load_run(run.id).is_summary
 
 
 class TestProgress:

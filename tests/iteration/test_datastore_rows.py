@@ -9,7 +9,7 @@ from django.db import connections
 from google.cloud.datastore import Entity
 
 from cloudtask.iteration import RunState, planner
-from cloudtask.iteration.planner import scatter
+from cloudtask.iteration.planner import estimates
 from cloudtask.testing import run_queued
 from tests.iteration import tasks
 from tests.iteration.models import Thing, Word
@@ -25,7 +25,7 @@ ALIAS = "entities"
 def put(indexless_datastore, db, tmp_path):
     """Makes entities that Django sees as rows of a model in the database `entities`."""
     ours = {
-        "ENGINE": scatter.ENGINE,
+        "ENGINE": estimates.ENGINE,
         "PROJECT": "test-project",
         "NAMESPACE": uuid.uuid4().hex,
         "INDEXES_FILE": str(tmp_path / "djangaeidx.yaml"),
@@ -101,11 +101,11 @@ def test_where_too_few_are_scattered_the_keys_are_walked(put):
 
     plan = planner.plan(things.all(), 20, include_new=False)
 
-    assert scatter.cut(things.all(), 20) is None
+    assert estimates.by_scatter(things.all(), 20) is None
     assert rows_of(plan, things.all()) == list(range(1, 701))
     assert sizes(plan, things.all()) == [35] * 20
 
 
 def test_a_database_with_sql_is_none(db):
-    assert not scatter.is_datastore(Thing.objects.all())
-    assert scatter.cut(Thing.objects.all(), 4) is None
+    assert not planner.is_datastore(Thing.objects.all())
+    assert estimates.by_scatter(Thing.objects.all(), 4) is None

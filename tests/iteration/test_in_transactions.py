@@ -8,7 +8,7 @@ from django.db import transaction
 from cloudtask import PermanentTaskFailure, clock, failpoints
 from cloudtask.failpoints import Crashed
 from cloudtask.iteration import RunState
-from cloudtask.iteration.finalizing import send_stopped
+from cloudtask.iteration.steps import send_last
 from cloudtask.models import OutboxMessage
 from cloudtask.sending import relay
 from cloudtask.stores import store
@@ -129,7 +129,7 @@ def test_a_step_that_was_sent_before_is_as_good(world, committed):
     run.cancel()
 
     with transaction.atomic():
-        send_stopped(store(), run.id)
+        send_last(store().load_run(run.id))
 
     assert not OutboxMessage.objects.exists()
     assert relay.parked("default") == []

@@ -55,9 +55,10 @@ class Unwalkable:
 
 REFUSED = {
     "sliced": (lambda: Book.objects.all()[:5], "sliced"),
-    "distinct over a join": (
-        lambda: Book.objects.filter(labels__name="x").distinct(),
-        "distinct over joins",
+    "distinct on a field": (lambda: Book.objects.distinct("pages"), "distinct on"),
+    "distinct with what a join repeats": (
+        lambda: Author.objects.annotate(p=F("books__pages")).distinct(),
+        "annotates",
     ),
     "union": (lambda: Book.objects.all().union(Book.objects.all()), "union"),
     "raw": (lambda: Book.objects.raw("SELECT 1"), "raw SQL"),

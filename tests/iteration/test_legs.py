@@ -203,8 +203,8 @@ class TestRowsThatCanNotBeRead:
     def test_what_fails_without_a_row_is_none_of_them(self, world, monkeypatch):
         real = QuerySetSource.page
 
-        def page(self, bounds, size):
-            found = real(self, bounds, size)
+        def page(self, bounds, size, **how):
+            found = real(self, bounds, size, **how)
             if not found.values and len(asked) < 3:
                 asked.append(size)
                 raise ValueError("of no row")
@@ -352,11 +352,11 @@ class TestRowsThatKill:
     def test_a_leg_that_failed_has_not_died(self, world):
         real, refused = QuerySetSource.page, []
 
-        def page(self, bounds, size):
+        def page(self, bounds, size, **how):
             if len(refused) < 2:
                 refused.append(True)
-                raise OperationalError("the database is away")
-            return real(self, bounds, size)
+                raise OperationalError("the database is unavailable")
+            return real(self, bounds, size, **how)
 
         trace.acts[7] = kills(1)
         with patch.object(QuerySetSource, "page", page):

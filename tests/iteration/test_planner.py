@@ -7,7 +7,7 @@ import itertools
 import uuid
 from collections import Counter
 from datetime import date
-from itertools import pairwise
+from itertools import count, pairwise
 
 import pytest
 from django.db import connection, transaction
@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from cloudtask import PermanentTaskFailure, failpoints
 from cloudtask.iteration import RunState, planner, planning
 from cloudtask.iteration.bounds import Bounds
-from cloudtask.iteration.planner import MAX_SHARDS, index_walk, rest_of, sample
+from cloudtask.iteration.planner import MAX_SHARDS, estimates, rest_of
+from cloudtask.iteration.planner import pieces as index_walk
 from cloudtask.iteration.sources import ListSource, QuerySetSource
 from cloudtask.models import IterationRun
 from cloudtask.stores import store
@@ -237,7 +238,7 @@ def test_as_many_shards_as_the_rows_ask_for():
 
 
 def test_a_planner_that_takes_long_hands_over_half_of_its_shards(monkeypatch):
-    monkeypatch.setattr(sample, "cut", lambda *_: None)
+    monkeypatch.setattr(estimates, "by_sample", lambda *_: None)
     Thing.objects.bulk_create(Thing(id=n) for n in range(1, 1001))
     three = itertools.cycle([False, False, True]).__next__
 
@@ -251,13 +252,16 @@ def test_a_planner_that_takes_long_hands_over_half_of_its_shards(monkeypatch):
 
 
 def test_a_slow_table_is_not_counted(monkeypatch):
-    monkeypatch.setattr(sample, "cut", lambda *_: None)
+    monkeypatch.setattr(estimates, "by_sample", lambda *_: None)
     Thing.objects.bulk_create(Thing(id=n) for n in range(1, 2001))
-    ticks = iter([0.0, planner.SLOW + 1])
+    ticks = count(0.0, planner.SLOW / 2)
 
     with CaptureQueriesContext(connection) as queries:
         plan = planner.plan(
-            Thing.objects.filter(size=0), 3, include_new=False, clock=ticks.__next__
+            Thing.objects.filter(size=0),
+            3,
+            include_new=False,
+            clock=lambda: next(ticks),
         )
 
     assert sum(piece.expected for piece in plan.pieces) == 2000
@@ -403,7 +407,7 @@ def slowly(monkeypatch):
     """Let each part of a plan take longer than it may."""
     monkeypatch.setattr(planner, "SMALL", 0)
     monkeypatch.setattr(planning, "PART_TIME", -1.0)
-    monkeypatch.setattr(sample, "cut", lambda *_: None)
+    monkeypatch.setattr(estimates, "by_sample", lambda *_: None)
 
 
 def once(action):
@@ -419,8 +423,8 @@ def test_a_view_is_walked(world):
     with connection.cursor() as cursor:
         cursor.execute("CREATE VIEW a_view AS SELECT * FROM iteration_thing")
 
-    assert sample.size_of(connection, "a_view") is None
-    assert sample.size_of(connection, "iteration_thing") is not None
+    assert estimates.size_of(connection, "a_view") is None
+    assert estimates.size_of(connection, "iteration_thing") is not None
 
 
 def test_keys_of_several_columns_are_looked_up_in_their_index():

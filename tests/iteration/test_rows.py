@@ -247,8 +247,10 @@ class TestRowsThatKill:
         run = walk(world, on_error="pause", shards=1)
 
         assert run.state is RunState.PAUSED
-        assert "died" in run.error
+        assert "killed" in run.error
+        assert [one.state for one in run.failures()] == [FailureState.STOPPED]
         run.resume()
+        assert run.failures() == []
         world.run()
         assert counts(run) == (5, 0, 0)
 
@@ -388,7 +390,7 @@ class TestCallbacks:
 
         run = walk(world, keep=False)
 
-        assert store().load_run(run.id) is None
+        assert store().load_run(run.id).description == b""
         assert store().load_shards(run.id) == []
         assert run.state is RunState.FINISHED
 
@@ -403,4 +405,5 @@ class TestCallbacks:
         run.retry_failures()
         world.run()
 
-        assert store().load_run(run.id) is None
+        assert store().load_shards(run.id) == []
+        assert counts(run) == (4, 0, 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cloudtask import registry
-from cloudtask.iteration.messages import STEPS
+from cloudtask.iteration.steps import STEPS
 
 
 def test_the_steps_have_names_that_no_file_decides():

@@ -140,7 +140,7 @@ class TestADescriptionThatIsDamaged:
 
         assert run.refresh().state is RunState.FINISHED
         assert damaged.refresh().state is RunState.FAILED
-        assert "start anew" in damaged.error
+        assert "start again" in damaged.error
         assert {one.id for one in list_runs()} == {run.id, damaged.id}
 
     def test_it_can_be_cancelled(self, world, damaged):

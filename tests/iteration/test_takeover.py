@@ -10,7 +10,7 @@ import pytest
 from django.db import connection, connections
 
 from cloudtask import clock, failpoints
-from cloudtask.iteration import RunState, pages
+from cloudtask.iteration import RunState, rows
 from tests.durability.database import committing
 from tests.iteration import tasks
 from tests.iteration.models import Effect, Thing
@@ -23,7 +23,7 @@ ROWS = 8
 
 @pytest.fixture
 def committed(tmp_path, monkeypatch):
-    monkeypatch.setattr(pages, "WHOLE_FIRST", ROWS + 1)  # one page has them all
+    monkeypatch.setattr(rows, "WHOLE_FIRST", ROWS + 1)  # one page has them all
     if connection.vendor != "postgresql":
         pytest.skip("two connections write at once on PostgreSQL")
     with committing(tmp_path):

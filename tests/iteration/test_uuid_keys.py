@@ -10,7 +10,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from cloudtask.iteration import planner
-from cloudtask.iteration.planner import uuids
+from cloudtask.iteration.planner import estimates
 from tests.iteration.models import Ticket
 from tests.iteration.test_planner import rows_of, uuid7
 
@@ -37,7 +37,7 @@ def first_keys():
 
 
 def is_cut(queryset, shards=8):
-    return uuids.cut(queryset, shards, first_keys()) is not None
+    return estimates.by_uuids(queryset, shards, first_keys()) is not None
 
 
 def test_random_keys_are_cut_evenly_by_a_query_a_shard(chance):
@@ -62,7 +62,7 @@ def test_random_keys_are_cut_evenly_by_a_query_a_shard(chance):
 
 def test_the_database_says_which_group_comes_first(chance):
     fill(random_key(chance) for _ in range(ROWS))
-    order = uuids._order_of("default")
+    order = estimates._order_of("default")
 
     places = [order.place_of(key) for key in first_keys()]
 
@@ -98,7 +98,7 @@ def test_a_table_that_went_over_to_time_ordered_keys_is_noticed(chance):
 
 
 def test_random_keys_of_which_a_part_is_gone_are_noticed(chance):
-    order = uuids._order_of("default")
+    order = estimates._order_of("default")
     keys = [random_key(chance) for _ in range(ROWS)]
     fill(key for key in keys if not 0.4 < order.place_of(key) < 0.6)
 
@@ -106,7 +106,7 @@ def test_random_keys_of_which_a_part_is_gone_are_noticed(chance):
 
 
 def test_a_table_emptied_behind_its_first_keys_is_noticed(chance):
-    order = uuids._order_of("default")
+    order = estimates._order_of("default")
     keys = [random_key(chance) for _ in range(ROWS)]
     fill(key for key in keys if order.place_of(key) < 0.3)
 

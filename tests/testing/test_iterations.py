@@ -209,7 +209,7 @@ def test_a_row_that_is_opened_again_and_passes_has_not_failed(authors):
 def test_a_failed_row_that_killed_its_process_has_its_text(authors):
     kill.iterate(Author.objects.filter(pk=authors[0].pk))
     (row,) = run_queued(errors="retry").failed
-    assert (row.row, "died" in str(row.error)) == (str(authors[0].pk), True)
+    assert (row.row, "was killed" in str(row.error)) == (str(authors[0].pk), True)
 
 
 def test_rows_that_are_skipped_are_told_by_the_iteration(authors):
