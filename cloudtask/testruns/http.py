@@ -1,10 +1,19 @@
-"""Deliveries through Django's test client: URL, middleware, verification, headers."""
+"""Delivers through Django's test client: URL, middleware, verification, headers.
+
+The project's target verifies each delivery, with one difference. An HttpTarget gets
+another set of certificates, since the test run signs tokens with a key of its own. An
+AppEngineTarget believes that it is on App Engine, whose front end removes the headers
+of strangers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from copy import copy
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from django.test import Client
@@ -12,11 +21,21 @@ from django.test import Client
 from cloudtask import signals, targets
 from cloudtask.delivering.settling import Outcome
 from cloudtask.message import Delivery, Message
-from cloudtask.targets import AppEngineDispatch, HttpDispatch, target
-from cloudtask.testruns import trust
+from cloudtask.targets import (
+    AppEngineDispatch,
+    AppEngineTarget,
+    HttpDispatch,
+    HttpTarget,
+    Target,
+    oidc,
+    target,
+)
 from cloudtask.testruns.direct import unanswered
 from cloudtask.testruns.ran import Ran
 from cloudtask.transports.memory import Waiting
+
+if TYPE_CHECKING:
+    from cloudtask.emulator.tokens import SigningKey
 
 USER_AGENT = "Google-Cloud-Tasks"
 
@@ -39,7 +58,7 @@ class Http:
         """
         dispatch = target().request_for(entry.message)
         ran = unanswered(entry, now, None)
-        with targets.using(trust.trusting(target())), _noting(ran):
+        with targets.using(trusting(target())), _noting(ran):
             try:
                 response = self._post(dispatch, entry)
             except Exception as error:  # noqa: BLE001  an answer 500 in production
@@ -69,7 +88,7 @@ class Http:
     def _token(self, dispatch: HttpDispatch) -> str | None:
         key = (dispatch.service_account, dispatch.audience)
         if key not in self.tokens:
-            self.tokens[key] = trust.token(dispatch)
+            self.tokens[key] = token_for(dispatch)
         return self.tokens[key]
 
 
@@ -135,3 +154,44 @@ def _refusal(
         f"answered {response.status_code} {text!r}, which settles nothing. Look at the "
         "log, the URLconf, the middleware and CLOUDTASK['TARGET']."
     )
+
+
+# Trust
+
+
+@lru_cache(maxsize=1)
+def _key() -> SigningKey:
+    from cloudtask.emulator.tokens import SigningKey
+
+    return SigningKey()
+
+
+class _Certificates(oidc.Certificates):
+    """Has one key, for every issuer."""
+
+    def of(self, url: str, key_id: object) -> Mapping[str, str]:
+        return {_key().id: _key().public_pem}
+
+
+def token_for(dispatch: HttpDispatch) -> str | None:
+    """The bearer token that Cloud Tasks would add to `dispatch`."""
+    from cloudtask.emulator.tokens import TokenMaker
+
+    if dispatch.service_account is None:
+        return None
+    found = target()
+    issuer = found.issuer if isinstance(found, HttpTarget) else None
+    named = issuer.rstrip("/") if issuer else oidc.GOOGLE_ISSUERS[0]
+    maker = TokenMaker(_key(), lambda: named, time.time)
+    return maker.oidc(dispatch.service_account, dispatch.audience or dispatch.url)
+
+
+def trusting(found: Target) -> Target:
+    """A target like `found` that trusts deliveries with the tokens of this module, or
+    with the headers of App Engine."""
+    ours = copy(found)
+    if isinstance(ours, AppEngineTarget):
+        ours.on_app_engine = True
+    elif isinstance(ours, HttpTarget):
+        ours.certificates = _Certificates()
+    return ours

@@ -10,12 +10,16 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections, transaction
 
 from cloudtask import failpoints
+from cloudtask.testruns.contents import (
+    Contents,
+    contents,
+    renumbered,
+    usable_aliases,
+)
 from cloudtask.testruns.faults import CrashPoint, Faults, crash_at
 from cloudtask.testruns.misfortune import NotIdempotent
 from cloudtask.testruns.named import named
-from cloudtask.testruns.numbering import renumbered
 from cloudtask.testruns.queue_runs import run_queued
-from cloudtask.testruns.rows import Contents, contents, usable_aliases
 from cloudtask.testruns.virtual import VirtualClock, frozen
 from cloudtask.transports import memory
 

@@ -13,11 +13,11 @@ from cloudtask.failpoints import Crashed
 from cloudtask.message import Message
 from cloudtask.sending.on_commit import outage
 from cloudtask.testruns import policy
+from cloudtask.testruns.contents import contents, usable_aliases
 from cloudtask.testruns.faults import CrashPoint, Faults
 from cloudtask.testruns.ran import Ran
 from cloudtask.testruns.report import Report
 from cloudtask.testruns.rivals import rival_inside
-from cloudtask.testruns.rows import contents, usable_aliases
 from cloudtask.transports import memory
 from cloudtask.transports.memory import MemoryQueue, Stage, Waiting
 

@@ -9,7 +9,7 @@ from django.db import connections
 from cloudtask.clock import database_now
 from cloudtask.failpoints import Crashed
 from cloudtask.sending.relay import relay
-from cloudtask.testruns.rows import usable_aliases
+from cloudtask.testruns.contents import usable_aliases
 from cloudtask.transports.memory import MemoryQueue
 
 TRIES = 10  # relays of an alias: some may crash, too
