@@ -1,8 +1,9 @@
 """Callables as values that travel: what `deferred.defer` makes of what it is given.
 
-An import path, or an object and the name of its method; no code. Nothing here looks at
-CLOUDTASK["TRUSTED_MODULES"]: any importable callable may be named, as in App Engine's
-deferred, and the signature of the envelope alone says that it was we who named it.
+An import path, or an object and the name of its method; no code. Only callables of
+modules in INSTALLED_APPS and CLOUDTASK["TRUSTED_MODULES"] are named, and only those are
+resolved, whoever signed the payload. Methods and callable instances count by the module
+of their class; Django's own managers and querysets by the module of their model.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from types import FunctionType, ModuleType
 from typing import Any
 
 from cloudtask import codec
-from cloudtask.exceptions import TaskNotFound, UnsupportedValue
+from cloudtask.codec import shapes
+from cloudtask.codec.trust import SETTING, is_trusted
+from cloudtask.exceptions import PayloadError, TaskNotFound, UnsupportedValue
 
 # An import path, or a tag and what it needs.
 Form = str | list[Any]
@@ -30,7 +33,8 @@ def form_of(obj: Any) -> Form:
     could not find: lambdas, closures, objects that can't be taken apart.
     """
     if not callable(obj):
-        raise ValueError(f"defer() takes something to call, not {obj!r}.")
+        kind = type(obj).__name__  # its value may be a secret
+        raise ValueError(f"defer() takes something to call, not {kind}.")
     if type(obj) is functools.partial:
         return ["partial", form_of(obj.func), list(obj.args), obj.keywords]
     owner = getattr(obj, "__self__", None)
@@ -52,9 +56,10 @@ def _is_slot(obj: Any) -> bool:
 def _method(owner: Any, obj: Any) -> Form:
     name = next((n for n in _names(owner, obj) if _is_there(owner, n, obj)), None)
     if name is None:
+        kind = owner if isinstance(owner, type) else type(owner)
         raise UnsupportedValue(
-            f"{obj!r} can't travel: {type(owner).__name__} has it under another name. "
-            "Move it to a function."
+            f"{kind.__name__}.{obj.__name__} can't travel: the class has it under "
+            "another name. Move it to a function."
         )
     if isinstance(owner, type):
         return f"{path_of(owner)}.{name}"
@@ -91,6 +96,7 @@ def path_of(obj: Any) -> str:
             "belongs to no module that a worker can import. Move it to one, such as "
             "an app's tasks.py",
         )
+    _refuse_untrusted(obj, module)
     path = f"{module}:{qualname}"
     try:
         found = _at(path)
@@ -103,25 +109,77 @@ def path_of(obj: Any) -> str:
     return path
 
 
+def _refuse_untrusted(obj: Any, module: str) -> None:
+    if not is_trusted(module):
+        raise _refusal(
+            obj,
+            f"belongs to {module!r}, which is in no installed app. If queued tasks may "
+            f"call it, add {module!r} to {SETTING}",
+        )
+
+
 def _refusal(obj: Any, reason: str) -> UnsupportedValue:
-    return UnsupportedValue(f"{obj!r} can't travel: it {reason}.")
+    # Its name, as the repr of an object may show a secret.
+    kind = type(obj)
+    name = getattr(obj, "__qualname__", f"an instance of {kind.__qualname__}")
+    module = getattr(obj, "__module__", None) or kind.__module__
+    return UnsupportedValue(f"{module}.{name} can't travel: it {reason}.")
 
 
 def _at(path: str) -> Any:
+    """What stands at the path; raises ImportError, AttributeError, or PayloadError for
+    what may not be called."""
     module, _, qualname = path.partition(":")
+    if not is_trusted(module):
+        raise PayloadError(
+            f"{module}.{qualname} is not called: {module!r} is in no installed app and "
+            f"not in {SETTING}."
+        )
     found: Any = sys.modules.get(module) or import_module(module)
-    for name in qualname.split("."):
+    for number, name in enumerate(qualname.split(".")):
+        if number and not isinstance(found, type):
+            raise PayloadError(f"{path} does not lead through classes.")
         found = getattr(found, name)
+        # What a module imported from elsewhere is not the module's own.
+        if not number and not is_trusted(str(getattr(found, "__module__", None))):
+            raise PayloadError(f"{path} is not called: it is defined elsewhere.")
     return found
 
 
 def _value(obj: Any) -> Form:
     """An object as the codec carries it, else taken apart."""
+    _refuse_untrusted(obj, _home(obj))
+    if manager := _manager(obj):
+        return manager
     try:
         codec.dumps(obj)
     except UnsupportedValue:
         return _object(obj)
     return ["value", obj]
+
+
+def _home(instance: Any) -> str:
+    """The module by which an instance counts."""
+    from django.db.models import QuerySet
+    from django.db.models.manager import BaseManager
+
+    kind = type(instance)
+    is_djangos = kind.__module__.startswith("django.db.models.")
+    if is_djangos and issubclass(kind, QuerySet | BaseManager):
+        kind = instance.model
+    return str(kind.__module__)
+
+
+def _manager(obj: Any) -> Form | None:
+    """The form of a manager that a model names."""
+    from django.db.models.manager import BaseManager
+
+    if not isinstance(obj, BaseManager):
+        return None
+    name = getattr(obj, "name", None)
+    if obj.model is None or obj.model._meta.managers_map.get(name) != obj:
+        return None
+    return ["manager", obj.model, name]
 
 
 def _object(obj: Any) -> Form:
@@ -152,6 +210,8 @@ def name_of(form: Form) -> str:
     tag, first, *parts = form
     if tag == "method":
         return f"{name_of(first)}.{parts[0]}"
+    if tag == "manager":
+        return f"{first.__module__}.{first.__qualname__}.{parts[0]}"
     if tag == "value":
         return f"{type(first).__module__}.{type(first).__qualname__}"
     return name_of(first)
@@ -170,7 +230,9 @@ def resolve(form: Form) -> Any:
                 f"{form.replace(':', '.')} is not known to this version: {error}. If "
                 "it was renamed or removed, keep the old name until its queue is empty."
             ) from error
-    tag, *parts = form
+    tag, *parts = shapes.listed(form) or [""]
+    if shapes.text(tag) not in _MAKERS:
+        raise PayloadError("The payload has a callable of an unknown kind.")
     return _MAKERS[tag](*parts)
 
 
@@ -178,12 +240,43 @@ def _made_partial(function: Form, args: list[Any], keywords: dict[str, Any]) -> 
     return functools.partial(resolve(function), *args, **keywords)
 
 
+def _made_value(value: Any) -> Any:
+    home = _home(value)
+    if not is_trusted(home):
+        raise PayloadError(
+            f"An instance of {type(value).__qualname__} is not called: {home!r} is in "
+            f"no installed app and not in {SETTING}."
+        )
+    return value
+
+
+def _made_manager(model: Any, name: str) -> Any:
+    from django.db.models import Model
+
+    if not (isinstance(model, type) and issubclass(model, Model)):
+        raise PayloadError("The payload has a manager of something that is no model.")
+    manager = model._meta.managers_map.get(shapes.text(name))
+    if manager is None:
+        raise TaskNotFound(f"{model._meta.label} has no manager {name!r} any more.")
+    return manager
+
+
 def _made_method(owner: Form, name: str) -> Any:
-    return getattr(resolve(owner), name)
+    if shapes.listed(owner)[0] not in ("value", "manager", "object", "made"):
+        raise PayloadError("The payload has a method of something that is no instance.")
+    instance = _made_value(resolve(owner))
+    if inspect.getattr_static(type(instance), shapes.text(name), None) is None:
+        raise TaskNotFound(
+            f"{type(instance).__qualname__}.{name} is not known to this version. If it "
+            "was renamed or removed, keep the old name until its queue is empty."
+        )
+    return getattr(instance, name)
 
 
 def _made_new(path: Form, args: list[Any], kwargs: dict[str, Any], *parts: Any) -> Any:
-    kind = resolve(path)
+    kind = _at(shapes.text(path))
+    if not isinstance(kind, type):
+        raise PayloadError(f"{path} is no class.")
     return _filled(kind.__new__(kind, *args, **kwargs), *parts)
 
 
@@ -212,7 +305,8 @@ def _set_state(obj: Any, state: Any) -> None:
 
 
 _MAKERS: dict[str, Callable[..., Any]] = {
-    "value": lambda value: value,
+    "value": _made_value,
+    "manager": _made_manager,
     "partial": _made_partial,
     "method": _made_method,
     "object": _made_new,

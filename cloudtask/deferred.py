@@ -1,7 +1,7 @@
 """`defer` and its companions as djangae and App Engine had them.
 
-Any importable callable can be deferred, without `@task`. docs/howto/from-djangae.md
-tells what is the same, what is stronger, and what that freedom costs.
+Callables of installed apps can be deferred without `@task`. docs/howto/from-djangae.md
+tells what is the same, and what is stronger.
 """
 
 from __future__ import annotations
@@ -65,8 +65,9 @@ class TimeoutException(SingularTaskFailure):
 def defer(obj: Any, /, *args: Any, **kwargs: Any) -> Enqueued:
     """Have `obj(*args, **kwargs)` called once, later.
 
-    `obj` is a function, class or builtin that can be imported, a method of an instance
-    or a class, a callable instance, or a task. Keywords with these names are options:
+    `obj` is a function or class that can be imported, a method of an instance or a
+    class, a callable instance, or a task. Its module, or that of its class, must be in
+    an installed app or in TRUSTED_MODULES. Keywords with these names are options:
     `_countdown` (seconds), `_eta` (datetime; naive means UTC, past means now), `_name`,
     `_queue`, `_transactional` (default: whether `_using` is in an atomic block),
     `_using`, `_small_task` or `_small`, `_wipe_related_caches`, `_retry_options`,

@@ -24,6 +24,7 @@ INSTALLED_APPS = [
     "cloudtask",
     "tests.testapp",
     "tests.iteration",
+    "tests.compat",
 ]
 LIBRARY_OF_TASKS = "django.tasks"
 if django.VERSION < (6, 0):

@@ -1,16 +1,26 @@
-"""Any importable callable can be deferred, and no other."""
+"""Any importable callable of a trusted module can be deferred, and no other."""
 
 from __future__ import annotations
 
 import functools
+import logging
 import math
 import operator
+import os
+import subprocess
+from dataclasses import dataclass
+from importlib import import_module
+from threading import Thread
 
 import pytest
+from django.core.mail import send_mail
+from django.core.management import call_command
+from django.test import override_settings
 
-from cloudtask import callables
+from cloudtask import callables, deferred, runtime
 from cloudtask.deferred import defer
-from cloudtask.exceptions import TaskNotFound, UnsupportedValue
+from cloudtask.exceptions import PayloadError, TaskNotFound, UnsupportedValue
+from cloudtask.options import Options
 from cloudtask.testing import queued, run_queued
 from tests.compat import things
 from tests.testapp import tasks
@@ -18,6 +28,16 @@ from tests.testapp.models import Author, Book
 from tests.testapp.tasks import calls
 
 greeter = things.Greeter("Hello")
+
+
+@dataclass
+class Unknown:
+    """A class of no installed app: see `__module__`."""
+
+    x: int
+
+
+Unknown.__module__ = "tests.elsewhere"
 
 
 def named(value):
@@ -60,9 +80,66 @@ def test_it_is_called_where_it_runs(obj, args, expected):
     assert calls == [expected]
 
 
+@pytest.mark.parametrize(
+    "obj",
+    [
+        *(os.system, os.path.join, subprocess.Popen, subprocess.run, eval, print, len),
+        *(str.upper, "a-b".split, [].append, (5).__add__, dict.fromkeys, math.sqrt),
+        *(operator.attrgetter("a"), operator.itemgetter(1), import_module),
+        *(functools.partial(os.system, "true"), functools.partial(print)),
+        *(call_command, send_mail, logging.getLogger("x").error, Thread(None).start),
+    ],
+    ids=named,
+)
+def test_what_is_of_another_package_is_refused_with_the_setting_to_add(obj):
+    with pytest.raises(UnsupportedValue, match=r'add .+ to CLOUDTASK\["TRUSTED_MOD'):
+        defer(obj, 1)
+    assert queued() == []
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        *("os:system", "posix:system", "subprocess:Popen", "builtins:eval"),
+        *("tests.compat.things:os.system", "tests.compat.things:functools.partial"),
+        *("tests.compat.things:Greeter.__init__.x"),
+        *("tests.compat.things:calls.append", "", ":", "os", "cloudtask"),
+        ["partial", "os:system", ["true"], {}],
+        ["partial", ["partial", "os:system", [], {}], [], {}],
+        ["made", "os:system", ["true"], None, None, None],
+        ["made", "tests.compat.things:os.system", ["true"], None, None, None],
+        ["object", "subprocess:Popen", ["true"], {}, None, None, None],
+        ["object", "tests.compat.things:note", [], {}, None, None, None],
+        ["value", 5],
+        ["value", os.PathLike],
+        ["method", ["value", "a"], "upper"],
+        ["method", ["value", [1]], "append"],
+        ["method", "os:system", "__call__"],
+        ["method", "tests.compat.things:note", "__globals__"],
+        ["method", ["method", ["value", Author()], "save"], "__func__"],
+        ["manager", Author, "_meta"],
+        ["manager", os.PathLike, "objects"],
+        ["eval", "1"],
+        [["partial"], "os:system"],
+        [],
+        None,
+    ],
+    ids=str,
+)
+def test_a_worker_calls_no_other_either_whoever_signed_it(form):
+    with pytest.raises((PayloadError, TaskNotFound)):
+        callables.resolve(form)
+
+
+def test_a_sealed_call_of_another_package_is_a_failure(caplog):
+    runtime.enqueue(deferred.run._parts()[0], Options(), ("os:getpid",), {})
+    with pytest.raises(PayloadError, match="TRUSTED_MODULES"):
+        run_queued()
+
+
 def test_arguments_are_the_codec_s_and_need_a_class_that_is_trusted():
     with pytest.raises(UnsupportedValue, match="TRUSTED_MODULES"):
-        defer(things.note, things.Order(1))
+        defer(things.note, Unknown(1))
 
 
 @pytest.mark.parametrize(
@@ -80,9 +157,11 @@ def test_arguments_are_the_codec_s_and_need_a_class_that_is_trusted():
     ],
     ids=named,
 )
-def test_builtins_and_their_methods_can_be_deferred(obj, args, expected):
-    defer(obj, *args)
-    assert [ran.value for ran in run_queued().attempts] == [expected]
+def test_a_setting_allows_builtins_and_other_packages(obj, args, expected):
+    listed = ["builtins", "math", "_operator"]
+    with override_settings(CLOUDTASK={"TRUSTED_MODULES": listed}):
+        defer(obj, *args)
+        assert [ran.value for ran in run_queued().attempts] == [expected]
 
 
 def test_an_import_path_travels_and_no_code():
@@ -216,7 +295,7 @@ def test_a_callable_that_is_gone_is_tried_again_and_not_dropped():
     with pytest.raises(TaskNotFound, match=r"things\.gone"):
         callables.resolve("tests.compat.things:gone")
     with pytest.raises(TaskNotFound, match="nowhere"):
-        callables.resolve("tests.nowhere:gone")
+        callables.resolve("tests.compat.nowhere:gone")
 
 
 def test_what_stands_at_the_path_when_it_runs_is_called(monkeypatch):

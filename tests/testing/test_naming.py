@@ -193,8 +193,6 @@ def test_a_method_is_found_by_its_object(db):
         things.Greeter.of_class,
         functools.partial(things.two, 1),
         things.remembered,
-        dict.fromkeys,
-        len,
     ],
 )
 def test_any_callable_is_found(function):
