@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import struct
 import zlib
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from functools import lru_cache
 from typing import Any
 
@@ -34,6 +35,9 @@ _ID_SIZE = 4  # of the key's id, which ends the head
 _MAC_SIZE = 32
 _MAC_AT = _HEAD.size + _ID_SIZE
 HEADER_SIZE = _MAC_AT + _MAC_SIZE
+_TEXT = "ct:"  # what sealed text begins with, which no JSON does
+
+Place = tuple[str, ...]
 
 
 class NotAnEnvelope(PayloadError):
@@ -51,19 +55,19 @@ def _key(secret: str | bytes) -> tuple[bytes, bytes]:
 # The two functions that hold keys raise nothing: error reports show local variables.
 
 
-def _signed(head: bytes, body: bytes) -> bytes:
+def _signed(head: bytes, body: bytes, place: bytes = b"") -> bytes:
     """The envelope of these parts, signed with the first of the project's keys."""
     key_id, key = _key(conf.settings().signing_secrets[0])
     head += key_id
-    return b"%b%b%b" % (head, hmac.digest(key, head + body, "sha256"), body)
+    return b"%b%b%b" % (head, hmac.digest(key, head + place + body, "sha256"), body)
 
 
-def _is_signed(head: bytes, mac: bytes, body: bytes) -> bool:
+def _is_signed(head: bytes, mac: bytes, body: bytes, place: bytes) -> bool:
     """Whether a key of the project has signed these parts."""
     for secret in conf.settings().signing_secrets:
         key_id, key = _key(secret)
         if head.endswith(key_id) and hmac.compare_digest(
-            hmac.digest(key, head + body, "sha256"), mac
+            hmac.digest(key, head + place + body, "sha256"), mac
         ):
             return True
     return False
@@ -85,17 +89,69 @@ def seal(message: Message, *, expires: int | None = None) -> bytes:
 
 
 @discreet
-def seal_value(data: bytes) -> bytes:
-    """`data`, signed, for a place that others may write to; it does not expire."""
-    return _sealed(data, NEVER, VALUE)
+def seal_value(data: bytes, *, place: Place) -> bytes:
+    """`data`, signed for the place where it is stored: it can be opened there only.
+
+    A place is, for example, the table, the id of the row and the column. The signature
+    does not expire.
+    """
+    return _sealed(data, NEVER, VALUE, _bound(place))
 
 
-def _sealed(body: bytes, expires: int, flags: int) -> bytes:
+@discreet
+def unseal_value(data: bytes, *, place: Place) -> bytes:
+    """The data that `seal_value` was given for the same place.
+
+    Raises BadSignature, whose text names the place.
+    """
+    try:
+        return _unsealed(data, 0.0, VALUE, _bound(place))
+    except (PayloadError, zlib.error) as error:
+        raise _misplaced(place) from error
+
+
+@discreet
+def seal_text(text: str, *, place: Place) -> str:
+    """The same for a text that stays readable. It is never text that the codec
+    decodes."""
+    head = _HEAD.pack(MAGIC, VERSION, VALUE, NEVER)
+    signed = _signed(head, text.encode(), _bound(place))[:HEADER_SIZE]
+    return f"{_TEXT}{urlsafe_b64encode(signed).decode()}:{text}"
+
+
+@discreet
+def unseal_text(sealed: str, *, place: Place) -> str:
+    """The text that `seal_text` was given for the same place; raises BadSignature."""
+    signature, _, text = sealed.removeprefix(_TEXT).partition(":")
+    try:
+        head = urlsafe_b64decode(signature)
+        if not sealed.startswith(_TEXT) or len(head) != HEADER_SIZE:
+            raise NotAnEnvelope("The text has no seal.")
+        _unsealed(head + text.encode(), 0.0, VALUE, _bound(place))
+    except (PayloadError, ValueError) as error:
+        raise _misplaced(place) from error
+    return text
+
+
+def _bound(place: Place) -> bytes:
+    """The place as bytes that no other place has."""
+    parts = [part.encode() for part in place]
+    return b"".join(b"%d:%b" % (len(part), part) for part in parts) + b"\n"
+
+
+def _misplaced(place: Place) -> BadSignature:
+    return BadSignature(
+        f"The stored value {' / '.join(place)} is refused: it was altered, moved from "
+        "another place, or signed with a key that is not known here."
+    )
+
+
+def _sealed(body: bytes, expires: int, flags: int, place: bytes = b"") -> bytes:
     if len(body) >= COMPRESS_FROM:
         packed = zlib.compress(body, 6)
         if len(packed) < len(body):
             body, flags = packed, flags | COMPRESSED
-    return _signed(_HEAD.pack(MAGIC, VERSION, flags, expires), body)
+    return _signed(_HEAD.pack(MAGIC, VERSION, flags, expires), body, place)
 
 
 @discreet
@@ -111,20 +167,14 @@ def unseal(data: bytes, *, now: float) -> Message:
     return _message(codec.loads(about), payload)
 
 
-@discreet
-def unseal_value(data: bytes, *, now: float) -> bytes:
-    """What `seal_value` was given; raises as `unseal` does."""
-    return _unsealed(data, now, VALUE)
-
-
-def _unsealed(data: bytes, now: float, kind: int) -> bytes:
+def _unsealed(data: bytes, now: float, kind: int, place: bytes = b"") -> bytes:
     if len(data) < HEADER_SIZE or data[:2] != MAGIC:
         raise NotAnEnvelope("The body is not a cloudtask envelope.")
     _, version, flags, expires = _HEAD.unpack_from(data)
     if version != VERSION or flags & VALUE != kind:
         raise NotAnEnvelope(f"Envelope version {version}/{flags} is not known here.")
     body = data[HEADER_SIZE:]
-    if not _is_signed(data[:_MAC_AT], data[_MAC_AT:HEADER_SIZE], body):
+    if not _is_signed(data[:_MAC_AT], data[_MAC_AT:HEADER_SIZE], body, place):
         raise BadSignature(
             "The body was altered, or signed with a key that is neither SECRET_KEY nor "
             "in SECRET_KEY_FALLBACKS."

@@ -230,7 +230,8 @@ def given_back(
     if not is_killed:
         return _resting(ended, ShardState.WAITING)
     # It stays RUNNING, so that the next lease counts a death.
-    has_moved = ended.cursor != held.cursor and shard.suspect is None
+    has_moved = walked is not None and walked.cursor != held.cursor
+    has_moved = has_moved and shard.suspect is None
     deaths = 0 if has_moved else shard.deaths
     return replace(ended, lease_until=None, deadline_at=None, deaths=deaths)
 

@@ -8,6 +8,7 @@ import pytest
 
 from cloudtask import codec, envelope
 from cloudtask.envelope import NotAnEnvelope
+from cloudtask.exceptions import BadSignature, PayloadError
 from cloudtask.message import Message
 from cloudtask.options import Options
 
@@ -21,6 +22,7 @@ SMALL = Message(
     options=Options(max_attempts=3),
 )
 NOW = SMALL.created
+PLACE = ("runs", "1", "c")
 
 
 def test_a_message_comes_back_as_it_was() -> None:
@@ -53,7 +55,63 @@ def test_what_a_newer_version_adds_is_ignored() -> None:
 
 def test_a_sealed_value_is_no_message_and_a_message_no_value() -> None:
     with pytest.raises(NotAnEnvelope):
-        envelope.unseal(envelope.seal_value(b"{}\n[]"), now=NOW)
-    with pytest.raises(NotAnEnvelope):
-        envelope.unseal_value(envelope.seal(SMALL), now=NOW)
-    assert envelope.unseal_value(envelope.seal_value(b"data"), now=NOW) == b"data"
+        envelope.unseal(envelope.seal_value(b"{}\n[]", place=PLACE), now=NOW)
+    with pytest.raises(BadSignature):
+        envelope.unseal_value(envelope.seal(SMALL), place=PLACE)
+    with pytest.raises(BadSignature):
+        envelope.unseal_text(envelope.seal(SMALL).decode("latin-1"), place=PLACE)
+
+
+@pytest.mark.parametrize("data", [b"", b"data", b"\n1:a", b"x" * 5000])
+def test_a_value_is_opened_in_its_place(data: bytes) -> None:
+    text = data.decode()
+
+    sealed = envelope.seal_value(data, place=PLACE)
+
+    assert envelope.unseal_value(sealed, place=PLACE) == data
+    assert (
+        envelope.unseal_text(envelope.seal_text(text, place=PLACE), place=PLACE) == text
+    )
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        (),
+        ("runs", "1"),
+        ("runs", "1", "b"),
+        ("runs", "1c"),
+        ("runs", "", "1", "c"),
+        ("runs1", "", "c"),
+        ("runs", "1", "c", ""),
+    ],
+)
+def test_a_value_of_another_place_is_refused(other: tuple[str, ...]) -> None:
+    value = envelope.seal_value(b"data", place=PLACE)
+    text = envelope.seal_text("data", place=PLACE)
+
+    with pytest.raises(BadSignature, match="is refused"):
+        envelope.unseal_value(value, place=other)
+    with pytest.raises(BadSignature, match="is refused"):
+        envelope.unseal_text(text, place=other)
+
+
+@pytest.mark.parametrize("text", ["", "7", "ct:", "ct::7", "ct:é:7", "ct:AAAA:7", "[]"])
+def test_text_without_a_seal_is_refused(text: str) -> None:
+    with pytest.raises(BadSignature, match="runs / 1 / c"):
+        envelope.unseal_text(text, place=PLACE)
+
+
+def test_every_altered_character_of_sealed_text_is_refused() -> None:
+    sealed = envelope.seal_text("[1, 2]", place=PLACE)
+
+    for index in range(len(sealed)):
+        for new in {"A", "B", ":"} - {sealed[index]}:
+            altered = sealed[:index] + new + sealed[index + 1 :]
+            with pytest.raises(BadSignature):
+                envelope.unseal_text(altered, place=PLACE)
+
+
+def test_sealed_text_is_not_decoded_by_mistake() -> None:
+    with pytest.raises(PayloadError):
+        codec.loads(envelope.seal_text("7", place=PLACE).encode())

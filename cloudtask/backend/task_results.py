@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import socket
-import time
 from datetime import datetime
 from traceback import format_exception
 from typing import TYPE_CHECKING, Any
@@ -21,12 +21,15 @@ from cloudtask.backend.library import (
     TaskResultStatus,
     task_backends,
 )
+from cloudtask.exceptions import BadSignature
 from cloudtask.stores import AlreadyDone
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
 
     from cloudtask.models.results import TaskResultRow
+
+logger = logging.getLogger("cloudtask.security")
 
 
 def change(result: TaskResult[..., Any], **values: Any) -> None:
@@ -119,7 +122,7 @@ class Results:
         change(
             result,
             started_at=row.started_at or result.started_at,
-            errors=_errors(row),
+            errors=_errors_before(row),
             worker_ids=[*row.worker_ids, *result.worker_ids[len(row.worker_ids) :]],
         )
         self.save(result)
@@ -138,7 +141,7 @@ class Results:
         row = self.rows.filter(pk=key).first()
         if row is None:
             return None
-        call = _unsealed(row.call)
+        call = _unsealed(row, "call")
         result = new_result(
             _task(call["task"], call["fields"]),
             row.pk,
@@ -154,7 +157,7 @@ class Results:
             last_attempted_at=row.last_attempted_at,
             errors=_errors(row),
             worker_ids=row.worker_ids,
-            _return_value=None if row.value is None else _unsealed(row.value),
+            _return_value=None if row.value is None else _unsealed(row, "value"),
         )
         return result
 
@@ -186,6 +189,7 @@ def _row(result: TaskResult[..., Any]) -> TaskResultRow:
         "kwargs": result.kwargs,
     }
     is_done = result.status == TaskResultStatus.SUCCESSFUL
+    value = result._return_value  # type: ignore[attr-defined]
     errors = [[error.exception_class_path, error.traceback] for error in result.errors]
     return TaskResultRow(
         id=result.id,
@@ -193,9 +197,9 @@ def _row(result: TaskResult[..., Any]) -> TaskResultRow:
         backend=result.backend,
         queue=result.task.queue_name,
         status=result.status.value,
-        call=_sealed(call),
-        value=_sealed(result._return_value) if is_done else None,  # type: ignore[attr-defined]
-        errors=codec.dumps(errors) if errors else None,
+        call=_sealed(call, result.id, "call"),
+        value=_sealed(value, result.id, "value") if is_done else None,
+        errors=_sealed(errors, result.id, "errors") if errors else None,
         worker_ids=result.worker_ids,
         enqueued_at=result.enqueued_at or timezone.now(),
         started_at=result.started_at,
@@ -209,13 +213,25 @@ def _errors(row: TaskResultRow) -> list[TaskError]:
         return []
     return [
         TaskError(exception_class_path=path, traceback=text)
-        for path, text in codec.loads(bytes(row.errors))
+        for path, text in _unsealed(row, "errors")
     ]
 
 
-def _sealed(value: Any) -> bytes:
-    return envelope.seal_value(codec.dumps(value))
+def _errors_before(row: TaskResultRow) -> list[TaskError]:
+    """The errors of earlier attempts. An attempt starts also if they are refused."""
+    try:
+        return _errors(row)
+    except BadSignature as error:
+        logger.error("Errors of earlier attempts are forgotten: %s", error)
+        return []
 
 
-def _unsealed(data: Any) -> Any:
-    return codec.loads(envelope.unseal_value(bytes(data), now=time.time()))
+def _sealed(value: Any, key: str, column: str) -> bytes:
+    return envelope.seal_value(codec.dumps(value), place=("result", key, column))
+
+
+def _unsealed(row: TaskResultRow, column: str) -> Any:
+    """The value of a column; raises BadSignature if it was stored for another one."""
+    data = bytes(getattr(row, column))
+    place = ("result", row.pk, column)
+    return codec.loads(envelope.unseal_value(data, place=place))

@@ -15,7 +15,7 @@ from django.db.models import QuerySet
 from cloudtask import clock, codec, conf, envelope, failpoints
 from cloudtask.delivering.calls import Call
 from cloudtask.delivering.errors import summary
-from cloudtask.exceptions import CloudTaskError, PayloadError
+from cloudtask.exceptions import BadSignature, CloudTaskError, PayloadError
 from cloudtask.message import Message
 from cloudtask.registry import Definition, find
 from cloudtask.sending import payloads
@@ -126,12 +126,13 @@ def retry(key: str) -> Message:
     """Enqueue a failed task again; its attempts are counted anew.
 
     Raises CloudTaskError when there is none of this key, TaskNotFound when this version
-    does not know the task, EnqueueError when the queue refuses it; it stays failed.
+    does not know the task, EnqueueError when the queue refuses it, BadSignature when
+    the stored envelope is refused; it stays failed.
     """
     failed = store().load_failed(key)
     if failed is None:
         raise CloudTaskError(f"There is no failed task {key!r}.")
-    message = envelope.unseal(failed.envelope, now=0.0)
+    message = _message(failed)
     find(message.task)
     again = message.successor(now=clock.now(), delay=timedelta(0), attempts=0)
     again = replace(again, created=clock.now())
@@ -151,9 +152,18 @@ def discard(key: str) -> bool:
     return store().delete_failed(key)
 
 
+def _message(failed: FailedCall) -> Message:
+    message = envelope.unseal(failed.envelope, now=0.0)
+    if message.key != failed.key:
+        raise BadSignature(
+            f"The envelope of failed task {failed.key} was moved there from another."
+        )
+    return message
+
+
 def _payload_key(failed: FailedCall) -> str:
     try:
-        return envelope.unseal(failed.envelope, now=0.0).id
+        return _message(failed).id
     except PayloadError as error:
         # Its key is in no setting any more: it can't run again, but it can be deleted.
         logger.warning("Failed task %s can't be read: %s", failed.key, error)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from datetime import timedelta
 from typing import Any, Literal, TypedDict
 
-from cloudtask import clock, codec, envelope, stores
+from cloudtask import codec, stores
 from cloudtask.exceptions import ConfigurationError, PayloadTooLarge
 from cloudtask.iteration.planner import MAX_SHARDS
 from cloudtask.iteration.sources import ListSource, QuerySetSource, Source
@@ -72,7 +72,8 @@ class Description:
     database: str = "default"
 
     def sealed(self) -> bytes:
-        """The bytes for the row of the run; raises PayloadTooLarge."""
+        """The bytes for the row of the run, which the store seals; raises
+        PayloadTooLarge."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         packed = codec.dumps(values, root="iterate")
         if len(packed) > PAYLOAD:
@@ -81,7 +82,7 @@ class Description:
                 f"more than {PAYLOAD:,}. Put the items into a table and iterate() over "
                 "that, or map() over the ids of large items."
             )
-        return envelope.seal_value(packed)
+        return packed
 
     def source(self) -> Source:
         """The rows or items; raises PayloadError if this version can't read them."""

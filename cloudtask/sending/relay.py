@@ -22,6 +22,7 @@ from django.db.models import F, QuerySet
 from cloudtask import clock, envelope, failpoints
 from cloudtask.clock import database_now
 from cloudtask.exceptions import (
+    BadSignature,
     ConfigurationError,
     DuplicateTask,
     EnqueueUnavailable,
@@ -234,6 +235,8 @@ def _opened(row: OutboxMessage) -> Message:
     # A row does not expire. Nor must a message that waited here for long, for example
     # parked, expire on its way.
     message = envelope.unseal(bytes(row.envelope), now=0.0)
+    if message.key != row.key:
+        raise BadSignature("The envelope was moved here from another row.")
     now = clock.now()
     return replace(message, created=now) if now - message.created > STALE else message
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -10,8 +11,17 @@ from functools import partial
 
 from cloudtask import transitions
 from cloudtask.runs import Run, RunState, Shard
+from cloudtask.stores.sealing import opened_run
 from cloudtask.stores.swaps import Swap, Swaps
 from cloudtask.transitions import Moment
+
+logger = logging.getLogger("cloudtask.security")
+
+# What helps a run whose values no key of this project opens.
+ADVICE = (
+    "Put the key that the run was started with into SECRET_KEY_FALLBACKS and resume "
+    "it, or cancel it and start anew."
+)
 
 
 class RunStore(Swaps):
@@ -26,8 +36,37 @@ class RunStore(Swaps):
         """
 
     @abstractmethod
+    def read_run(self, run_id: str) -> Run | None:
+        """The run as it rests, with the seals of its values."""
+
     def load_run(self, run_id: str) -> Run | None:
-        """The run with this id, if there is one."""
+        """The run with this id, if there is one.
+
+        A value that was altered, or moved there from another place, is refused: it is
+        empty in the run, and a run that has a next step is FAILED.
+        """
+        found = self.read_run(run_id)
+        if found is None:
+            return None
+        run, refused = opened_run(found)
+        if refused and self.refuse(run, refused):
+            found = self.read_run(run_id)
+            return opened_run(found)[0] if found else None
+        return run
+
+    def refuse(self, run: Run, why: str) -> bool:
+        """Make a run FAILED of which a value was refused; False if it has no next step
+        that reads the value."""
+        is_changed = self.change_run(
+            run.id,
+            to=RunState.FAILED,
+            only_from=[RunState.PLANNING, RunState.RUNNING, RunState.FINALIZING],
+            generation=run.generation,
+            error=f"{why} {ADVICE}",
+        )
+        if is_changed:
+            logger.error("Iteration %s has failed: %s", run.id, why)
+        return is_changed
 
     @abstractmethod
     def list_runs(self, *, states: Sequence[RunState], limit: int) -> list[Run]:
@@ -219,6 +258,13 @@ class RunStore(Swaps):
         return self._whole(self._change_run("Renumbering", run.id, transition))
 
     def _whole(self, run: Run | None) -> Run | None:
-        """The run with its description."""
+        """The run with its values opened, and with its description."""
         found = self.load_run(run.id) if run else None
-        return replace(run, description=found.description) if run and found else None
+        if run is None or found is None:
+            return None
+        return replace(
+            run,
+            options=found.options,
+            description=found.description,
+            rest=found.rest,
+        )

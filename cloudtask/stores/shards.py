@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
 from cloudtask import transitions
-from cloudtask.runs import LeaseLost, RowFailure, Shard, Walked
+from cloudtask.exceptions import BadSignature
+from cloudtask.runs import LeaseLost, RowFailure, Run, Shard, Walked
+from cloudtask.stores.sealing import opened_shard
 from cloudtask.stores.swaps import Swap, Swaps
 from cloudtask.transitions import Moment
 
@@ -21,11 +24,37 @@ class ShardStore(Swaps):
     """
 
     @abstractmethod
-    def load_shards(self, run_id: str) -> list[Shard]:
-        """The shards of a run by index."""
+    def load_run(self, run_id: str) -> Run | None: ...
 
     @abstractmethod
-    def load_shard(self, run_id: str, index: int) -> Shard | None: ...
+    def refuse(self, run: Run, why: str) -> bool: ...
+
+    @abstractmethod
+    def load_shards(self, run_id: str) -> list[Shard]:
+        """The shards of a run by index. Their keys are sealed still: a list of shards
+        is for counts and states."""
+
+    @abstractmethod
+    def read_shard(self, run_id: str, index: int) -> Shard | None:
+        """The shard as it rests, with the seals of its keys."""
+
+    def load_shard(self, run_id: str, index: int) -> Shard | None:
+        """The shard with its keys, if there is one. If a key is refused, the run is
+        FAILED, and the keys stay sealed."""
+        found = self.read_shard(run_id, index)
+        with suppress(BadSignature), self._refusing(run_id):
+            return opened_shard(found) if found else None
+        return found
+
+    @contextmanager
+    def _refusing(self, run_id: str) -> Iterator[None]:
+        """Let the run be FAILED if the block refuses a value of it."""
+        try:
+            yield
+        except BadSignature as error:
+            if run := self.load_run(run_id):
+                self.refuse(run, str(error))
+            raise
 
     @abstractmethod
     def is_at_work(self, run_id: str) -> bool:
@@ -77,12 +106,20 @@ class ShardStore(Swaps):
 
         None unless the run is RUNNING, `seq` is the shard's, the shard is not DONE and
         no lease is live. `fence` grows by one, and `lived` becomes 0. `deaths` grows by
-        one if the lease before this one was not given back, else it becomes 0.
+        one if the lease before this one was not given back, else it becomes 0. If a key
+        is refused, the run is FAILED.
         """
         transition = partial(
             transitions.shard_leased, seq=seq, lease=lease, budget=budget
         )
-        return self._change_shard("Leasing", run_id, index, transition, if_running=True)
+        leased = self._change_shard(
+            "Leasing", run_id, index, transition, if_running=True
+        )
+        with suppress(BadSignature), self._refusing(run_id):
+            return opened_shard(leased) if leased else None
+        if leased:
+            self.give_back(leased, None)
+        return None
 
     def checkpoint(
         self,
@@ -217,7 +254,7 @@ class ShardStore(Swaps):
         """Failures that are WAITING and due, the longest first.
 
         Also the seconds until the next one is due, None if there is none beyond those
-        returned.
+        returned. If a key is refused, the run is FAILED, and BadSignature is raised.
         """
 
     @abstractmethod

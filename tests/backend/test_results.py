@@ -18,7 +18,9 @@ from cloudtask.backend.library import (
     task_backends,
     task_finished,
 )
+from cloudtask.backend.task_results import _sealed
 from cloudtask.context import KILLED_ATTEMPTS
+from cloudtask.exceptions import BadSignature
 from cloudtask.message import Delivery
 from cloudtask.models import results as rows
 from cloudtask.models.results import TaskResultRow
@@ -28,7 +30,7 @@ from cloudtask.testing import run_queued
 from cloudtask.transports import memory
 from tests.backend import tasks
 from tests.testapp.models import Author
-from tests.testapp.tasks import calls
+from tests.testapp.tasks import Bomb, calls
 
 pytestmark = pytest.mark.django_db(databases=["default", "other"])
 
@@ -272,7 +274,7 @@ def test_a_backend_without_results_says_how_to_keep_them():
 def test_a_row_that_somebody_altered_is_not_believed():
     result = tasks.keep.enqueue(1)
     TaskResultRow.objects.update(call=b'["os.system"]')
-    with pytest.raises(Exception, match="envelope"):
+    with pytest.raises(BadSignature, match="call is refused"):
         tasks.keep.get_result(result.id)
 
 
@@ -299,3 +301,33 @@ def test_the_admin_s_text_for_a_row_names_the_task():
     result = tasks.keep.enqueue(1)
     row = TaskResultRow.objects.get()
     assert str(row) == f"tests.backend.tasks.keep ({result.id})"
+
+
+@pytest.mark.parametrize("column", ["call", "value", "errors"])
+def test_a_column_of_another_result_is_refused(column):
+    ours, theirs = finished(1), finished(2)
+    moved = getattr(TaskResultRow.objects.get(pk=theirs.id), column)
+    TaskResultRow.objects.filter(pk=ours.id).update(**{column: moved})
+
+    with pytest.raises(BadSignature, match=f"{ours.id} / {column} is refused"):
+        tasks.keep.get_result(ours.id)
+
+
+def finished(number):
+    """A result of a call that failed once and then succeeded, with every column."""
+    result = tasks.keep.enqueue(number)
+    run_queued()
+    row = TaskResultRow.objects.get(pk=result.id)
+    row.errors = _sealed([["builtins.ValueError", "traceback"]], row.pk, "errors")
+    row.save()
+    return result
+
+
+def test_an_attempt_starts_although_errors_before_it_are_refused():
+    result = tasks.keep.enqueue(1)
+    TaskResultRow.objects.update(errors=b'[["x", {"$": ["tests.bomb", "tick"]}]]')
+
+    run_queued()
+
+    assert tasks.keep.get_result(result.id).errors == []
+    assert Bomb.decoded == []

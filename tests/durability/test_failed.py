@@ -11,7 +11,12 @@ from django.core.management import CommandError, call_command
 
 from cloudtask import envelope, task
 from cloudtask.delivering.failed import discard, retry
-from cloudtask.exceptions import CloudTaskError, EnqueueUnavailable, TaskNotFound
+from cloudtask.exceptions import (
+    BadSignature,
+    CloudTaskError,
+    EnqueueUnavailable,
+    TaskNotFound,
+)
 from cloudtask.models import Execution, FailedTask, Payload, PayloadChunk, UniqueKey
 from cloudtask.stores import store
 from tests.durability import tasks
@@ -346,3 +351,15 @@ def test_retrying_what_is_not_there_says_so(world):
     with pytest.raises(CloudTaskError, match="nobody"):
         retry("nobody")
     assert discard("nobody") is False
+
+
+def test_an_envelope_of_another_failed_task_is_refused(world):
+    ours, theirs = (fail(world, log_in, n) for n in ("a", "b"))
+    FailedTask.objects.filter(key=ours.key).update(envelope=theirs.envelope)
+    before = len(world.queue.messages)
+
+    with pytest.raises(BadSignature, match=ours.key):
+        retry(ours.key)
+
+    assert len(world.queue.messages) == before
+    assert FailedTask.objects.count() == 2

@@ -338,3 +338,15 @@ def test_a_message_knows_the_rows_key(world):
     message = envelope.unseal(bytes(one(left).envelope), now=0.0)
 
     assert (message.key, message.outboxed) == (left, True)
+
+
+def test_an_envelope_of_another_row_is_parked_and_keeps_nothing_back(world):
+    first, second, third = leave_behind(3)
+    OutboxMessage.objects.filter(key=first).update(envelope=one(second).envelope)
+
+    with world.later(60):
+        report = relay.relay()
+
+    assert (report.sent, report.parked) == (2, 1)
+    assert keys(world) == sorted([second, third])
+    assert "moved" in one(first).error

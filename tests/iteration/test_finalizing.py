@@ -351,7 +351,7 @@ class TestAKeyThatIsGone:
         with override_settings(SECRET_KEY="another one"):
             world.run()
             assert run.refresh().state is RunState.FAILED
-            assert "finalize can't be called" in run.error
+            assert "is refused" in run.error
             assert "SECRET_KEY_FALLBACKS" in run.error
 
         run.resume()

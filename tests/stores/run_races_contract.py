@@ -26,6 +26,7 @@ from tests.stores.runs_making import (
     start,
     take,
     walked,
+    whole,
 )
 
 T = TypeVar("T")
@@ -99,7 +100,7 @@ class RunRacesContract:
         assert planned.count(True) == 1
         winner = planned.index(True) + 1
         assert load(store).total == winner
-        assert store.load_shards(RUN) == shards_of(RUN, winner)
+        assert whole(store, store.load_shards(RUN)) == shards_of(RUN, winner)
 
     def test_one_of_many_decides_to_finalize(self, store: Store) -> None:
         start(store)
@@ -135,7 +136,7 @@ class RunRacesContract:
         made = at_once([lambda shard=shard: split(shard) for shard in shards])
 
         assert sorted(one.index for one in made if one) == [4, 5, 6, 7]
-        assert {one.low for one in store.load_shards(RUN)[4:]} == {
+        assert {one.low for one in whole(store, store.load_shards(RUN)[4:])} == {
             "05",
             "15",
             "25",

@@ -41,6 +41,11 @@ def load_shard(store: Store, index: int = 0, run_id: str = RUN) -> Shard:
     return shard
 
 
+def whole(store: Store, shards: list[Shard]) -> list[Shard]:
+    """Shards of a list, each with its keys, which are sealed in lists."""
+    return [load_shard(store, shard.index, shard.run) for shard in shards]
+
+
 def shards_of(run_id: str, count: int) -> list[Shard]:
     return [
         Shard(

@@ -34,6 +34,12 @@ from cloudtask.stores.database.records import (
 )
 from cloudtask.stores.database.swap import Conflict, DatabaseSwap
 from cloudtask.stores.runs import RunStore
+from cloudtask.stores.sealing import (
+    opened_failure,
+    opened_run,
+    sealed_run,
+    shown_failure,
+)
 from cloudtask.stores.shards import ShardStore
 from cloudtask.stores.swaps import Swap
 from cloudtask.stores.transactions import translated
@@ -69,14 +75,15 @@ class DatabaseIterations(Tables, RunStore, ShardStore):
     # Runs
 
     def create_run(self, run: Run, *, delay: timedelta | None = timedelta(0)) -> None:
-        values = {f.name: getattr(run, f.name) for f in fields(Run)}
+        sealed = sealed_run(run)
+        values = {f.name: getattr(sealed, f.name) for f in fields(Run)}
         due = None if delay is None else now() + delay
         values |= {"created_at": now(), "touched_at": now(), "due_at": due}
         with self.writing(f"Creating iteration {run.id}"):
-            self.runs.create(**values | {"description": inline(run.description)})
-            self.insert_chunks(run.id, run.description)
+            self.runs.create(**values | {"description": inline(sealed.description)})
+            self.insert_chunks(run.id, sealed.description)
 
-    def load_run(self, run_id: str) -> Run | None:
+    def read_run(self, run_id: str) -> Run | None:
         with self.reading(f"Loading iteration {run_id}"):
             row = self.runs.filter(pk=run_id).first()
             return self._whole_run(row) if row else None
@@ -94,7 +101,7 @@ class DatabaseIterations(Tables, RunStore, ShardStore):
         if states:
             rows = rows.filter(state__in=states)
         with self.reading("Listing iterations"):
-            return [self._whole_run(row) for row in rows[:limit]]
+            return [opened_run(self._whole_run(row))[0] for row in rows[:limit]]
 
     def summarize_run(self, run_id: str) -> None:
         shards = self.shards.filter(run_id=run_id)
@@ -131,7 +138,7 @@ class DatabaseIterations(Tables, RunStore, ShardStore):
         )
         with self.reading("Looking for lost iterations"):
             found = rows.order_by("touched_at")[:limit]
-            return [self._whole_run(row) for row in found]
+            return [opened_run(self._whole_run(row))[0] for row in found]
 
     def old_runs(self, older_than: timedelta, limit: int) -> list[str]:
         over = Q(state__in=ENDED) | Q(state=RunState.WAITING, due_at=None)
@@ -147,7 +154,7 @@ class DatabaseIterations(Tables, RunStore, ShardStore):
         with self.reading(f"Loading the shards of iteration {run_id}"):
             return [shard_of(row) for row in rows]
 
-    def load_shard(self, run_id: str, index: int) -> Shard | None:
+    def read_shard(self, run_id: str, index: int) -> Shard | None:
         with self.reading(f"Loading shard {index} of iteration {run_id}"):
             row = self.shards.filter(run_id=run_id, index=index).first()
         return shard_of(row) if row else None
@@ -182,7 +189,8 @@ class DatabaseIterations(Tables, RunStore, ShardStore):
         if shard is not None:
             rows = rows.filter(shard=shard)
         with self.reading(f"Loading the failed rows of {run_id}"):
-            return [failure_of(row) for row in rows.order_by("pk")[:limit]]
+            found = list(rows.order_by("pk")[:limit])
+        return [shown_failure(failure_of(row), row.digest) for row in found]
 
     def waiting_failures(
         self, run_id: str, shard: int, *, limit: int
@@ -194,7 +202,12 @@ class DatabaseIterations(Tables, RunStore, ShardStore):
             # One query has one moment: by a second one, a row could have become due.
             # One row more than asked for tells when the next one is due.
             found = list(rows.annotate(now=now())[: limit + 1])
-        due = [failure_of(row) for row in found if row.due_at <= row.now][:limit]
+        with self._refusing(run_id):
+            due = [
+                opened_failure(failure_of(row), row.digest)
+                for row in found[:limit]
+                if row.due_at <= row.now
+            ]
         if len(found) == len(due):
             return due, None
         following = found[len(due)]

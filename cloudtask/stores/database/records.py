@@ -14,6 +14,7 @@ from django.utils import timezone
 
 from cloudtask.clock import database_now
 from cloudtask.runs import FailureState, RowFailure, Run, RunState, Shard, ShardState
+from cloudtask.stores.sealing import sealed_keys
 
 CHUNK = 512 * 1024  # bytes of a value in one row: well under any server's packet limit
 
@@ -106,7 +107,8 @@ class Tables:
         columns = {f.name: column_of(Shard, f.name) for f in fields(Shard)}
         self.shards.bulk_create(
             self.shards.model(
-                **{column: getattr(shard, name) for name, column in columns.items()},
+                **{column: getattr(shard, name) for name, column in columns.items()}
+                | sealed_keys(shard),
                 touched_at=database_now(),
             )
             for shard in shards

@@ -21,6 +21,12 @@ from cloudtask.stores.database.records import (
     run_of,
     shard_of,
 )
+from cloudtask.stores.sealing import (
+    sealed_description,
+    sealed_key,
+    sealed_keys,
+    sealed_rest,
+)
 from cloudtask.transitions import Moment
 
 
@@ -93,16 +99,19 @@ class DatabaseSwap:
         row, before = self._runs[run.id]
         self._written.add(run.id)
         rows = self._tables.runs.filter(pk=run.id, version=row.version)
+        if run.rest is not None and run.rest != before.rest:
+            run = replace(run, rest=sealed_rest(run.id, run.rest))
         values = self._changes(before, run)
         if description is None:
             self._update(rows, row, values)
             return
+        sealed = sealed_description(run.id, description)
 
         def replace_chunks() -> None:
             self._tables.chunks.filter(run_id=run.id).delete()
-            self._tables.insert_chunks(run.id, description)
+            self._tables.insert_chunks(run.id, sealed)
 
-        self._update(rows, row, values | {"description": inline(description)})
+        self._update(rows, row, values | {"description": inline(sealed)})
         self._writes.append(replace_chunks)
 
     def put_shard(self, shard: Shard) -> None:
@@ -112,6 +121,7 @@ class DatabaseSwap:
             # In the same statement: the run may have been paused since it was read.
             running = self._tables.runs.filter(pk=shard.run, state=RunState.RUNNING)
             rows = rows.filter(Exists(running))
+        shard = replace(shard, **sealed_keys(shard, before))
         self._update(rows, row, self._changes(before, shard))
 
     def _changes(self, before: Run | Shard, after: Run | Shard) -> dict[str, Any]:
@@ -149,8 +159,9 @@ class DatabaseSwap:
         return 0 if last is None else last + 1
 
     def put_failure(self, failure: RowFailure, delay: timedelta) -> None:
+        digest = digest_of(failure.key)
         values = {
-            "key": failure.key,
+            "key": sealed_key(failure, digest),
             "shard": failure.shard,
             "state": failure.state,
             "attempts": failure.attempts,
@@ -158,7 +169,7 @@ class DatabaseSwap:
             "traceback": failure.traceback,
             "due_at": database_now() + delay,
         }
-        one = {"run_id": failure.run, "digest": digest_of(failure.key)}
+        one = {"run_id": failure.run, "digest": digest}
 
         def write() -> None:
             rows = self._tables.failures

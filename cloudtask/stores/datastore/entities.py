@@ -148,12 +148,18 @@ def failure_path(run_id: str, key: str) -> Path:
     return (FAILURE, f"{run_id}:{hashlib.sha256(key.encode()).hexdigest()}")
 
 
+def digest_of(path: Path) -> str:
+    """The digest of the key in the path of a failure."""
+    return path[-1].rpartition(":")[2]
+
+
 def failures_of(run_id: str, shard: int) -> str:
     """What `due` and `given_up` of the failures of a shard begin with."""
     return f"{run_id}:{shard:06d} "
 
 
-def failure_row(failure: RowFailure, due_at: datetime) -> Row:
+def failure_row(path: Path, failure: RowFailure, due_at: datetime) -> Row:
+    """The entity of `failure`, whose key is sealed."""
     values = {
         "key": failure.key,
         "shard": failure.shard,
@@ -168,7 +174,6 @@ def failure_row(failure: RowFailure, due_at: datetime) -> Row:
         values["due"] = of_shard + sortable(due_at)
     elif failure.state in GIVEN_UP:
         values["given_up"] = of_shard
-    path = failure_path(failure.run, failure.key)
     return Row(path, values, ("shard", "due", "given_up"))
 
 

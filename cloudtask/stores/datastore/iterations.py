@@ -31,6 +31,7 @@ from cloudtask.stores.datastore.entities import (
     FAILURE,
     RUN,
     SHARD,
+    digest_of,
     failure_of,
     failure_row,
     failures_of,
@@ -45,6 +46,12 @@ from cloudtask.stores.datastore.entities import (
 )
 from cloudtask.stores.datastore.swap import SKEW, Change, DatastoreSwap, has_undone
 from cloudtask.stores.runs import RunStore
+from cloudtask.stores.sealing import (
+    opened_failure,
+    opened_run,
+    sealed_run,
+    shown_failure,
+)
 from cloudtask.stores.shards import ShardStore
 from cloudtask.stores.swaps import Swap
 from cloudtask.transitions import Moment, may_be_walked, reopened, row_reopened
@@ -71,18 +78,19 @@ class DatastoreIterations(Access, RunStore, ShardStore):
     def create_run(self, run: Run, *, delay: timedelta | None = timedelta(0)) -> None:
         """Raises ValueError if there is a run with this id."""
         what, path, now = f"Creating iteration {run.id}", run_path(run.id), self.now()
-        blob, last = Change(self, what).saved(path, run.description)
+        sealed = sealed_run(run)
+        blob, last = Change(self, what).saved(path, sealed.description)
 
         def work(attempt: Attempt) -> None:
             if attempt.get(path) is not None:
                 raise ValueError(f"There is an iteration {run.id} already.")
             due = None if delay is None else now + delay
-            made = replace(run, created_at=now, due_at=due)
+            made = replace(sealed, created_at=now, due_at=due)
             attempt.put(run_row(made, blob.values, now), *last)
 
         self.transact(what, work)
 
-    def load_run(self, run_id: str) -> Run | None:
+    def read_run(self, run_id: str) -> Run | None:
         what = f"Loading iteration {run_id}"
         [row] = self.get(what, run_path(run_id))
         return self._whole_run(what, row) if row else None
@@ -102,7 +110,7 @@ class DatastoreIterations(Access, RunStore, ShardStore):
         what = "Listing iterations"
         if not states:
             rows = self.query(what, RUN, order="-created_at", limit=limit)
-            return [self._whole_run(what, row) for row in rows]
+            return [self._opened(what, row) for row in rows]
         rows = [
             row
             for state in set(states)
@@ -112,7 +120,10 @@ class DatastoreIterations(Access, RunStore, ShardStore):
         ]
         rows.sort(key=lambda row: row.path)
         rows.sort(key=lambda row: row.values["created_at"], reverse=True)
-        return [self._whole_run(what, row) for row in rows[:limit]]
+        return [self._opened(what, row) for row in rows[:limit]]
+
+    def _opened(self, what: str, row: Row) -> Run:
+        return opened_run(self._whole_run(what, row))[0]
 
     def summarize_run(self, run_id: str) -> None:
         """The counts are written first. If a call is interrupted after that, another
@@ -166,7 +177,7 @@ class DatastoreIterations(Access, RunStore, ShardStore):
                 break
             if not moment.is_live(run.lease_until) and self._owes(what, run, long_ago):
                 lost.append(row)
-        return [self._whole_run(what, row) for row in lost]
+        return [self._opened(what, row) for row in lost]
 
     def _owes(self, what: str, run: Run, long_ago: datetime) -> bool:
         """Whether the run itself has a next step, and not just one of its shards."""
@@ -196,7 +207,7 @@ class DatastoreIterations(Access, RunStore, ShardStore):
         rows = self.query(what, SHARD, names_beginning(SHARD, f"{run_id}:"))
         return [shard_of(row) for row in rows]
 
-    def load_shard(self, run_id: str, index: int) -> Shard | None:
+    def read_shard(self, run_id: str, index: int) -> Shard | None:
         what = f"Loading shard {index} of iteration {run_id}"
         [row] = self.get(what, shard_path(run_id, index))
         return shard_of(row) if row else None
@@ -242,7 +253,7 @@ class DatastoreIterations(Access, RunStore, ShardStore):
         if shard is not None:
             filters.append(("shard", "=", shard))
         rows = self.query(what, FAILURE, filters, limit=limit)
-        return [failure_of(row) for row in rows]
+        return [shown_failure(failure_of(row), digest_of(row.path)) for row in rows]
 
     def waiting_failures(
         self, run_id: str, shard: int, *, limit: int
@@ -251,7 +262,10 @@ class DatastoreIterations(Access, RunStore, ShardStore):
         waiting = beginning("due", failures_of(run_id, shard))
         # One row more than asked for tells when the next one is due.
         rows = self.query(what, FAILURE, waiting, order="due", limit=limit + 1)
-        found = [failure_of(row) for row in rows]
+        with self._refusing(run_id):
+            found = [
+                opened_failure(failure_of(row), digest_of(row.path)) for row in rows
+            ]
         due = [one for one in found if one.due_at and one.due_at <= now][:limit]
         if len(found) == len(due):
             return due, None
@@ -289,13 +303,15 @@ class DatastoreIterations(Access, RunStore, ShardStore):
 
         def work(attempt: Attempt) -> int:
             shard, *rows = attempt.get_all(shard_path(run_id, index), *failures)
-            opened = [row_reopened(failure_of(row)) for row in rows if row]
-            waiting = [failure for failure in opened if failure is not None]
-            attempt.put(*(failure_row(failure, now) for failure in waiting))
-            if shard and waiting:
-                again = reopened(shard_of(shard), rows=len(waiting))
+            opened = 0
+            for row in filter(None, rows):
+                if waiting := row_reopened(failure_of(row)):
+                    attempt.put(failure_row(row.path, waiting, now))
+                    opened += 1
+            if shard and opened:
+                again = reopened(shard_of(shard), rows=opened)
                 attempt.put(shard_row(again, now))
-            return len(waiting)
+            return opened
 
         return work
 

@@ -13,6 +13,7 @@ from cloudtask.stores.datastore.blobs import Blob
 from cloudtask.stores.datastore.entities import (
     SHARD,
     count_path,
+    digest_of,
     failure_path,
     failure_row,
     run_of,
@@ -21,6 +22,12 @@ from cloudtask.stores.datastore.entities import (
     shard_of,
     shard_path,
     shard_row,
+)
+from cloudtask.stores.sealing import (
+    sealed_description,
+    sealed_key,
+    sealed_keys,
+    sealed_rest,
 )
 from cloudtask.transitions import Moment
 
@@ -68,6 +75,7 @@ class DatastoreSwap:
         self._change = change
         self._attempt = attempt
         self._runs: dict[str, Row] = {}
+        self._shards: dict[Path, Shard] = {}
 
     def run(self, run_id: str) -> Run | None:
         row = self._attempt.get(run_path(run_id))
@@ -80,13 +88,15 @@ class DatastoreSwap:
         self, run_id: str, index: int, *, if_running: bool = False
     ) -> Shard | None:
         path = shard_path(run_id, index)
-        if not if_running:
-            row = self._attempt.get(path)
-            return shard_of(row) if row else None
-        run, row = self._attempt.get_all(run_path(run_id), path)
-        if run is None or run.values["state"] != RunState.RUNNING.value:
+        paths = (path, run_path(run_id)) if if_running else (path,)
+        row, *runs = self._attempt.get_all(*paths)
+        for run in runs:
+            if run is None or run.values["state"] != RunState.RUNNING.value:
+                return None
+        if row is None:
             return None
-        return shard_of(row) if row else None
+        self._shards[path] = shard_of(row)
+        return self._shards[path]
 
     def has_undone(self, run_id: str) -> bool:
         """Asked outside of the transaction, which would lock every shard otherwise.
@@ -100,16 +110,21 @@ class DatastoreSwap:
 
     def put_run(self, run: Run, description: bytes | None = None) -> None:
         before = self._runs[run.id]
+        if run.rest is not None and run.rest != before.values["rest"]:
+            run = replace(run, rest=sealed_rest(run.id, run.rest))
         if description is None:
             same = {name: before.values[name] for name in blobs.NOTHING}
             self._attempt.put(run_row(run, same, self.moment.now))
             return
-        blob, last = self._change.saved(before.path, description)
+        sealed = sealed_description(run.id, description)
+        blob, last = self._change.saved(before.path, sealed)
         self._attempt.put(run_row(run, blob.values, self.moment.now), *last)
         self._attempt.delete(*blobs.paths(before))
 
     def put_shard(self, shard: Shard) -> None:
-        self._attempt.put(shard_row(shard, self.moment.now))
+        before = self._shards[shard_path(shard.run, shard.index)]
+        sealed = replace(shard, **sealed_keys(shard, before))
+        self._attempt.put(shard_row(sealed, self.moment.now))
 
     def add_shards(self, run_id: str, shards: Sequence[Shard]) -> list[Shard]:
         if len(shards) > MOST_SHARDS:
@@ -119,12 +134,16 @@ class DatastoreSwap:
         first = row.values["count"] if row else 0
         placed = [replace(shard, index=first + shard.index) for shard in shards]
         count = max((shard.index + 1 for shard in placed), default=first)
-        self._attempt.put(*(shard_row(shard, self.moment.now) for shard in placed))
+        for shard in placed:
+            sealed = replace(shard, **sealed_keys(shard))
+            self._attempt.put(shard_row(sealed, self.moment.now))
         self._attempt.put(Row(count_path(run_id), {"count": count}))
         return placed
 
     def put_failure(self, failure: RowFailure, delay: timedelta) -> None:
-        self._attempt.put(failure_row(failure, self.moment.now + delay))
+        path = failure_path(failure.run, failure.key)
+        sealed = replace(failure, key=sealed_key(failure, digest_of(path)))
+        self._attempt.put(failure_row(path, sealed, self.moment.now + delay))
 
     def forget_failure(self, run_id: str, key: str) -> None:
         self._attempt.delete(failure_path(run_id, key))

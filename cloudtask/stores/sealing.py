@@ -1,0 +1,144 @@
+"""Seals of what rests in a store and is decoded later.
+
+Anyone who can write to the tables or entities, but does not know SECRET_KEY, must not
+decide what is decoded. Each value is therefore sealed together with its run, its row
+and its column. A value that was altered, or moved from another place, is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from cloudtask.envelope import (
+    Place,
+    seal_text,
+    seal_value,
+    unseal_text,
+    unseal_value,
+)
+from cloudtask.exceptions import BadSignature
+from cloudtask.runs import RowFailure, Run, Shard
+
+SHARD_KEYS = ("low", "high", "cursor", "suspect")
+
+
+def run_place(run_id: str, column: str) -> Place:
+    return "iteration", run_id, column
+
+
+def shard_place(run_id: str, index: int, column: str) -> Place:
+    return "iteration", run_id, f"shard {index}", column
+
+
+def failure_place(run_id: str, digest: str) -> Place:
+    return "iteration", run_id, f"row {digest}", "key"
+
+
+# Runs
+
+
+def sealed_run(run: Run) -> Run:
+    """The run as it rests. Its task, which stays readable, is sealed with its
+    options."""
+    options = f"{run.task}\n".encode() + run.options
+    rest = None
+    if run.rest is not None:
+        rest = sealed_rest(run.id, run.rest)
+    return replace(
+        run,
+        options=seal_value(options, place=run_place(run.id, "options")),
+        description=sealed_description(run.id, run.description),
+        rest=rest,
+    )
+
+
+def sealed_rest(run_id: str, rest: str) -> str:
+    return seal_text(rest, place=run_place(run_id, "rest"))
+
+
+def sealed_description(run_id: str, description: bytes) -> bytes:
+    return seal_value(description, place=run_place(run_id, "description"))
+
+
+def opened_run(run: Run) -> tuple[Run, str]:
+    """The run as it was sealed, and why a value of it was refused, if one was.
+
+    A value that is refused is empty in the run.
+    """
+    values: dict[str, Any] = {"options": b"", "description": b"", "rest": None}
+    try:
+        values["rest"] = _rest(run)
+        values["options"] = _options(run)
+        if not run.is_summary:
+            place = run_place(run.id, "description")
+            values["description"] = unseal_value(run.description, place=place)
+    except BadSignature as error:
+        return replace(run, **values), str(error)
+    return replace(run, **values), ""
+
+
+def _rest(run: Run) -> str | None:
+    if run.rest is None:
+        return None
+    return unseal_text(run.rest, place=run_place(run.id, "rest"))
+
+
+def _options(run: Run) -> bytes:
+    place = run_place(run.id, "options")
+    task, _, options = unseal_value(run.options, place=place).partition(b"\n")
+    if task != run.task.encode():
+        column = " / ".join(run_place(run.id, "task"))
+        raise BadSignature(
+            f"The stored value {column} is refused: it is not what was stored."
+        )
+    return options
+
+
+# Shards
+
+
+def sealed_keys(shard: Shard, before: Shard | None = None) -> dict[str, Any]:
+    """The keys of a shard as they rest. Those that are as in `before`, which was read
+    from the store, are sealed already."""
+    keys: dict[str, Any] = {}
+    for column in SHARD_KEYS:
+        key = getattr(shard, column)
+        is_new = before is None or key != getattr(before, column)
+        if key is not None and is_new:
+            key = seal_text(key, place=shard_place(shard.run, shard.index, column))
+        keys[column] = key
+    return keys
+
+
+def opened_shard(shard: Shard) -> Shard:
+    """The shard with its keys; raises BadSignature for one that is refused."""
+    keys: dict[str, Any] = {
+        column: unseal_text(
+            getattr(shard, column), place=shard_place(shard.run, shard.index, column)
+        )
+        for column in SHARD_KEYS
+        if getattr(shard, column) is not None
+    }
+    return replace(shard, **keys)
+
+
+# Rows that failed
+
+
+def sealed_key(failure: RowFailure, digest: str) -> str:
+    return seal_text(failure.key, place=failure_place(failure.run, digest))
+
+
+def opened_failure(failure: RowFailure, digest: str) -> RowFailure:
+    """The failure with its key; raises BadSignature if that is refused."""
+    place = failure_place(failure.run, digest)
+    return replace(failure, key=unseal_text(failure.key, place=place))
+
+
+def shown_failure(failure: RowFailure, digest: str) -> RowFailure:
+    """The failure for a list: a key that is refused is empty, and the error says so."""
+    try:
+        return opened_failure(failure, digest)
+    except BadSignature as error:
+        return replace(failure, key="", error=str(error), traceback="")
