@@ -38,6 +38,8 @@ def main() -> int:
     versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
     print(f"Python {platform.python_version()}, {versions}; best of {effort.repeats}")
     met = [_run(name, effort) for name in options.scenarios or SCENARIOS]
+    if not options.scenarios:
+        met.append(import_module("benchmarks.commits").show())
     print(f"\n{time.monotonic() - started:.0f} s in all")
     if all(met):
         print("All budgets are met.")

@@ -17,6 +17,7 @@ from django.db.migrations.loader import MigrationLoader
 from cloudtask import conf, registry
 from cloudtask.exceptions import ConfigurationError
 from cloudtask.options import OPTIONS, nearest
+from cloudtask.reachability import handler_answers
 from cloudtask.stores import store
 from cloudtask.targets import AppEngineTarget, HttpTarget, handler_path, target
 from cloudtask.transports import transport
@@ -65,6 +66,9 @@ def handler_has_a_url(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]
     except ConfigurationError as error:
         return [Warning(str(error), id="cloudtask.W001")]
     return []
+
+
+register(Tags.urls)(_once_readable(handler_answers))
 
 
 @register("cloudtask")

@@ -31,6 +31,8 @@ from cloudtask.targets.headers import delivery_of
 OUTCOME_HEADER = "X-CloudTask-Outcome"
 RELAY_SECONDS = 25.0  # a database; Cloud Scheduler waits three minutes by default
 
+POST_ONLY = "POST only"
+
 View = Callable[..., HttpResponse]
 
 logger = logging.getLogger("cloudtask")
@@ -139,7 +141,7 @@ def _may_relay(request: HttpRequest) -> bool:
 def _message_of(request: HttpRequest, task: str) -> Message:
     """The signed message of a trusted request; raises Refused for any other."""
     if request.method != "POST":
-        raise Refused(405, "POST only")
+        raise Refused(405, POST_ONLY)
     try:
         target().verify(request)
     except UntrustedRequest as error:

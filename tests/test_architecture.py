@@ -38,7 +38,9 @@ FLOORS = [
     {"deferrable"},
     {"decorators"},
     {"backend", "deferred", "environment"},
-    {"views", "middleware", "checks", "admin", "dashboard", "testruns"},
+    {"views"},
+    {"reachability"},
+    {"middleware", "checks", "admin", "dashboard", "testruns"},
     {"urls", "apps", "management", "migrations", "testing", "sandbox"},
     {"pytest_plugin"},
 ]

@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 from django.apps import apps
+from django.conf import settings
 from django.core.checks import CheckMessage, run_checks
 from django.db import connections
 from django.db.migrations.recorder import MigrationRecorder
+from django.http import HttpResponse, HttpResponseRedirect
 from django.test import override_settings
 
 from cloudtask import checks, conf, registry
@@ -43,8 +45,8 @@ def _nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_known", ours)
 
 
-def found(deploy: bool = True, **settings: Any) -> dict[str, CheckMessage]:
-    with override_settings(**settings):
+def found(deploy: bool = True, **changes: Any) -> dict[str, CheckMessage]:
+    with override_settings(**changes):
         messages = run_checks(include_deployment_checks=deploy)
     # From 100 on they belong to the backend of django.tasks.
     prefixes = ("cloudtask.E0", "cloudtask.W0")
@@ -238,3 +240,55 @@ def test_a_database_that_is_not_used_may_leave_commits_to_its_users(
     monkeypatch.setattr(registry, "_known", {})
     monkeypatch.setitem(connections.settings["other"], "AUTOCOMMIT", False)
     assert found(deploy=False, CLOUDTASK={}) == {}
+
+
+# A request through the middleware of the project.
+
+
+def test_a_request_that_must_be_secure_is_not_answered_by_the_handler() -> None:
+    plain = {**GOOD, "TARGET": {**TARGET, "URL": "http://app.example"}}
+    middleware = ["django.middleware.security.SecurityMiddleware", *settings.MIDDLEWARE]
+    message = found(
+        CLOUDTASK=plain,
+        MIDDLEWARE=middleware,
+        SECURE_SSL_REDIRECT=True,
+        ALLOWED_HOSTS=["*"],
+    )["cloudtask.W008"]
+    assert "301 with a redirect to https://app.example/_cloudtask/run/" in message.msg
+    assert "SECURE_REDIRECT_EXEMPT" in str(message.hint)
+
+
+def test_a_host_that_is_not_allowed_is_named() -> None:
+    middleware = [*settings.MIDDLEWARE, "django.middleware.common.CommonMiddleware"]
+    message = found(
+        CLOUDTASK=GOOD, MIDDLEWARE=middleware, ALLOWED_HOSTS=["other.example"]
+    )["cloudtask.W008"]
+    assert "answered 400" in message.msg
+    assert "ALLOWED_HOSTS" in str(message.hint)
+
+
+def lock(get_response: Any) -> Any:
+    def middleware(request: Any) -> HttpResponse:
+        return HttpResponseRedirect("/accounts/login/")
+
+    return middleware
+
+
+def close_down(get_response: Any) -> Any:
+    def middleware(request: Any) -> HttpResponse:
+        return HttpResponse("Back soon", status=503)
+
+    return middleware
+
+
+@pytest.mark.parametrize(("name", "hint"), [("lock", "login"), ("close_down", "maint")])
+def test_middleware_that_answers_itself_is_found(name: str, hint: str) -> None:
+    middleware = [*settings.MIDDLEWARE, f"{__name__}.{name}"]
+    message = found(CLOUDTASK=GOOD, MIDDLEWARE=middleware)["cloudtask.W008"]
+    assert hint in str(message.hint)
+
+
+def test_a_required_login_lets_the_handler_answer() -> None:
+    login = "django.contrib.auth.middleware.LoginRequiredMiddleware"
+    middleware = [*settings.MIDDLEWARE, login]
+    assert found(CLOUDTASK=GOOD, MIDDLEWARE=middleware) == {}

@@ -1,0 +1,81 @@
+"""Checks that a request reaches the handler through the project's own middleware."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextvars import copy_context
+from io import BytesIO
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.core.checks import CheckMessage, Warning
+from django.core.handlers.base import BaseHandler
+from django.core.handlers.wsgi import WSGIRequest
+from django.urls import get_script_prefix
+
+from cloudtask import conf, views
+from cloudtask.exceptions import ConfigurationError
+from cloudtask.targets import HttpTarget, handler_path, target
+
+
+def handler_answers(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    """W008: a request reaches the handler through the project's middleware.
+
+    It is a GET, which the handler refuses before it looks at anything else.
+    """
+    try:
+        path = handler_path("task").removeprefix(get_script_prefix().rstrip("/"))
+    except ConfigurationError:
+        return []  # W001 says so
+    if conf.settings().prefix is not None:
+        return []  # the handler may be in another service
+    answer = copy_context().run(_answer_to, path)
+    if answer.status_code == 405 and answer.content == views.POST_ONLY.encode():
+        return []
+    return [
+        Warning(
+            f"A request to the handler at {path} was answered {answer.status_code}"
+            f"{_place_of(answer)}, not by the handler. Cloud Tasks would try again, "
+            "and no task would run.",
+            hint=_hint_for(answer),
+            id="cloudtask.W008",
+        )
+    ]
+
+
+def _answer_to(path: str) -> Any:
+    """The answer of middleware, URLconf and view to a GET request, in-process."""
+    found = target()
+    address = urlsplit(
+        found.url if isinstance(found, HttpTarget) else "https://localhost"
+    )
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "PATH_INFO": path,
+        "SERVER_NAME": address.hostname,
+        "SERVER_PORT": str(address.port or (443 if address.scheme == "https" else 80)),
+        "HTTP_HOST": address.netloc,
+        "HTTP_USER_AGENT": "Google-Cloud-Tasks",
+        "wsgi.url_scheme": address.scheme,
+        "wsgi.input": BytesIO(),
+    }
+    handler = BaseHandler()
+    handler.load_middleware()
+    return handler.get_response(WSGIRequest(environ))
+
+
+def _place_of(answer: Any) -> str:
+    return f" with a redirect to {answer['Location']}" if "Location" in answer else ""
+
+
+def _hint_for(answer: Any) -> str:
+    location = answer.get("Location", "")
+    if "login" in location:
+        return "Let the middleware that asks for a login pass the handler's path."
+    if location.startswith("https://"):
+        return "Use https in CLOUDTASK['TARGET']['URL'], or SECURE_REDIRECT_EXEMPT."
+    if answer.status_code == 400:
+        return "Add the host of CLOUDTASK['TARGET']['URL'] to ALLOWED_HOSTS."
+    if answer.status_code == 503:
+        return "Let maintenance mode pass the handler's path."
+    return "Let your middleware pass the handler's path."
