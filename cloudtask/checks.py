@@ -21,6 +21,7 @@ from cloudtask.reachability import handler_answers
 from cloudtask.stores import store
 from cloudtask.targets import AppEngineTarget, HttpTarget, handler_path, target
 from cloudtask.transports import transport
+from cloudtask.transports.memory import MemoryTransport
 
 Check = Callable[..., Sequence[CheckMessage]]
 
@@ -255,15 +256,25 @@ def target_is_for_production(app_configs: Any, **kwargs: Any) -> Sequence[CheckM
     ]
 
 
+# Variables of development and tests: what each does, and the error.
+_VARIABLES = {
+    "CLOUD_TASKS_EMULATOR_HOST": ("tasks go to an emulator", "cloudtask.E004"),
+    "TASKS_EMULATOR_HOST": ("tasks go to an emulator", "cloudtask.E004"),
+    "DATASTORE_EMULATOR_HOST": ("Datastore is an emulator", "cloudtask.E004"),
+    "CLOUDTASK_FAILPOINT": ("the process kills itself there", "cloudtask.E011"),
+}
+
+
 @register("cloudtask", deploy=True)
-@_once_readable
-def no_emulator_is_used(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
-    """E004: tasks go to Google."""
-    if not conf.emulator_host():
-        return []
-    names = ("CLOUD_TASKS_EMULATOR_HOST", "TASKS_EMULATOR_HOST")
-    name = next(name for name in names if os.environ.get(name))
-    return [Error(f"{name} is set: tasks go to an emulator.", id="cloudtask.E004")]
+def environment_is_of_production(
+    app_configs: Any, **kwargs: Any
+) -> Sequence[CheckMessage]:
+    """E004, E011: nothing in the environment is of development or of tests."""
+    return [
+        Error(f"{name} is set: {what}.", hint=f"Unset {name}.", id=check_id)
+        for name, (what, check_id) in _VARIABLES.items()
+        if os.environ.get(name)
+    ]
 
 
 @register("cloudtask", deploy=True)
@@ -273,7 +284,7 @@ def transport_is_for_production(
 ) -> Sequence[CheckMessage]:
     """E005, E007: tasks leave the process, and their queues can be named."""
     backend = conf.transport_options(conf.settings())["BACKEND"]
-    if backend == conf.MEMORY_TRANSPORT:
+    if isinstance(transport(), MemoryTransport):
         return [
             Error(
                 "CLOUDTASK['TRANSPORT'] keeps tasks in memory: they never leave the "

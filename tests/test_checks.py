@@ -16,6 +16,7 @@ from django.test import override_settings
 from cloudtask import checks, conf, registry
 from cloudtask.options import Options
 from cloudtask.registry import Definition
+from cloudtask.transports.memory import MemoryTransport
 from tests.support import recording
 
 # Django's own checks may ask the databases what they can do.
@@ -204,8 +205,21 @@ def test_e004_an_emulator(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     assert messages["cloudtask.E004"].msg.startswith(name)
 
 
+def test_e011_a_failpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLOUDTASK_FAILPOINT", "execute.received=kill")
+    assert list(found(CLOUDTASK=GOOD)) == ["cloudtask.E011"]
+    assert not found(deploy=False, CLOUDTASK=GOOD)
+
+
+class Remembering(MemoryTransport):
+    """A transport of a project that keeps tasks in memory too."""
+
+
 def test_e005_a_transport_that_keeps_tasks_in_memory() -> None:
     memory = {**GOOD, "TRANSPORT": {"BACKEND": conf.MEMORY_TRANSPORT}}
+    assert list(found(CLOUDTASK=memory)) == ["cloudtask.E005"]
+    derived = f"{__name__}.{Remembering.__name__}"
+    memory = {**GOOD, "TRANSPORT": {"BACKEND": derived}}
     assert list(found(CLOUDTASK=memory)) == ["cloudtask.E005"]
     recorded = {**GOOD, "TRANSPORT": {"BACKEND": recording.PATH}}
     assert not found(CLOUDTASK=recorded)

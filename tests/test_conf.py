@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.core import mail
 from django.test import override_settings
+from django.test.utils import _TestState
 
 from cloudtask import conf
 from cloudtask.exceptions import ConfigurationError
@@ -284,9 +285,34 @@ def test_the_transport_is_memory_in_tests() -> None:
 def test_the_transport_is_the_cloud_outside_of_tests(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delattr(mail, "outbox")
+    monkeypatch.delattr(_TestState, "saved_data")
     with override_settings(CLOUDTASK={}):
         assert isinstance(transport(), CloudTransport)
+
+
+def test_a_mail_backend_that_keeps_mails_makes_no_test(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(_TestState, "saved_data")
+    with override_settings(CLOUDTASK={}):
+        mail.send_mail("s", "b", "a@b.example", ["c@d.example"])
+        assert mail.outbox
+        assert isinstance(transport(), CloudTransport)
+
+
+@pytest.mark.parametrize("fallbacks", [[""], ["old", ""], [b""], [None]])
+def test_an_empty_key_is_refused(fallbacks: list[Any]) -> None:
+    with (
+        override_settings(SECRET_KEY_FALLBACKS=fallbacks),
+        pytest.raises(ConfigurationError, match=r"SECRET_KEY_FALLBACKS\[\d\] is empty"),
+    ):
+        conf.settings()
+
+
+def test_a_wrong_secret_is_not_shown() -> None:
+    assert "s3cret" not in refusal({"RELAY_TOKEN": b"s3cret"})
+    with override_settings(CLOUDTASK={"RELAY_TOKEN": "s3cret"}):
+        assert "s3cret" not in repr(conf.settings())
 
 
 def test_a_transport_that_is_set_is_used_in_tests_too() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -18,6 +19,7 @@ from django.utils.module_loading import import_string
 from cloudtask import quotas
 from cloudtask.addresses import Allowed, allowed
 from cloudtask.conf.queues import Queue, check_type, djangae_queues, queues_of
+from cloudtask.discretion import discreet
 from cloudtask.exceptions import ConfigurationError
 from cloudtask.options import as_timedelta, nearest
 
@@ -26,6 +28,8 @@ APP_ENGINE_TARGET = "cloudtask.targets.AppEngineTarget"
 CLOUD_TRANSPORT = "cloudtask.transports.cloud.CloudTransport"
 MEMORY_TRANSPORT = "cloudtask.transports.memory.MemoryTransport"
 DATABASE_STORE = "cloudtask.stores.database.DatabaseStore"
+# Django's HIDDEN_SETTINGS, as its debug page has them.
+MASKED = ("api", "auth", "token", "key", "secret", "pass", "signature", "cookie")
 DEFAULT_MAX_ATTEMPTS = 100  # of a queue that was made without a retry_config
 LONGEST = timedelta(days=3660)  # of the durations here: ten years
 
@@ -122,6 +126,15 @@ def _addresses(key: str, value: Any) -> tuple[Allowed, ...]:
         ) from None
 
 
+def _secret(key: str, value: Any) -> str | None:
+    """A str or None; the error does not show the value."""
+    if value is None or isinstance(value, str):
+        return value
+    raise ConfigurationError(
+        f"CLOUDTASK[{key!r}] must be str, not {type(value).__name__}."
+    )
+
+
 def _duration(key: str, value: Any) -> timedelta:
     try:
         duration = as_timedelta(value, f"CLOUDTASK[{key!r}]")
@@ -153,12 +166,12 @@ _KEYS: dict[str, tuple[Any, Callable[[str, Any], Any]]] = {
     "MAX_AGE": (timedelta(days=32), _duration),
     "RETRY_CONFIG": (True, _of_type(bool)),
     "REPORT_RETRIES": (False, _of_type(bool)),
-    "MASKED": (("password", "secret", "token", "api_key"), _strings),
+    "MASKED": (MASKED, _strings),
     "ALLOWED_URLS": ((), _addresses),
     "KEEP_FAILED": (timedelta(days=30), _duration),
     "LEASE": (timedelta(seconds=60), _duration),
     "SWEEP_AFTER": (timedelta(minutes=15), _duration),
-    "RELAY_TOKEN": (None, _of_type(str, type(None))),
+    "RELAY_TOKEN": (None, _secret),
 }
 _DJANGAE = {
     "PROJECT": "CLOUD_TASKS_PROJECT_ID",
@@ -204,6 +217,7 @@ def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @lru_cache(maxsize=1)
+@discreet
 def settings() -> Settings:
     """The settings in force.
 
@@ -212,8 +226,19 @@ def settings() -> Settings:
     given = _given()
     values = _checked(given)
     values["target"] = values["target"] or _default_target()
-    secrets = (django_settings.SECRET_KEY, *django_settings.SECRET_KEY_FALLBACKS)
-    return Settings(**values, signing_secrets=secrets)
+    return Settings(**values, signing_secrets=_signing_secrets())
+
+
+def _signing_secrets() -> tuple[str | bytes, ...]:
+    """SECRET_KEY, and the keys before it. With an empty one, anyone could sign."""
+    found = (django_settings.SECRET_KEY, *django_settings.SECRET_KEY_FALLBACKS)
+    for number, secret in enumerate(found):
+        if not isinstance(secret, str | bytes) or not secret:
+            where = f"SECRET_KEY_FALLBACKS[{number - 1}]" if number else "SECRET_KEY"
+            raise ConfigurationError(
+                f"{where} is empty or no str, so anyone could sign messages. Remove it."
+            )
+    return found
 
 
 def _reread(*, setting: str, **kwargs: Any) -> None:
@@ -251,8 +276,13 @@ def installed_apps() -> tuple[str, ...]:
 
 
 def in_tests() -> bool:
-    """Whether Django's test environment is set up: it alone makes `mail.outbox`."""
-    return hasattr(mail, "outbox")
+    """Whether Django's test environment is set up.
+
+    `mail.outbox` alone tells nothing: the locmem backend makes it in production too.
+    """
+    utils = sys.modules.get("django.test.utils")
+    is_set_up = utils is not None and hasattr(utils._TestState, "saved_data")
+    return is_set_up and hasattr(mail, "outbox")
 
 
 def transport_options(settings: Settings) -> Mapping[str, Any]:

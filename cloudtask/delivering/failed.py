@@ -67,7 +67,9 @@ def described(message: Message, definition: Definition) -> str:
         args, kwargs = codec.loads_call(payloads.payload_of(message))
         bound = definition.signature.bind(*args, **kwargs)
     except Exception as error:  # noqa: BLE001  a description must not hide the failure
-        return f"<arguments can't be read: {error}>"
+        is_ours = isinstance(error, CloudTaskError | TypeError)
+        why = str(error) if is_ours else type(error).__name__  # it may quote a value
+        return f"<arguments can't be read: {why}>"
     return ", ".join(
         f"{name}={_perhaps_shown(name, value)}"
         for name, value in bound.arguments.items()
@@ -81,8 +83,18 @@ def _perhaps_shown(name: str, value: Any) -> str:
         return f"<{type(value).__name__} that can't be shown: {type(error).__name__}>"
 
 
+def _is_masked(name: str) -> bool:
+    """Whether MASKED names the value: X-Api-Key is an api_key."""
+    folded = _folded(name)
+    return any(_folded(word) in folded for word in conf.settings().masked)
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("-", "_")
+
+
 def _shown(name: str, value: Any, depth: int = 0) -> str:
-    if any(word.lower() in name.lower() for word in conf.settings().masked):
+    if _is_masked(name):
         return repr(HIDDEN)
     if depth > DEEPEST:
         return "..."
@@ -105,7 +117,7 @@ def _shown(name: str, value: Any, depth: int = 0) -> str:
 
 
 def _collection(value: Any, depth: int) -> str:
-    names = getattr(value, "_fields", None)  # of a namedtuple
+    names = getattr(value, "_fields", None) or _names_of_pair(value)
     parts = (
         _shown(names[index] if names else "", one, depth + 1)
         for index, one in enumerate(value)
@@ -113,6 +125,14 @@ def _collection(value: Any, depth: int) -> str:
     kind = "" if type(value) in (list, tuple) else type(value).__name__
     opening, closing = "[]" if isinstance(value, list) else "()"
     return f"{kind}{opening}{_joined(parts, len(value))}{closing}"
+
+
+def _names_of_pair(value: Any) -> tuple[str, str] | None:
+    """A list or tuple of two may be an item of a mapping: a header, for example."""
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        return None
+    name = value[0]
+    return ("", str(name)) if isinstance(name, str | bytes) else None
 
 
 def _joined(parts: Iterable[str], count: int) -> str:

@@ -88,6 +88,35 @@ def test_secrets_are_hidden_however_deep_they_lie(world, configure):
         assert shown in failed.arguments
 
 
+def test_django_s_own_words_are_hidden_in_pairs_too(world, configure):
+    configure()
+    secret = "hunter2"
+    failed = fail(
+        world,
+        log_in,
+        {"X-Api-Key": secret, "Authorization": secret, "set-cookie": secret},
+        [["X-Api-Key", secret], ("Signature", secret), (b"passwd", secret)],
+        ("Authorization", secret),
+        {b"password": secret, "auth": {"a": [secret]}},
+    )
+
+    assert secret not in failed.arguments
+    assert "X-Api-Key" in failed.arguments
+
+
+def test_control_characters_are_escaped_in_lists_and_logs(world, caplog):
+    forged = "bob\nCRITICAL forged \x1b[2J\r\x85\u2028"
+    fail(world, tasks.fail_thrice, forged)
+    for arguments in (
+        ["list"],
+        ["show", store().list_failed(task=None, limit=1)[0].key],
+    ):
+        out = io.StringIO()
+        call_command("cloudtask_failed", *arguments, stdout=out)
+        assert not any(sign in out.getvalue() for sign in "\x1b\r\x85\u2028")
+    assert "\nCRITICAL" not in caplog.text
+
+
 def test_long_arguments_are_shortened(world):
     failed = fail(world, log_in, list(range(1000)), "x" * 100_000)
 

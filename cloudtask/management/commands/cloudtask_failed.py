@@ -10,7 +10,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from cloudtask.delivering import failed
-from cloudtask.discretion import discreet
+from cloudtask.discretion import discreet, printable
 from cloudtask.exceptions import CloudTaskError
 from cloudtask.stores import FailedCall, store
 
@@ -53,7 +53,7 @@ class Command(BaseCommand):
         for one in found:
             self.stdout.write(
                 f"{one.key}  {_moment(one)}  {one.task} on {one.queue}, "
-                f"{one.attempts} attempts: {one.error.partition(NEWLINE)[0]}"
+                f"{one.attempts} attempts: {printable(one.error.partition(NEWLINE)[0])}"
             )
 
     def _show(self, options: dict[str, Any]) -> None:
@@ -65,7 +65,7 @@ class Command(BaseCommand):
                 f"{one.key}\n  task: {one.task}\n  queue: {one.queue}\n"
                 f"  name: {one.name}\n  attempts: {one.attempts}\n"
                 f"  enqueued: {one.enqueued_at}\n  failed: {_moment(one)}\n"
-                f"  arguments: {one.arguments}\n\n{one.traceback}"
+                f"  arguments: {printable(one.arguments)}\n\n{_lines(one.traceback)}"
             )
 
     def _retry(self, options: dict[str, Any]) -> None:
@@ -135,6 +135,11 @@ def _full_key(given: str) -> str:
         shown = ", ".join(found[:5])
         raise CommandError(f"{len(found)} keys begin with {start!r}: {shown}, ...")
     return found[0]
+
+
+def _lines(text: str) -> str:
+    """`text` with control characters escaped, but for its ends of lines."""
+    return NEWLINE.join(printable(line) for line in text.split(NEWLINE))
 
 
 def _moment(one: FailedCall) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, close_old_connections, connections
 
-from cloudtask.discretion import discreet
+from cloudtask.discretion import discreet, printable
 from cloudtask.iteration import sweep
 from cloudtask.options import nearest
 from cloudtask.sending import relay
@@ -94,7 +94,7 @@ class Command(BaseCommand):
             for row in relay.parked(alias):
                 self.stdout.write(
                     f"{alias} {row.key} {row.task} on {row.queue}, since "
-                    f"{row.created_at:%Y-%m-%d %H:%M:%S}: {row.error}"
+                    f"{row.created_at:%Y-%m-%d %H:%M:%S}: {printable(row.error)}"
                 )
 
 
