@@ -65,7 +65,7 @@ POINTS = frozenset(
 )
 
 
-LISTENING = frozenset({"enqueue.enqueued"})
+LISTENING = frozenset({"enqueue.enqueued", "step.sent"})
 
 
 class Crashed(BaseException):

@@ -41,6 +41,9 @@ STOP = "cloudtask.stop"
 REOPEN = "cloudtask.reopen"
 STEPS = frozenset({PLAN, WALK, FINALIZE, STOP, REOPEN})
 
+# Where tests listen for the steps that are sent.
+SENT = "step.sent"
+
 # Steps are not given up while their run goes on; the sweeper makes lost ones again.
 STEP_ATTEMPTS = 1_000_000
 STEP_BACKOFF = Backoff(timedelta(seconds=1), timedelta(minutes=1), 6)
@@ -141,6 +144,7 @@ def send(*messages: Message) -> None:
     else:
         enqueueing.send(messages)
     failpoints.reached("step.after_send")
+    failpoints.tell(SENT, messages)
 
 
 def _of_database(message: Message, alias: str) -> Message:

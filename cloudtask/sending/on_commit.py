@@ -244,7 +244,8 @@ class _Outage:
         self.until = 0.0
 
     def begins(self) -> None:
-        self.of, self.until = transport(), time.monotonic() + OUTAGE
+        if getattr(transport(), "has_outages", True):
+            self.of, self.until = transport(), time.monotonic() + OUTAGE
 
     def lasts(self) -> bool:
         return time.monotonic() < self.until and self.of is transport()

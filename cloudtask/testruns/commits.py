@@ -48,6 +48,17 @@ def _savepoint_of_test(connection: Any) -> set[str]:
     return set()
 
 
+def keys_of_no_test() -> set[str]:
+    """The keys of the messages that wait, but that setUpTestData has enqueued."""
+    return {
+        message.key
+        for connection, commit in on_commit.commits.items()
+        for entry in commit.entries
+        if not _savepoint_of_test(connection) <= entry.savepoints
+        for message in entry.messages
+    }
+
+
 def is_committed(entry: Entry) -> bool:
     """Whether the commit would have come: all that is still open is the test's own."""
     blocks: list[Any] = connections[entry.commit.alias].atomic_blocks

@@ -11,7 +11,6 @@ from cloudtask import failpoints
 from cloudtask.exceptions import EnqueueUnavailable
 from cloudtask.failpoints import Crashed
 from cloudtask.message import Message
-from cloudtask.sending.on_commit import outage
 from cloudtask.testruns import policy
 from cloudtask.testruns.contents import contents, usable_aliases
 from cloudtask.testruns.faults import CrashPoint, Faults
@@ -65,8 +64,6 @@ class Misfortune:
                 raise
             finally:
                 queue.trouble = None
-                # What failed was no outage that commits should be spared from now on.
-                outage.until = 0.0
                 queue.misfortunes.append(self.account())
 
     def _check_reached(self) -> None:

@@ -10,7 +10,7 @@ from django.test import TestCase, TransactionTestCase
 
 from cloudtask.exceptions import DuplicateTask
 from cloudtask.sending import relay
-from cloudtask.testing import crash_at, eager, queued, run_queued
+from cloudtask.testing import Faults, crash_at, eager, queued, run_queued
 from cloudtask.testruns import commits
 from cloudtask.testruns.mixin import TaskQueue
 from tests.testapp.models import Author
@@ -306,6 +306,18 @@ class InAPlainTestCase(TestCase):
 
     def test_nor_to_the_next(self):
         assert queued() == []
+
+    def test_nor_to_one_in_which_the_process_crashes(self):
+        tasks.see.using(countdown=3600).defer("mine")
+        report = run_queued(faults=crash_at("outbox.committed"))
+        assert report.struck
+        assert marks() == ["mine"]
+
+    def test_nor_to_one_with_faults(self):
+        for number in range(5):
+            tasks.fan_out.defer(number)
+            run_queued(faults=Faults(crash=True, enqueue_errors=True, seed=number))
+        assert "of no test" not in marks()
 
     def test_the_task_sees_the_data_of_the_test(self):
         Author.objects.create(name="here")

@@ -255,6 +255,32 @@ def test_what_a_row_raises_comes_out_of_an_eager_iterate(authors, options):
     assert queued() == []
 
 
+def test_eager_runs_what_a_handle_enqueues(authors):
+    run = visit.iterate(Author.objects.all(), finalize=visited)
+    run.pause()
+    run_queued()
+    with eager():
+        run.resume()
+    assert visits() == sorted(author.pk for author in authors)
+    assert (run.state, queued()) == ("finished", [])
+
+
+def test_eager_opens_failed_rows_again(authors):
+    run = mend.iterate(Author.objects.all(), keep=True)
+    run_queued(errors="collect")
+    with eager():
+        assert run.retry_failures() == 20
+    assert (run.progress().failed, queued()) == (0, [])
+
+
+def test_what_a_row_raises_comes_out_of_an_eager_resume(authors):
+    run = spoil.iterate(Author.objects.all())
+    run.pause()
+    run_queued()
+    with eager(), pytest.raises(Rotten):
+        run.resume()
+
+
 def test_eager_leaves_rows_alone_that_the_caller_has_a_policy_for(authors):
     with eager():
         run = spoil.iterate(Author.objects.all(), on_error="skip")
