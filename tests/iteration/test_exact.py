@@ -1,0 +1,199 @@
+"""A queryset is walked exactly, or refused with the way round it."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import pytest
+from django.db import connection
+from django.db.models import Count, F, Func, IntegerField, OuterRef, Q, Subquery, Window
+from django.db.models.expressions import RawSQL
+from django.db.models.functions import Greatest, Random, RowNumber
+from django.db.models.query import ModelIterable, QuerySet
+
+from cloudtask.exceptions import UnsupportedValue
+from cloudtask.iteration import RunState
+from cloudtask.testing import run_queued
+from tests.iteration import tasks
+from tests.iteration.models import Thing
+from tests.iteration.tasks import trace
+from tests.testapp.models import Author, Book
+
+pytestmark = pytest.mark.django_db
+ROWS = 60
+LATEST = Window(RowNumber(), partition_by="size", order_by="-id")
+
+
+@pytest.fixture
+def things() -> None:
+    Thing.objects.bulk_create(Thing(id=n, size=n % 7) for n in range(1, ROWS + 1))
+
+
+def walked(queryset, **policy):
+    """The keys for which the callback was called, in three shards of small pages."""
+    trace.clear()
+    run = tasks.visit_only.iterate(queryset, shards=3, keep=True, **policy)
+    run_queued()
+    assert run.state is RunState.FINISHED, run.error
+    assert run.report().done == len(trace.rows)
+    return sorted(trace.rows)
+
+
+def test_a_window_that_rows_are_only_filtered_by_sees_all_rows(things):
+    latest = Thing.objects.alias(place=LATEST).filter(place=1)
+
+    assert walked(latest) == sorted(latest.values_list("pk", flat=True))
+
+
+ENTANGLED = {
+    "a window": lambda: Thing.objects.annotate(place=LATEST).filter(place=1),
+    "a window that is only shown": lambda: Thing.objects.annotate(place=LATEST),
+    "raw SQL of a window": lambda: Thing.objects.annotate(
+        place=RawSQL("row_number() OVER (ORDER BY id)", [])
+    ),
+    "an extra column": lambda: Thing.objects.extra(
+        select={"place": "rank() over (order by size)"}
+    ),
+    "a template": lambda: Thing.objects.annotate(
+        place=Func(
+            F("size"),
+            template="SUM(%(expressions)s) OVER ()",
+            output_field=IntegerField(),
+        )
+    ),
+    "raw SQL of an aggregate": lambda: Thing.objects.annotate(
+        all=RawSQL("count(*)", [])
+    ),
+    "rows at random": lambda: Thing.objects.annotate(r=Random()).filter(r__lt=0.5),
+}
+
+
+@pytest.mark.parametrize("name", ENTANGLED)
+def test_rows_that_depend_on_others_are_refused_with_the_way_round(name):
+    with pytest.raises(UnsupportedValue, match=r"filter\(pk__in=queryset.values"):
+        tasks.visit_only.iterate(ENTANGLED[name]())
+
+
+@pytest.mark.parametrize("name", ["a window", "a window that is only shown"])
+def test_the_way_round_walks_the_rows_of_the_queryset(things, name):
+    queryset = ENTANGLED[name]()
+    expected = sorted(row.pk for row in queryset)
+
+    assert walked(Thing.objects.filter(pk__in=queryset.values("pk"))) == expected
+
+
+WALKED = {
+    "a window in a subquery": lambda: Thing.objects.filter(
+        pk__in=Thing.objects.alias(place=LATEST).filter(place=1).values("pk")
+    ),
+    "a window in an annotated subquery": lambda: Thing.objects.annotate(
+        first=Subquery(
+            Thing.objects.filter(size=OuterRef("size"))
+            .annotate(place=LATEST)
+            .values("place")[:1]
+        )
+    ),
+    "the greatest of columns": lambda: Thing.objects.filter(
+        Q(size__lt=Greatest("size", "id"))
+    ),
+    "raw SQL of one row": lambda: Thing.objects.annotate(twice=RawSQL("size * 2", [])),
+    "a text about windows": lambda: Thing.objects.annotate(
+        said=RawSQL("'count(*) over ()'", [])
+    ),
+    "a random value beside": lambda: Thing.objects.annotate(r=Random()),
+    "distinct rows": lambda: Thing.objects.filter(size__gt=1).distinct(),
+    "ordered by a window": lambda: Thing.objects.order_by(LATEST),
+}
+
+
+@pytest.mark.parametrize("name", WALKED)
+def test_rows_that_depend_on_themselves_are_walked(things, name):
+    queryset = WALKED[name]()
+
+    assert walked(queryset) == sorted(row.pk for row in queryset)
+
+
+def test_distinct_rows_over_joins_are_walked():
+    for name in "ab":
+        author = Author.objects.create(name=name)
+        for pages in (1, 1, 2):
+            Book.objects.create(title="t", author=author, pages=pages)
+    to_many = Author.objects.filter(books__pages__lt=3).distinct()
+    to_one = Book.objects.filter(author__name="a").distinct()
+    counted = Author.objects.annotate(n=Count("books")).filter(n=3).distinct()
+
+    for queryset in (to_many, to_one, counted):
+        assert walked(queryset) == sorted(row.pk for row in queryset)
+
+
+class LeavesOut(ModelIterable):
+    """As an iterable of polymorphic models does with rows whose derived row is gone."""
+
+    def __iter__(self):
+        return (row for row in super().__iter__() if row.pk not in LeavesOutSet.gone)
+
+
+class LeavesOutSet(QuerySet):
+    gone: ClassVar[set[int]] = set()
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self._iterable_class = LeavesOut
+
+
+@pytest.mark.parametrize("atomic", [None, "page", "row"])
+@pytest.mark.parametrize(
+    "gone", [{3}, {1, ROWS}, set(range(5, 50)), set(range(1, ROWS + 1))]
+)
+def test_rows_that_an_iterable_leaves_out_end_no_shard(
+    things, atomic, gone, monkeypatch
+):
+    monkeypatch.setattr(LeavesOutSet, "gone", gone)
+    monkeypatch.setattr("cloudtask.iteration.pages.PAGE_FIRST", 4)
+    rows = LeavesOutSet(Thing)
+
+    assert walked(rows.all(), atomic=atomic) == [row.pk for row in rows.order_by("pk")]
+
+
+class TestRowsThatAreGone:
+    """A callback deletes the next row, or takes it out of the filter."""
+
+    HOOKS: ClassVar = {
+        "deleted": lambda row: Thing.objects.filter(pk=row.pk + 1).delete(),
+        "changed": lambda row: Thing.objects.filter(pk=row.pk + 1).update(size=99),
+    }
+
+    @pytest.mark.parametrize("hook", HOOKS)
+    def test_by_row_they_are_not_called(self, things, hook):
+        for key in range(1, ROWS + 1):
+            trace.acts[key] = self.HOOKS[hook]
+        run = tasks.act.iterate(
+            Thing.objects.filter(size__lt=99), atomic="row", shards=1, keep=True
+        )
+        run_queued()
+
+        assert trace.rows == list(range(1, ROWS + 1, 2))
+        assert (run.report().done, run.report().failed) == (ROWS // 2, 0)
+
+    def test_by_row_the_row_is_as_it_is_at_its_turn(self, things):
+        seen = []
+        trace.acts[1] = lambda row: Thing.objects.filter(pk=2).update(size=55)
+        trace.acts[2] = lambda row: seen.append(row.size)
+        tasks.act.iterate(Thing.objects.all(), atomic="row", shards=1)
+        run_queued()
+
+        assert seen == [55]
+
+
+@pytest.mark.parametrize("items", ["abc", b"abc", bytearray(b"abc"), {"a": 1}])
+def test_a_text_or_a_mapping_is_no_list_of_items(items):
+    with pytest.raises(TypeError, match="takes a list of items"):
+        tasks.visit_item.map(items)
+
+
+def test_a_function_that_returns_several_rows_is_refused():
+    if connection.vendor != "postgresql":
+        pytest.skip("only PostgreSQL has such functions beside columns")
+    many = Thing.objects.annotate(n=RawSQL("generate_series(1, 3)", []))
+    with pytest.raises(UnsupportedValue, match="several rows for one"):
+        tasks.visit_only.iterate(many)
