@@ -23,7 +23,6 @@ import importlib.util
 import json
 import logging
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -33,12 +32,31 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-HOST_VARIABLE = "CLOUD_TASKS_EMULATOR_HOST"
-HTTP_VARIABLE = "CLOUDTASK_EMULATOR_URL"
+from cloudtask.development import (
+    DEFAULT_URL,
+    HOST_VARIABLE,
+    HTTP_VARIABLE,
+    SERVING,
+    TARGET_VARIABLE,
+    is_command,
+    runserver_url,
+)
+
+__all__ = [
+    "HOST_VARIABLE",
+    "HTTP_VARIABLE",
+    "PROJECT_VARIABLE",
+    "SERVING",
+    "TARGET_VARIABLE",
+    "emulator",
+    "runserver_port",
+    "start_emulators",
+    "stop_emulators",
+]
+
 PROJECT_VARIABLE = "GOOGLE_CLOUD_PROJECT"
 DEFAULT_PORT = 8123
 DEFAULT_DATA = Path(".cloudtask") / "tasks.sqlite3"
-SERVING = ("runserver", "runserver_plus", "testserver")
 
 # Set by the autoreloaders of Django and Werkzeug in the process that serves; not
 # imported from there, as Django must not be loaded before the environment is ready.
@@ -88,14 +106,16 @@ def emulator(
     `data` keeps queued tasks in a file.
 
     Sets `CLOUD_TASKS_EMULATOR_HOST`, `CLOUDTASK_EMULATOR_URL` (the HTTP side, which is
-    the issuer of its OIDC tokens), and `GOOGLE_CLOUD_PROJECT` where it is missing; all
-    are put back at the end. Raises `RuntimeError` if it does not start.
+    the issuer of its OIDC tokens), `CLOUDTASK_EMULATOR_TARGET` (to which an HttpTarget
+    delivers, whatever its URL), and `GOOGLE_CLOUD_PROJECT` where it is missing. All are
+    put back at the end. Raises `RuntimeError` if the emulator does not start.
     """
     if not _is_wanted(commands):
         yield os.environ.get(HOST_VARIABLE, "")
         return
+    target = target or runserver_url(sys.argv) or DEFAULT_URL
     arguments = _arguments(
-        ("--target", target or f"http://127.0.0.1:{runserver_port(sys.argv)}"),
+        ("--target", target),
         *(("--queue", name) for name in queues),
         ("--queue-yaml", queue_yaml),
         ("--data", data),
@@ -104,7 +124,7 @@ def emulator(
         ("--no-rate-limits", not rate_limits),
         ("--quiet", quiet),
     )
-    running, address = _start(port, arguments, project)
+    running, address = _start(port, arguments, project, target)
     try:
         yield address
     finally:
@@ -138,16 +158,16 @@ def start_emulators(
     if _is_reloaded() or "tasks" in _running:
         return
     argv = sys.argv if autodetect_task_port else []
-    target_port = task_target_port or runserver_port(argv)
+    target = f"http://127.0.0.1:{task_target_port or runserver_port(argv)}"
     if persist_data:
         DEFAULT_DATA.parent.mkdir(exist_ok=True)
     arguments = _arguments(
-        ("--target", f"http://127.0.0.1:{target_port}"),
+        ("--target", target),
         ("--queue-yaml", task_queue_yaml),
         ("--project", project_id),
         ("--data", DEFAULT_DATA if persist_data else None),
     )
-    _running["tasks"], _ = _start(tasks_port, arguments, project_id)
+    _running["tasks"], _ = _start(tasks_port, arguments, project_id, target)
 
 
 def stop_emulators(emulators: Sequence[str] | None = None) -> None:
@@ -159,13 +179,7 @@ def stop_emulators(emulators: Sequence[str] | None = None) -> None:
 
 def runserver_port(argv: Sequence[str]) -> int:
     """The port that `manage.py runserver ...` will use; 8000 for other commands."""
-    if not _is_command(argv, SERVING):
-        return 8000
-    for argument in argv[2:]:
-        match = re.fullmatch(r"(?:--addrport=)?(?:[^-].*:)?(\d+)", argument)
-        if match is not None:
-            return int(match[1])
-    return 8000
+    return int((runserver_url(argv) or DEFAULT_URL).rpartition(":")[2])
 
 
 def _is_wanted(commands: Collection[str] | None) -> bool:
@@ -187,12 +201,7 @@ def _is_other_command(argv: Sequence[str], commands: Collection[str]) -> bool:
     is_management = program.name in ("manage.py", "django-admin") or (
         program.parts[-2:] == ("django", "__main__.py")
     )
-    return is_management and not _is_command(argv, commands)
-
-
-def _is_command(argv: Sequence[str], commands: Collection[str]) -> bool:
-    """Django takes the first argument as the command, whatever it is."""
-    return len(argv) > 1 and argv[1] in commands
+    return is_management and not is_command(argv, commands)
 
 
 def _is_reloaded() -> bool:
@@ -215,42 +224,48 @@ def _arguments(*options: tuple[str, object]) -> list[str]:
 
 
 def _start(
-    port: int | None, arguments: list[str], project: str | None
+    port: int | None, arguments: list[str], project: str | None, target: str
 ) -> tuple[_Running, str]:
+    """Start the emulator, and let the environment of this process name it."""
+    _check_installed()
+    chosen = _free_port() if port is None else port
+    running, facts = _launched([*arguments, f"--port={chosen}"])
+    chosen_environment = {
+        HOST_VARIABLE: facts["address"],
+        HTTP_VARIABLE: facts["http_address"],
+        TARGET_VARIABLE: target,
+        PROJECT_VARIABLE: os.environ.get(PROJECT_VARIABLE) or project or "local",
+    }
+    running.environment = {name: os.environ.get(name) for name in chosen_environment}
+    os.environ.update(chosen_environment)
+    return running, facts["address"]
+
+
+def _check_installed() -> None:
     for name in _NEEDED:
         if importlib.util.find_spec(name) is None:
             raise RuntimeError(
                 f"No module named {name!r}. Install what the emulator needs: "
                 'pip install "django-cloudtask-defer[emulator]"'
             )
-    chosen = _free_port() if port is None else port
+
+
+def _launched(arguments: list[str]) -> tuple[_Running, dict[str, str]]:
+    """The process of the emulator, and the addresses that it announced."""
     with tempfile.TemporaryDirectory() as folder:
         announcement = Path(folder) / "ready.json"
+        arguments += [f"--announce={announcement}", "--until-stdin-closes"]
         process = subprocess.Popen(  # noqa: S603 - this Python, options from manage.py
-            [
-                *_program(),
-                *arguments,
-                f"--port={chosen}",
-                f"--announce={announcement}",
-                "--until-stdin-closes",
-            ],
+            [*_program(), *arguments],
             stdin=subprocess.PIPE,
             env=os.environ | {"PYTHONPATH": _python_path()},
         )
         running = _Running(process)
         try:
-            facts = _announced(process, announcement)
+            return running, _announced(process, announcement)
         except BaseException:
             _stop(running)
             raise
-    chosen_environment = {
-        HOST_VARIABLE: facts["address"],
-        HTTP_VARIABLE: facts["http_address"],
-        PROJECT_VARIABLE: os.environ.get(PROJECT_VARIABLE) or project or "local",
-    }
-    running.environment = {name: os.environ.get(name) for name in chosen_environment}
-    os.environ.update(chosen_environment)
-    return running, facts["address"]
 
 
 def _program() -> list[str]:

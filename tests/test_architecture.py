@@ -20,7 +20,8 @@ ROOT = Path(cloudtask.__file__).parent
 # is one noun.
 FLOORS = [
     {
-        *("addresses", "clients", "clock", "discretion", "exceptions", "failpoints"),
+        *("addresses", "clients", "clock", "development", "discretion"),
+        *("exceptions", "failpoints"),
         *("quotas", "signals"),
     },
     {"options", "runs", "context"},

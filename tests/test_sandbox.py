@@ -23,6 +23,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in (
         sandbox.HOST_VARIABLE,
         sandbox.HTTP_VARIABLE,
+        sandbox.TARGET_VARIABLE,
         sandbox.PROJECT_VARIABLE,
         "DJANGO_SETTINGS_MODULE",
         "RUN_MAIN",
@@ -52,6 +53,7 @@ def test_the_emulator_lives_as_long_as_the_block() -> None:
     assert not answers(address)
     assert sandbox.HOST_VARIABLE not in os.environ
     assert sandbox.HTTP_VARIABLE not in os.environ
+    assert sandbox.TARGET_VARIABLE not in os.environ
     assert sandbox.PROJECT_VARIABLE not in os.environ
 
 

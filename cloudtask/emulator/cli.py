@@ -51,6 +51,8 @@ async def _serve(
             write(f"REST and status page: {engine.http_address}/")
             for name in sorted(engine.state.queues):
                 write(f"Queue: {name}")
+            for line in _guidance(engine, settings.target, is_ours=until_stdin_closes):
+                write(line)
             if announce is not None:
                 _announce(announce, engine)
             if until_stdin_closes:
@@ -59,6 +61,17 @@ async def _serve(
         finally:
             await server.stop()
     write("Stopped.")
+
+
+def _guidance(engine: Engine, target: str, *, is_ours: bool) -> Iterator[str]:
+    """Where tasks go, and what an application needs, unless a parent has set it."""
+    yield f"App Engine tasks go to {target}. HTTP tasks go to the URLs that they name."
+    if is_ours:
+        return
+    yield "Those of cloudtask name this machine: the port of runserver, else 8000."
+    yield "For your application:"
+    yield f"  export CLOUD_TASKS_EMULATOR_HOST={engine.address}"
+    yield f"  export CLOUDTASK_EMULATOR_URL={engine.http_address}"
 
 
 @contextlib.contextmanager

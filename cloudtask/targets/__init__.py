@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -14,7 +15,7 @@ from django.http import HttpRequest
 from django.urls import NoReverseMatch, get_script_prefix, reverse
 from django.utils import translation
 
-from cloudtask import conf
+from cloudtask import conf, development
 from cloudtask.addresses import Origin, origin_of
 from cloudtask.exceptions import (
     ConfigurationError,
@@ -156,10 +157,15 @@ class HttpTarget:
             )
 
     def request_for(self, message: Message) -> HttpDispatch:
-        """The request, with a token for the origin that is called, and for no other."""
+        """The request, with a token for the origin that is called, and for no other.
+
+        Beside an emulator it leads to this machine: see `development.local_url`.
+        """
         origin = _origin(message)
         path = message.options.url or handler_path(message.task)
         is_ours = origin is None or origin == self.origin
+        if conf.emulator_host() and origin is not None:
+            path = self._near(message, origin, path, is_ours=is_ours)
         if not is_ours and not _is_allowed(origin):
             raise _refused(
                 message,
@@ -168,20 +174,57 @@ class HttpTarget:
             )
         audience = self.audience if is_ours else str(origin)
         return HttpDispatch(
-            url=self.url + path if origin is None else path,
+            url=self.here + path if path.startswith("/") else path,
             headers=_headers(message),
             service_account=self.service_account,
             audience=audience if self.service_account else None,
         )
 
+    @property
+    def here(self) -> str:
+        """Where the service is reached: URL, and beside an emulator this machine."""
+        if not conf.emulator_host():
+            return self.url
+        return development.local_url(self.url, self.origin.host, sys.argv)
+
+    def _near(
+        self, message: Message, origin: Origin, url: str, *, is_ours: bool
+    ) -> str:
+        """The path or address of a call beside an emulator, from where no production
+        is to be reached. Raises EnqueueError."""
+        if development.is_near(origin.host):
+            return url
+        if not is_ours:
+            raise _refused(
+                message,
+                f"its url leads to {origin}, which is not local, while tasks go to an "
+                "emulator",
+            )
+        rest = url.split("://", 1)[1]
+        return "/" + rest.partition("/")[2]
+
     def verify(self, request: HttpRequest) -> None:
         if not self.verifies:
             return
+        host = conf.emulator_host()
+        if host is None or self.issuer:
+            self._verify(request, self.issuer)
+            return
+        issuer = development.issuer_url(host)
+        try:
+            self._verify(request, issuer)
+        except UntrustedRequest as error:
+            raise UntrustedRequest(
+                f"{error} Beside an emulator, tokens must be those of {issuer}: set "
+                f"{development.HTTP_VARIABLE} to the address that the emulator prints."
+            ) from error
+
+    def _verify(self, request: HttpRequest, issuer: str | None) -> None:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise UntrustedRequest("The request carries no bearer token.")
         claims = oidc.verified_claims(
-            token.strip(), self.audience, self.issuer, self.certificates
+            token.strip(), self.audience, issuer, self.certificates
         )
         if claims.get("email") != self.service_account:
             raise UntrustedRequest("The token belongs to another account.")

@@ -141,6 +141,7 @@ def test_it_tells_what_it_does_and_stops_cleanly(number: int, sink) -> None:
     address = process.stdout.readline().split()[-1]
     assert "status page" in process.stdout.readline()
     queue = process.stdout.readline().split()[-1]
+    guidance = [process.stdout.readline() for _ in range(5)]
     with client_of(address) as client:
         task = {"name": f"{queue}/tasks/one", "http_request": {"url": sink.url + "/a"}}
         client.create_task(parent=queue, task=task)
@@ -148,6 +149,9 @@ def test_it_tells_what_it_does_and_stops_cleanly(number: int, sink) -> None:
     process.send_signal(number)
     rest, _ = process.communicate(timeout=PATIENCE)
 
+    assert "HTTP tasks go to the URLs that they name" in guidance[0]
+    assert f"export CLOUD_TASKS_EMULATOR_HOST={address}\n" in guidance[3]
+    assert "export CLOUDTASK_EMULATOR_URL=http://127.0.0.1:" in guidance[4]
     assert line.startswith(f"default/one attempt 1 POST {sink.url}/a -> 200 in ")
     assert line.endswith(" ms\n")
     assert rest == "Stopped.\n"
