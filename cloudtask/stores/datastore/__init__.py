@@ -51,6 +51,7 @@ class DatastoreStore(
         *,
         sleep: Callable[[float], None] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
+        begins_early: bool | None = None,
     ) -> None:
         conf.check_backend_options("STORE", options, dict.fromkeys(_PATTERNS, str))
         for name, (pattern, of_what) in _PATTERNS.items():
@@ -65,4 +66,6 @@ class DatastoreStore(
             database=None if database == DEFAULT_DATABASE else database,
             namespace=options.get("NAMESPACE") or None,
         )
-        super().__init__(place, sleep=sleep, monotonic=monotonic)
+        super().__init__(
+            place, sleep=sleep, monotonic=monotonic, begins_early=begins_early
+        )

@@ -5,6 +5,7 @@ Only what the built-in indexes serve is asked for, so no index.yaml is needed.
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 
 from cloudtask import clock
 from cloudtask.clients import code_of
-from cloudtask.stores.datastore.client import Place, calling, once
+from cloudtask.stores.datastore.client import EMULATOR_HOST, Place, calling, once
 
 T = TypeVar("T")
 Path = tuple[str, ...]  # kind and name, from the root down: a key
@@ -64,8 +65,10 @@ class Access:
         *,
         sleep: Callable[[float], None] = time.sleep,
         monotonic: Callable[[], float] = time.monotonic,
+        begins_early: bool | None = None,
     ) -> None:
         self.place = place
+        self.begins_early = begins_early
         self.sleep = sleep
         self.monotonic = monotonic
 
@@ -123,10 +126,18 @@ class Access:
         return self.calling(what, run)
 
     def count(self, what: str, kind: str, filters: Sequence[Filter]) -> int:
+        """How many rows there are. The Datastore emulator can't count: there the keys
+        are read."""
+        from google.api_core.exceptions import MethodNotImplemented
+
         def run(client: Any) -> int:
             query = self._query(client, kind, filters)
-            counting = client.aggregation_query(query).count(alias="all")
-            return sum(int(one.value) for [one] in counting.fetch(**once()))
+            try:
+                counting = client.aggregation_query(query).count(alias="all")
+                return sum(int(one.value) for [one] in counting.fetch(**once()))
+            except MethodNotImplemented:
+                query.keys_only()
+                return sum(1 for _ in query.fetch(**once()))
 
         return self.calling(what, run)
 
@@ -165,8 +176,7 @@ class Attempt:
         self._client = client
         self._past = past
         self._mark = uuid.uuid4().hex
-        # The first lookup begins it: a call less.
-        self._transaction = client.transaction(begin_later=True)
+        self._transaction = _begun(access, client)
 
     @property
     def is_doubtful(self) -> bool:
@@ -228,6 +238,21 @@ class Attempt:
 
         with suppress(GoogleAPICallError, GoogleAuthError):
             self._transaction.rollback(**once())
+
+
+def _begun(access: Access, client: Any) -> Any:
+    """A transaction that its first lookup begins, which is a call less.
+
+    Beside an emulator a call of its own begins it: Firestore's emulator refuses the
+    commit of the other kind, after it has waited for locks.
+    """
+    is_early = access.begins_early
+    if is_early is None:
+        is_early = EMULATOR_HOST in os.environ
+    transaction = client.transaction(begin_later=not is_early)
+    if is_early:
+        transaction.begin(**once())
+    return transaction
 
 
 def _lookup(

@@ -34,7 +34,7 @@ class DatastorePayloads(Access):
     """The part of DatastoreStore that keeps payloads."""
 
     def save_payload(self, key: str, data: bytes, *, joins: str | None = None) -> None:
-        """The entity that names the chunks is written last, with the last ten of them:
+        """The entity that names the chunks is written last, with the last few of them:
         a payload is there as a whole or not at all, however many commits it takes.
         It joins no transaction of a database."""
         what, path, now = f"Saving payload {key}", (PAYLOAD, key), self.now()

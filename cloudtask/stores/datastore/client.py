@@ -27,6 +27,8 @@ logger = logging.getLogger("cloudtask")
 
 T = TypeVar("T")
 
+EMULATOR_HOST = "DATASTORE_EMULATOR_HOST"
+
 RPC_TIMEOUT = 20.0  # seconds a call; a commit may carry 10 MB
 FIRST_TRY = 3.0  # seconds for a call on a connection that has worked before
 PATIENCE = 30.0  # seconds after which no further try begins
@@ -95,7 +97,7 @@ class _Clients(Clients[Any]):
     """The clients of Datastore, by emulator, project and database."""
 
     def get(self, place: Place) -> Any:
-        host = os.environ.get("DATASTORE_EMULATOR_HOST")
+        host = os.environ.get(EMULATOR_HOST)
         return self.at(host, place.project, place.database)
 
 
