@@ -112,6 +112,7 @@ def _add(leg: Leg) -> None:
         session.run(
             *(python, "-m", "pytest", "-q", *PARALLEL, *leg.arguments),
             f"--junit-xml={leg.results}",
+            *session.posargs,
             env={
                 "CLOUDTASK_TEST_DATABASE": leg.database,
                 # Other runs may use the same server at the same time.
