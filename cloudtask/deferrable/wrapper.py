@@ -35,6 +35,16 @@ class BoundTask(wrapt.BoundFunctionWrapper, Deferrable[P, R]):  # type: ignore[t
             return definition, options, ()
         return definition, options, (subject,)
 
+    @property
+    def path(self) -> str:
+        """The import path under which the task is registered."""
+        return str(self._parts()[0].path)
+
+    @property
+    def options(self) -> Options:
+        """The options given to `@task`, with the defaults of the rest."""
+        return self._parts()[1]
+
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, str]]:
         definition, _, subject = self._parts()
         owner = subject[0] if subject else self._self_owner
