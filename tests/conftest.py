@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cloudtask import clock
 from tests.support.site import site
 from tests.testapp import tasks
 
@@ -23,6 +24,14 @@ def _no_calls() -> Iterator[None]:
     tasks.Bomb.decoded.clear()
     yield
     tasks.calls.clear()
+
+
+@pytest.fixture(autouse=True)
+def _same_clock() -> Iterator[None]:
+    """Put the clock back that a test has moved."""
+    before = clock._ahead
+    yield
+    clock.move(before - clock._ahead)
 
 
 @pytest.hookimpl(wrapper=True)

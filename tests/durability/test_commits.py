@@ -31,10 +31,14 @@ def rows() -> int:
     return OutboxMessage.objects.count()
 
 
+# Its name from Django 6.1 on, which warns of the old one.
+make_savepoint = getattr(transaction, "savepoint_create", transaction.savepoint)
+
+
 @contextmanager
 def undone_by_hand() -> Iterator[None]:
     """A savepoint that is rolled back by hand: Django keeps the on-commit entries."""
-    savepoint = transaction.savepoint()
+    savepoint = make_savepoint()
     yield
     transaction.savepoint_rollback(savepoint)
 
@@ -102,7 +106,7 @@ def test_an_inner_savepoint_that_is_released_is_undone_with_the_outer_one(world)
     with transaction.atomic():
         kept = tasks.plain.defer("kept")
         with undone_by_hand():
-            inner = transaction.savepoint()
+            inner = make_savepoint()
             tasks.plain.defer("inner")
             transaction.savepoint_commit(inner)
         with rolled_back(), transaction.atomic():

@@ -164,7 +164,7 @@ class ReadAuthor(Author):
         proxy = True
 
     @classmethod
-    def from_db(cls, db: Any, *args: Any) -> Any:  # type: ignore[override]
-        found = super().from_db(db, *args)
+    def from_db(cls, db: Any, *args: Any, **options: Any) -> Any:  # type: ignore[override]
+        found = super().from_db(db, *args, **options)
         found._read_from = db  # type: ignore[attr-defined]
         return found
