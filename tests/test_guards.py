@@ -11,13 +11,14 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.test import AsyncClient, Client, override_settings
 from django.urls import include, path
 
-from cloudtask import environment
+from cloudtask import conf, environment
 from cloudtask.decorators import (
     csrf_exempt_if_task,
     task_only,
     task_or_superuser_only,
 )
 from cloudtask.targets import guards
+from tests.support import recording
 from tests.support.site import Site
 from tests.testapp import tasks
 
@@ -261,3 +262,44 @@ def test_inside_a_task_its_context_answers(site: Site) -> None:
     assert (found["queue"], found["retries"]) == ("mail", 1)
     assert found["name"]
     assert not environment.is_in_task()
+
+
+# Beside an emulator.
+
+
+@pytest.fixture
+def emulated(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setenv("CLOUD_TASKS_EMULATOR_HOST", "127.0.0.1:8123")
+    given = {
+        "PROJECT": "p",
+        "LOCATION": "l",
+        "TARGET": {"BACKEND": conf.APP_ENGINE_TARGET},
+        "TRANSPORT": {"BACKEND": recording.PATH},
+    }
+    with override_settings(CLOUDTASK=given):
+        yield
+
+
+def post_beside_emulator(kind: str, body: bytes) -> int:
+    headers = {"X-AppEngine-QueueName": "mail"}
+    sent = {"content_type": "application/octet-stream", "headers": headers}
+    return Client().post(f"/{kind}/task/", body, **sent).status_code
+
+
+@KINDS
+def test_beside_an_emulator_the_signature_of_the_body_counts(
+    emulated: Any, kind: str
+) -> None:
+    tasks.note.using(url=f"/{kind}/task/").defer()
+    body = recording.bodies()[-1]
+    assert post_beside_emulator(kind, body) == 200
+    for forged in (b"", b"{}", body[:-1], body[:-1] + b"x"):
+        assert post_beside_emulator(kind, forged) == 403
+    unnamed = Client().post(f"/{kind}/task/", body, "application/octet-stream")
+    assert unnamed.status_code == 403
+
+
+def test_beside_an_emulator_no_cron_job_is_believed(emulated: Any) -> None:
+    headers = {"X-AppEngine-QueueName": "mail", **SCHEDULER}
+    answer = Client().post("/plain/task/", headers=headers)
+    assert answer.status_code == 403

@@ -287,6 +287,12 @@ class AppEngineTarget:
         """Whether a setting says App Engine where the environment does not."""
         return bool(self.on_app_engine) and not on_app_engine()
 
+    @property
+    def is_proof(self) -> bool:
+        """Whether a verified request is known to come from App Engine. Beside an
+        emulator it is not: nothing removes the headers there."""
+        return self.on_app_engine or not self.verifies
+
     def request_for(self, message: Message) -> AppEngineDispatch:
         options = message.options
         elsewhere = options.service not in (None, self.service)

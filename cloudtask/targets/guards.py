@@ -11,10 +11,12 @@ from inspect import iscoroutinefunction
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponseForbidden
 from django.views.decorators.csrf import csrf_exempt, csrf_protect
 
-from cloudtask.exceptions import UntrustedRequest
+from cloudtask import clock, envelope
+from cloudtask.exceptions import PayloadError, UntrustedRequest
 from cloudtask.targets import on_app_engine, target
 from cloudtask.targets.headers import header
 
@@ -40,9 +42,23 @@ def is_cron_request(request: HttpRequest) -> bool:
 
 def is_trusted(request: HttpRequest) -> bool:
     """Whether the target believes that Cloud Tasks, or its account, made `request`."""
+    found = target()
     try:
-        target().verify(request)
+        found.verify(request)
     except UntrustedRequest:
+        return False
+    return getattr(found, "is_proof", True) or _is_sealed(request)
+
+
+def _is_sealed(request: HttpRequest) -> bool:
+    """Whether the body is a message that this project has signed.
+
+    It is all that can be checked beside an emulator, where anyone can send the headers
+    of App Engine. It does not prove that a queue sends the message, or sends it now.
+    """
+    try:
+        envelope.unseal(request.body, now=clock.now())
+    except (PayloadError, RequestDataTooBig):
         return False
     return True
 
