@@ -43,3 +43,15 @@ def test_a_fault_at_any_point_loses_no_row(case, table):
 @pytest.mark.parametrize("any_store", ["datastore"], indirect=True)
 def test_nor_does_it_on_datastore(any_store, case, table):
     assert_holds(case, any_store, table)
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, id=str(case)) for case in matrix.small_cases()]
+)
+def test_nor_does_it_leave_a_run_of_few_rows_without_its_next_task(
+    any_store, case, table
+):
+    outcome = matrix.run_small(case)
+    table.outcomes[any_store, case.mode][case] = outcome
+    if not case.kills and case.point not in matrix.AFTER_FINALIZE:
+        assert outcome.finals == 1
