@@ -17,7 +17,7 @@ from django.db.migrations.loader import MigrationLoader
 from cloudtask import conf, registry
 from cloudtask.exceptions import ConfigurationError
 from cloudtask.options import OPTIONS, nearest
-from cloudtask.reachability import handler_answers
+from cloudtask.reachability import grpc_knows_gevent, handler_answers
 from cloudtask.stores import store
 from cloudtask.targets import AppEngineTarget, HttpTarget, handler_path, target
 from cloudtask.transports import transport
@@ -70,6 +70,7 @@ def handler_has_a_url(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]
 
 
 register(Tags.urls)(_once_readable(handler_answers))
+register("cloudtask")(grpc_knows_gevent)
 
 
 @register("cloudtask")

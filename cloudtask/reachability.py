@@ -1,7 +1,8 @@
-"""Checks that a request reaches the handler through the project's own middleware."""
+"""Checks that requests reach the handler, and Cloud Tasks, in this process."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from contextvars import copy_context
 from io import BytesIO
@@ -79,3 +80,19 @@ def _hint_for(answer: Any) -> str:
     if answer.status_code == 503:
         return "Let maintenance mode pass the handler's path."
     return "Let your middleware pass the handler's path."
+
+
+def grpc_knows_gevent(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    """W009: where gevent has patched the process, gRPC was made to work with it."""
+    gevent = sys.modules.get("gevent.monkey")
+    is_patched = gevent is not None and gevent.is_module_patched("socket")
+    if not is_patched or "grpc.experimental.gevent" in sys.modules:
+        return []
+    return [
+        Warning(
+            "gevent has patched this process, but gRPC does not know it: a request to "
+            "Cloud Tasks blocks all greenlets.",
+            hint="Call grpc.experimental.gevent.init_gevent() when the process starts.",
+            id="cloudtask.W009",
+        )
+    ]

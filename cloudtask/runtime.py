@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from contextvars import copy_context
 from typing import Any
 
+from cloudtask.delivering import reporters
 from cloudtask.delivering.calls import attempted, call_of
 from cloudtask.delivering.settling import Outcome, finish
 from cloudtask.discretion import discreet
@@ -52,4 +54,8 @@ def execute(message: Message, delivery: Delivery) -> Outcome:
 
 
 def _deliver(arrival: Arrival) -> Outcome:
-    return finish(attempted(call_of(arrival)))
+    call = call_of(arrival)
+    if reporters.MODULE in sys.modules:
+        with reporters.reporting(call):
+            return finish(attempted(call))
+    return finish(attempted(call))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -306,3 +308,13 @@ def test_a_required_login_lets_the_handler_answer() -> None:
     login = "django.contrib.auth.middleware.LoginRequiredMiddleware"
     middleware = [*settings.MIDDLEWARE, login]
     assert found(CLOUDTASK=GOOD, MIDDLEWARE=middleware) == {}
+
+
+def test_gevent_that_grpc_does_not_know_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    patched = SimpleNamespace(is_module_patched=lambda name: name == "socket")
+    monkeypatch.setitem(sys.modules, "gevent.monkey", patched)
+    assert "init_gevent" in str(found(CLOUDTASK=GOOD)["cloudtask.W009"].hint)
+    monkeypatch.setitem(sys.modules, "grpc.experimental.gevent", SimpleNamespace())
+    assert found(CLOUDTASK=GOOD) == {}

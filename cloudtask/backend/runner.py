@@ -26,7 +26,7 @@ from cloudtask.backend.library import (
     task_finished,
     task_started,
 )
-from cloudtask.backend.task_results import Results, change
+from cloudtask.backend.task_results import ResultNotJson, Results, change
 from cloudtask.context import TaskContext as Current
 from cloudtask.context import current
 from cloudtask.delivering.errors import UNCAUGHT
@@ -187,7 +187,7 @@ class Execution:
         try:
             return normalize_json(value)
         except (TypeError, ValueError) as error:
-            raise PermanentTaskFailure(
+            raise ResultNotJson(
                 f"{task.module_path} returned {type(value).__name__}, which is no "
                 "JSON, so its result can't be kept. It is not run again: that would "
                 "repeat what it did."

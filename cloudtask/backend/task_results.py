@@ -21,7 +21,7 @@ from cloudtask.backend.library import (
     TaskResultStatus,
     task_backends,
 )
-from cloudtask.exceptions import BadSignature
+from cloudtask.exceptions import BadSignature, PermanentTaskFailure
 from cloudtask.stores import AlreadyDone
 
 if TYPE_CHECKING:
@@ -73,8 +73,13 @@ def worker_id() -> str:
     return f"{socket.gethostname()[:50]}-{os.getpid()}"
 
 
+class ResultNotJson(PermanentTaskFailure):
+    """What a task returned can't be stored; the cause is the error of the encoder."""
+
+
 def error_of(error: BaseException) -> TaskError:
-    kind = type(error)
+    """The error as a result has it, with the class that Django's backends record."""
+    kind = type(error.__cause__ if isinstance(error, ResultNotJson) else error)
     return TaskError(
         exception_class_path=f"{kind.__module__}.{kind.__qualname__}",
         traceback="".join(format_exception(error)),

@@ -72,6 +72,11 @@ def ask_again(context):
 
 
 @task(backend="kept")
+def leave():
+    raise SystemExit("no more paper")
+
+
+@task(backend="kept")
 def tell_time():
     calls.append("told")
     return datetime(2026, 1, 1, tzinfo=UTC)

@@ -231,6 +231,15 @@ def test_a_value_that_is_no_json_fails_for_good_and_says_so():
     assert calls == ["told"]
     assert result.status == FAILED
     assert "datetime" in result.errors[0].traceback
+    assert result.errors[0].exception_class is TypeError
+
+
+def test_a_task_that_exits_has_failed():
+    result = tasks.leave.using(max_attempts=2).enqueue()
+    run_queued(errors="retry")
+    result.refresh()
+    assert result.status == FAILED
+    assert [one.exception_class for one in result.errors] == [SystemExit, SystemExit]
 
 
 def test_such_a_value_does_no_harm_where_no_results_are_kept():
