@@ -1,4 +1,4 @@
-"""`@task`, which makes a function one that can run later."""
+"""`@task`, which lets a function run later."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def task(
     **options: Unpack[TaskOptions],
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 def task(function: Any = None, /, **options: Any) -> Any:
-    """Make a function one that can run later, registered under its import path.
+    """Let a function run later, registered under its import path.
 
     Works on module-level functions, on methods, on class and static methods, and on
     `async def`. Raises ConfigurationError for what a worker could not import, TypeError

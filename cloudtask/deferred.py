@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 CALLBACK_TIME = timedelta(seconds=30)  # for a callback: shards stop that much early
-ROW_ATTEMPTS = 1_000_000  # djangae tries a row until somebody deploys a fix
+ROW_ATTEMPTS = 1_000_000  # djangae tries a row again until a fix is deployed
 
 # The names of the tasks below stand in URLs, in queued tasks and in logs.
 DEFER = "cloudtask.defer"
@@ -90,7 +90,7 @@ def defer(obj: Any, /, *args: Any, **kwargs: Any) -> Enqueued:
 
 @library_task(DEFER)
 def run(subject: Form, /, *args: Any, **kwargs: Any) -> Any:
-    """Call what `defer` was given; the task of all its calls."""
+    """Call the callable that `defer` was given: the task of all its calls."""
     return callables.resolve(subject)(*args, **kwargs)
 
 

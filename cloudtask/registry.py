@@ -59,8 +59,8 @@ class Definition:
 def refused_call(
     name: str, signature: inspect.Signature, kwargs: dict[str, Any], error: TypeError
 ) -> TypeError:
-    """What to raise where `signature` does not take a call: with `name`, and, for a
-    keyword that it lacks, the nearest that it has."""
+    """The error for a call that `signature` does not take. It has `name`, and the
+    nearest known keyword for an unknown one."""
     parameters = signature.parameters.values()
     unknown = [key for key in kwargs if key not in signature.parameters]
     if not unknown or any(p.kind is p.VAR_KEYWORD for p in parameters):

@@ -41,6 +41,12 @@ def test_the_repr_names_the_task_and_the_verbs(face: Any) -> None:
     assert "defer, adefer, using, iterate, map" in repr(face)
 
 
+def test_a_bound_task_tells_path_and_options_as_the_task_does() -> None:
+    for bound in (Shape(7).draw, Shape.draw):
+        assert bound.path == "tests.testapp.shapes.Shape.draw"
+        assert bound.options.queue == "default"
+
+
 def test_the_repr_of_options_shows_no_values() -> None:
     shown = repr(tasks.note.using(headers={"X-Api-Key": "hunter2"}, queue="mail"))
     assert "with headers, queue" in shown

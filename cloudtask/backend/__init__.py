@@ -55,7 +55,7 @@ class CloudTasksBackend(BaseTaskBackend):
 
     @cached_property
     def results(self) -> Results | None:
-        """Where results are kept, if they are."""
+        """The stored results; None if the backend keeps none."""
         alias = self.settings.results
         return Results(alias) if alias is not None else None
 
@@ -68,7 +68,7 @@ class CloudTasksBackend(BaseTaskBackend):
         return bool(self.settings.priority_queues)
 
     def validate_task(self, task: Task[..., Any]) -> None:
-        """Raises InvalidTask for what this backend can't run."""
+        """Raises InvalidTask for a task that this backend can't run."""
         super().validate_task(task)
         if "." in task.func.__qualname__:
             raise InvalidTask(
@@ -82,7 +82,7 @@ class CloudTasksBackend(BaseTaskBackend):
         definition_of(task)
 
     def options_of(self, task: Task[..., Any]) -> Options:
-        """What the runtime is to do with the calls of `task`."""
+        """The options with which the calls of `task` are enqueued."""
         given = {
             **(task.task_options if isinstance(task, CloudTask) else {}),
             "queue": self.settings.queue_for(task.queue_name, task.priority),
@@ -93,7 +93,7 @@ class CloudTasksBackend(BaseTaskBackend):
             given["unique"] = _unique(task, unique)
         chosen = self.settings.task.updated(given)
         if callable(chosen.backoff):
-            # It goes with the message: a worker knows nothing of `using()`.
+            # It travels with the message, since a worker does not know `using()`.
             chosen = replace(chosen, carries_backoff=True)
         return chosen
 
@@ -101,7 +101,7 @@ class CloudTasksBackend(BaseTaskBackend):
     def enqueue(self, task: Any, args: Any, kwargs: Any) -> Any:
         """Have `task` run with these arguments, once, later.
 
-        Raises TypeError for arguments that are no JSON, or that the function does not
+        Raises TypeError for arguments that are not JSON or that the function does not
         take, and EnqueueError when the queue does not take the task.
         """
         self.validate_task(task)
@@ -165,7 +165,7 @@ class CloudTasksBackend(BaseTaskBackend):
 
 
 def _eta(run_after: datetime | None) -> datetime | None:
-    """An aware moment ahead; what is past means now."""
+    """An aware moment ahead; None, which means now, for a moment in the past."""
     if run_after is None:
         return None
     moment = (
@@ -175,7 +175,8 @@ def _eta(run_after: datetime | None) -> datetime | None:
 
 
 def _unique(task: Task[..., Any], given: Any) -> Any:
-    """The key of a call is that of its own arguments; not of the task's fields."""
+    """A function that makes the key of a call from its own arguments alone: the fields
+    of the task come before them."""
     if callable(given):
         return lambda _, *args, **kwargs: given(*args, **kwargs)
     definition: Definition = definition_of(task)

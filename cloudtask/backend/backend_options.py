@@ -17,7 +17,7 @@ OWN = ("results", "priority_queues")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BackendOptions:
-    """What a backend does with its tasks.
+    """The OPTIONS of a backend, checked.
 
     `task` holds the options of all its calls; `results` is the alias of the database
     that keeps results; `priority_queues` maps priorities to queues.

@@ -1,4 +1,4 @@
-"""How a task of `django.tasks` runs: what the runtime calls in its place."""
+"""How a task of `django.tasks` runs: the runtime calls a `Runner` in its place."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def _signature(task: Task[..., Any]) -> inspect.Signature:
 
 
 def definition_of(task: Task[..., Any]) -> Definition:
-    """What the runtime knows a task by; it is registered when it is made."""
+    """The definition of a task for the runtime; it is registered when it is made."""
     key = (task.func, task.takes_context)
     if key not in _definitions:
         _definitions[key] = _registered(task)
@@ -121,7 +121,7 @@ registry.finders.append(find)
 def _settled(
     sender: str, context: Current, outcome: Outcome, error: Any, **kwargs: Any
 ) -> None:
-    """The runtime has decided what follows from a failure: make the result say so."""
+    """Write into the result what the runtime has decided after a failure."""
     if sender not in _runners or error is None or outcome is Outcome.DUPLICATE:
         return
     execution = vars(error).pop(EXECUTION, None) or _never_run(sender, context)
@@ -132,7 +132,7 @@ def _settled(
 
 
 def _never_run(path: str, context: Current) -> Execution:
-    """For a call that could not be decoded, or whose attempts were all killed."""
+    """The execution of a call that could not be decoded, or was killed every time."""
     runner = _runners[path]
     backend = task_backends[runner.task.backend]
     execution = Execution(backend, runner.task, context)
@@ -195,15 +195,15 @@ class Execution:
 
     def succeed(self, value: Any) -> None:
         self._set(TaskResultStatus.SUCCESSFUL, _return_value=value)
-        # Its work is done: unless it is undone with what is written here, a failure to
-        # keep the result must not make it run again.
+        # The task has done its work. If the result can't be saved, it must not run
+        # again, unless the same transaction undoes both.
         self._save(must=self.is_atomic)
         self._tell(task_finished)
 
     def fail(self, error: BaseException) -> None:
         """Note a failure, inside the `except` block: receivers may look for it."""
         vars(error)[EXECUTION] = self
-        if not self.is_atomic:  # else what is written here is rolled back
+        if not self.is_atomic:  # else this write would be rolled back
             final = isinstance(error, PermanentTaskFailure)
             self.settle(error, is_last=final or self.context.is_last_attempt)
 

@@ -1,4 +1,4 @@
-"""The results of tasks, made and kept; rows are those of `cloudtask.models.results`."""
+"""Results of tasks: how they are made, and stored in `cloudtask.models.results`."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def new_result(
     *,
     enqueued_at: datetime | None = None,
 ) -> TaskResult[..., Any]:
-    """A READY result; raises TypeError for arguments that are no JSON."""
+    """A READY result; raises TypeError for arguments that are not JSON."""
     return TaskResult(
         task=task,
         id=key,
@@ -69,7 +69,7 @@ def local(moment: datetime) -> datetime:
 
 
 def worker_id() -> str:
-    """What names this process, in 64 characters at most."""
+    """The name of this process, in 64 characters at most."""
     return f"{socket.gethostname()[:50]}-{os.getpid()}"
 
 
@@ -87,7 +87,7 @@ def error_of(error: BaseException) -> TaskError:
 
 
 class Results:
-    """The results that lie in the database `alias`."""
+    """The results that are stored in the database `alias`."""
 
     def __init__(self, alias: str) -> None:
         self.alias = alias
@@ -100,9 +100,9 @@ class Results:
         return TaskResultRow.objects.using(self.alias)
 
     def enqueued(self, result: TaskResult[..., Any], database: str) -> None:
-        """Keep a new result, when the open transaction on `database` commits.
+        """Save a new result when the open transaction on `database` commits.
 
-        It may be there already: a worker can be faster.
+        The row may exist already, since a worker can be faster.
         """
         row = _row(result)
 
@@ -115,7 +115,7 @@ class Results:
             transaction.on_commit(keep, using=database)
 
     def started(self, result: TaskResult[..., Any]) -> None:
-        """Keep that an attempt starts, and take over what earlier ones left.
+        """Save that an attempt starts, with the errors and workers of earlier ones.
 
         Raises AlreadyDone for a call that has succeeded.
         """
@@ -133,7 +133,7 @@ class Results:
         self.save(result)
 
     def save(self, result: TaskResult[..., Any]) -> None:
-        """Keep `result` as it is now."""
+        """Save the present state of `result`."""
         row = _row(result)
         values = {
             field.attname: getattr(row, field.attname)
@@ -174,7 +174,7 @@ def _task(path: str, fields: dict[str, Any]) -> Task[..., Any]:
 
 
 def fields_of(task: Task[..., Any]) -> dict[str, Any]:
-    """What a task is made of, besides its function, as values that travel."""
+    """The fields of a task, except its function, as values that travel."""
     return {
         "backend": task.backend,
         "priority": task.priority,

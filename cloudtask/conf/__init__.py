@@ -61,7 +61,7 @@ class Settings:
     signing_secrets: tuple[str | bytes, ...] = field(repr=False)
 
     def max_attempts(self, queue: str) -> int:
-        """How often the service tries a task of `queue`, as far as it is known here."""
+        """The attempts of a task of `queue`, as far as the settings tell."""
         declared = self.queues.get(queue)
         return (declared and declared.max_attempts) or DEFAULT_MAX_ATTEMPTS
 
@@ -75,7 +75,7 @@ def _of_type(*types: type) -> Callable[[str, Any], Any]:
 
 
 def _id(pattern: str, of_what: str) -> Callable[[str, Any], Any]:
-    """A check for a part of a queue's name, which goes into it as it is."""
+    """A check for a part of a queue's full name, which takes it unchanged."""
 
     def check(key: str, value: Any) -> Any:
         check_type(f"CLOUDTASK[{key!r}]", value, (str, type(None)))

@@ -1,4 +1,4 @@
-"""What can be enqueued: a task, one bound to its subject, one with other options."""
+"""Objects that can be enqueued: tasks, bound tasks, and tasks with other options."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class TakesRow(Protocol[T_contra]):
 
 
 class Deferrable(Generic[P, R]):
-    """What can be enqueued: a task, one bound to its subject, one with options.
+    """A task, a task that is bound to its subject, or a task with other options.
 
     Calls from asynchronous code go through `adefer`, `adefer_many`, `aiterate`, `amap`.
     """
@@ -122,7 +122,7 @@ class Deferrable(Generic[P, R]):
 
     @discreet
     def using(self, **options: Unpack[UsingOptions]) -> TaskWithOptions[P, R]:
-        """The same with other options; raises TypeError for an unknown one."""
+        """This task with other options; raises TypeError for an unknown one."""
         definition, before, subject = self._parts()
         after = before.updated(options)
         if "backoff" in options:

@@ -66,7 +66,7 @@ class BoundTask(wrapt.BoundFunctionWrapper, Deferrable[P, R]):  # type: ignore[t
         return f"<task {definition.path}{of}: {SHOWN}>"
 
     def __dir__(self) -> list[str]:
-        return [*super().__dir__(), *VERBS]
+        return [*super().__dir__(), *VERBS, "options", "path"]
 
     if not TYPE_CHECKING:
 
@@ -75,7 +75,7 @@ class BoundTask(wrapt.BoundFunctionWrapper, Deferrable[P, R]):  # type: ignore[t
 
 
 class Task(wrapt.FunctionWrapper, Deferrable[P, R]):  # type: ignore[type-arg]
-    """A function that may run later; called plainly, it runs now."""
+    """A function that may run later; a plain call runs it now."""
 
     __bound_function_wrapper__ = BoundTask
 
@@ -91,7 +91,7 @@ class Task(wrapt.FunctionWrapper, Deferrable[P, R]):  # type: ignore[type-arg]
         return definition, definition.options, ()
 
     def _place(self) -> None:
-        """Find out what the class made of the task, with which it was not there yet."""
+        """Find out how the class, which did not exist at first, binds the task."""
         definition = self._self_definition
         attribute = _static_attribute(definition.function)
         if isinstance(attribute, classmethod) and sys.version_info >= (3, 13):
@@ -163,7 +163,7 @@ def _attribute(task: Any, name: str) -> Any:
 
 
 def _static_attribute(function: Any) -> Any:
-    """What stands under the qualified name of `function`, without it being bound."""
+    """The attribute at the qualified name of `function`, without binding it."""
     found: Any = sys.modules.get(function.__module__)
     for name in function.__qualname__.split("."):
         found = inspect.getattr_static(found, name, None)

@@ -12,11 +12,11 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Self
 
-from cloudtask.options import values
+from cloudtask.options import checking
+from cloudtask.options.checking import is_a
 from cloudtask.options.durations import Backoff, BackoffFunction, as_timedelta
 from cloudtask.options.hints import check_known, nearest
 from cloudtask.options.option import Option, option, option_of
-from cloudtask.options.values import is_a
 
 __all__ = [
     "OPTIONS",
@@ -57,7 +57,7 @@ class Options:
     )
     countdown: timedelta | None = option(
         None,
-        values.duration,
+        checking.duration,
         "earliest start, as a duration from now",
         shown="",
         only_in_using=True,
@@ -66,7 +66,7 @@ class Options:
     )
     eta: datetime | None = option(
         None,
-        values.moment,
+        checking.moment,
         "earliest start, as a moment, 30 days ahead at most; the past means now",
         shown="now",
         only_in_using=True,
@@ -85,21 +85,21 @@ class Options:
     )
     unique: bool | Callable[..., Any] = option(
         False,
-        values.unique,
+        checking.unique,
         "`True`, or a function of the arguments that returns a key: only one call of "
         "each key [waits](../explanation/guarantees.md#unique-in-detail); it always "
         "uses the outbox",
     )
     max_attempts: int | None = option(
         None,
-        values.attempts,
+        checking.attempts,
         "number of all attempts, including those before a `Retry`",
         shown="the queue's, else 100",
         travels=True,
     )
     backoff: Backoff | BackoffFunction | None = option(
         None,
-        values.backoff,
+        checking.backoff,
         "`Backoff(min, max, doublings)`, or a function `(exception, context)` that "
         "returns seconds, a `timedelta`, or `None` to give up",
         shown="the queue's",
@@ -107,7 +107,7 @@ class Options:
     )
     timeout: timedelta | None = option(
         None,
-        values.duration,
+        checking.duration,
         "how long Cloud Tasks waits for the answer: 15 seconds to 30 minutes, or to 24 "
         "hours and 15 seconds on App Engine",
         shown="the target's",
@@ -143,7 +143,7 @@ class Options:
     )
     service: str | None = option(
         None,
-        values.app_engine_id,
+        checking.app_engine_id,
         "the App Engine service; other targets ignore it",
         shown="the running one",
         travels=True,
@@ -151,7 +151,7 @@ class Options:
     )
     version: str | None = option(
         None,
-        values.app_engine_id,
+        checking.app_engine_id,
         "the App Engine version; other targets ignore it",
         shown="the running one",
         travels=True,
@@ -159,7 +159,7 @@ class Options:
     )
     instance: str | None = option(
         None,
-        values.app_engine_id,
+        checking.app_engine_id,
         "the App Engine instance; other targets ignore it",
         shown="any",
         travels=True,
@@ -215,7 +215,7 @@ class Options:
             given = {"countdown": None, **given}
         after = replace(self, **given)
         if "headers" in given:  # options that arrive were checked by their sender
-            values.check_headers(after.headers or {})
+            checking.check_headers(after.headers or {})
         return after
 
 

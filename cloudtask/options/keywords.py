@@ -13,7 +13,7 @@ from cloudtask.options.durations import Backoff, BackoffFunction
 
 
 class TaskOptions(TypedDict, total=False):
-    """What `@task` takes; see docs/reference/options.md."""
+    """The options of `@task`; see docs/reference/options.md."""
 
     queue: str
     small: bool
@@ -33,7 +33,7 @@ class TaskOptions(TypedDict, total=False):
 
 
 class UsingOptions(TaskOptions, total=False):
-    """What `.using` takes: the options of `@task`, and those of a single call."""
+    """The options of `.using`: those of `@task`, and those of a single call."""
 
     countdown: timedelta | float | None
     eta: datetime | None

@@ -1,11 +1,11 @@
-"""What the library knows about one option of a task."""
+"""The facts about one option of a task."""
 
 from __future__ import annotations
 
 from dataclasses import Field, dataclass, field
 from typing import Any
 
-from cloudtask.options.values import Check
+from cloudtask.options.checking import Check
 
 _KEY = "option"  # in the metadata of a field of `Options`
 
@@ -32,8 +32,10 @@ class Option:
     not_in_django_tasks: str = ""
 
     def checked(self, value: Any) -> Any:
-        """The value to keep; raises TypeError or ValueError. None means the default of
-        whoever decides later, where the default is None."""
+        """The value to keep; raises TypeError or ValueError.
+
+        A value that is the default is not checked.
+        """
         if value is self.default:
             return value
         return self.check(self.name, value)
@@ -42,7 +44,7 @@ class Option:
 def option(
     default: Any, check: Check, meaning: str, *, repr: bool = True, **facts: Any
 ) -> Any:
-    """A field of `Options`, with what is known of the option beside name and type.
+    """A field of `Options` that also holds the facts about the option.
 
     With `repr=False` the option is not in the repr of `Options`: it may hold secrets.
     """
