@@ -29,7 +29,6 @@ from cloudtask.iteration.description import unsealed
 from cloudtask.iteration.querysets import walkable
 from cloudtask.iteration.steps import (
     LOOK_AGAIN,
-    LOST_KEY,
     REOPEN,
     message_of,
     proceed,
@@ -43,6 +42,7 @@ from cloudtask.iteration.steps import (
 )
 from cloudtask.runs import FailureState, Run, RunState, Shard, ShardState
 from cloudtask.stores import Store
+from cloudtask.stores.runs import LOST_KEY
 
 logger = logging.getLogger("cloudtask")
 

@@ -32,7 +32,6 @@ from cloudtask.iteration.steps import (
     A_MOMENT,
     FINALIZE,
     LOOK_AGAIN,
-    LOST_KEY,
     STOP,
     budget,
     options_of,
@@ -43,6 +42,7 @@ from cloudtask.options import Options
 from cloudtask.quotas import HORIZON
 from cloudtask.runs import STOPPED, LeaseLost, Run, RunState
 from cloudtask.stores import Store
+from cloudtask.stores.runs import LOST_KEY
 
 LAST_MARGIN = timedelta(seconds=30)  # of the lease of the last function
 

@@ -27,6 +27,7 @@ from cloudtask.registry import Definition
 from cloudtask.runs import STOPPED, Run, RunState, Shard, ShardState
 from cloudtask.sending import enqueueing, outbox
 from cloudtask.stores import Store
+from cloudtask.stores.runs import LOST_KEY
 from cloudtask.stores.transactions import is_undecided
 from cloudtask.targets import target
 
@@ -60,12 +61,6 @@ _CARRIED = (
     "instance",
     "headers",
     "max_attempts",
-)
-
-# Advice for a run whose description no key of this project opens.
-LOST_KEY = (
-    "Put the key that the run was started with into SECRET_KEY_FALLBACKS and resume "
-    "it, or cancel it and start again."
 )
 
 

@@ -18,9 +18,9 @@ from cloudtask.transitions import Moment
 logger = logging.getLogger("cloudtask.security")
 
 # What helps a run whose values no key of this project opens.
-ADVICE = (
+LOST_KEY = (
     "Put the key that the run was started with into SECRET_KEY_FALLBACKS and resume "
-    "it, or cancel it and start anew."
+    "it, or cancel it and start again."
 )
 
 
@@ -62,7 +62,7 @@ class RunStore(Swaps):
             to=RunState.FAILED,
             only_from=[RunState.PLANNING, RunState.RUNNING, RunState.FINALIZING],
             generation=run.generation,
-            error=f"{why} {ADVICE}",
+            error=f"{why} {LOST_KEY}",
         )
         if is_changed:
             logger.error("Iteration %s has failed: %s", run.id, why)
