@@ -17,29 +17,31 @@ from cloudtask.testruns.djangae import (
     TaskFailedError,
     TestCaseMixin,
 )
-from cloudtask.testruns.eagerness import eager
-from cloudtask.testruns.endless import EndlessTasks
 from cloudtask.testruns.faults import CrashPoint, Faults, crash_at
 from cloudtask.testruns.http import Undelivered
 from cloudtask.testruns.idempotence import assert_idempotent
-from cloudtask.testruns.iterations import IterationRan
 from cloudtask.testruns.misfortune import NotIdempotent
 from cloudtask.testruns.mixin import CloudTaskTestMixin, TasksLeft
-from cloudtask.testruns.queue_runs import arun_queued, run_queued
-from cloudtask.testruns.ran import Ran
-from cloudtask.testruns.report import Parked, Report
+from cloudtask.testruns.queue_run import EndlessTasks
+from cloudtask.testruns.report import (
+    Parked,
+    Report,
+    ReportedAttempt,
+    ReportedIteration,
+)
+from cloudtask.testruns.runners import arun_queued, eager, run_queued
 
 __all__ = [
     "CloudTaskTestMixin",
     "CrashPoint",
     "EndlessTasks",
     "Faults",
-    "IterationRan",
     "NotIdempotent",
     "Parked",
     "QueuedTask",
-    "Ran",
     "Report",
+    "ReportedAttempt",
+    "ReportedIteration",
     "TaskFailedBehaviour",
     "TaskFailedError",
     "TasksLeft",

@@ -13,10 +13,10 @@ from cloudtask import signals
 from cloudtask.context import TaskContext
 from cloudtask.exceptions import PermanentTaskFailure
 from cloudtask.sending.on_commit import Entry
-from cloudtask.testruns import commits, policy
-from cloudtask.testruns.endless import EndlessTasks
-from cloudtask.testruns.queue_runs import run_queued
-from cloudtask.testruns.ran import Ran
+from cloudtask.testruns import commits, deliveries
+from cloudtask.testruns.queue_run import EndlessTasks
+from cloudtask.testruns.report import ReportedAttempt
+from cloudtask.testruns.runners import run_queued
 from cloudtask.transports import memory
 from cloudtask.transports.memory import Waiting
 
@@ -189,11 +189,11 @@ def _run_to_the_first_failure(queue_name: str | None) -> None:
         signals.task_started.disconnect(note)
 
 
-def _failed(entry: Waiting, ran: Ran) -> TaskFailedError:
+def _failed(entry: Waiting, ran: ReportedAttempt) -> TaskFailedError:
     return TaskFailedError(entry.message.name, STATUS, ran.error)
 
 
-def _again(entry: Waiting, ran: Ran) -> Waiting:
+def _again(entry: Waiting, ran: ReportedAttempt) -> Waiting:
     return entry.again(
-        entry.due, policy.next_delivery(entry.delivery, entry.due, STATUS)
+        entry.due, deliveries.next_delivery(entry.delivery, entry.due, STATUS)
     )

@@ -1,11 +1,15 @@
-"""How badly a run is to deliver: as badly as Cloud Tasks is allowed to."""
+"""Faults of a test run: what may go wrong, as it may with Cloud Tasks."""
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import random
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+
+from django.db import connections
 
 from cloudtask import failpoints
 from cloudtask.failpoints import Crashed
@@ -150,3 +154,57 @@ class Faults:
             if field.name == "seed" or getattr(self, field.name)
         ]
         return f"Faults({', '.join(given)})"
+
+
+# A second delivery in the middle of the first, on the same thread and connection. It
+# runs from start to end at one moment of the first: before its function, after it, or
+# between two of its statements. It never runs inside a transaction of the function,
+# since a database would keep the two apart.
+
+STATEMENTS = 3  # the second delivery comes before one of the first statements
+
+
+class _Rival:
+    """Arrives once, at the moment that was chosen, or else when the function ends."""
+
+    def __init__(self, moment: int, arrive: Callable[[], None]) -> None:
+        self.left = moment
+        self.arrive = arrive
+        self.has_come = False
+        self.depths: dict[str, int] = {}
+
+    def come(self) -> None:
+        if not self.has_come:
+            self.has_come = True
+            self.arrive()
+
+    def before_call(self) -> None:
+        self.depths = {
+            connection.alias: len(connection.atomic_blocks)
+            for connection in connections.all(initialized_only=True)
+        }
+        if self.left == 0:
+            self.come()
+
+    def before_statement(
+        self, execute: Any, sql: str, params: Any, many: bool, context: Any
+    ) -> Any:
+        connection = context["connection"]
+        depth = self.depths.get(connection.alias)
+        if not self.has_come and len(connection.atomic_blocks) == depth:
+            self.left -= 1
+            if self.left == 0:
+                self.come()
+        return execute(sql, params, many, context)
+
+
+@contextmanager
+def rival_inside(chance: random.Random, arrive: Callable[[], None]) -> Iterator[None]:
+    """Have `arrive` called once, inside the delivery that the block makes."""
+    rival = _Rival(chance.randint(0, STATEMENTS), arrive)
+    with ExitStack() as stack:
+        for connection in connections.all(initialized_only=True):
+            stack.enter_context(connection.execute_wrapper(rival.before_statement))
+        stack.enter_context(failpoints.at("execute.before_call", rival.before_call))
+        stack.enter_context(failpoints.at("execute.after_call", rival.come))
+        yield

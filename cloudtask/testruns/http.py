@@ -30,8 +30,8 @@ from cloudtask.targets import (
     oidc,
     target,
 )
-from cloudtask.testruns.direct import unanswered
-from cloudtask.testruns.ran import Ran
+from cloudtask.testruns.deliveries import unanswered
+from cloudtask.testruns.report import ReportedAttempt
 from cloudtask.transports.memory import Waiting
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Http:
         self.client = Client(enforce_csrf_checks=True)
         self.tokens: dict[tuple[str | None, str | None], str | None] = {}
 
-    def deliver(self, entry: Waiting, now: float) -> Ran:
+    def deliver(self, entry: Waiting, now: float) -> ReportedAttempt:
         """Make one delivery; the view has settled it when this returns.
 
         An exception of a middleware is the failure of the attempt.
@@ -129,7 +129,7 @@ def _after_a_retry(prefix: str, delivery: Delivery) -> dict[str, str]:
 
 
 @contextmanager
-def _noting(ran: Ran) -> Iterator[None]:
+def _noting(ran: ReportedAttempt) -> Iterator[None]:
     """Read from the signal how the view's delivery ended: the answer does not say what
     the task raised."""
 

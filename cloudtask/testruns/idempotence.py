@@ -19,7 +19,7 @@ from cloudtask.testruns.contents import (
 from cloudtask.testruns.faults import CrashPoint, Faults, crash_at
 from cloudtask.testruns.misfortune import NotIdempotent
 from cloudtask.testruns.named import named
-from cloudtask.testruns.queue_runs import run_queued
+from cloudtask.testruns.runners import run_queued
 from cloudtask.testruns.virtual import VirtualClock, frozen
 from cloudtask.transports import memory
 

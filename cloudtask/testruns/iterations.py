@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from cloudtask import codec
 from cloudtask.delivering.settling import Outcome
@@ -11,37 +10,9 @@ from cloudtask.iteration import Iteration
 from cloudtask.iteration.failing import traceback_of
 from cloudtask.message import Message
 from cloudtask.runs import FailureState, IterationReport, RowFailure, RunState
-from cloudtask.testruns.ran import Ran
+from cloudtask.testruns.report import ReportedAttempt, ReportedIteration
 
 MANY = 100_000  # rows that failed, of which a report tells
-
-
-@dataclass(frozen=True, slots=True)
-class IterationRan:
-    """An iteration, as it was when its last step ended.
-
-    `deliveries` counts its steps; `report` is from before its shards were deleted.
-    `error` tells why it waits, is paused or has failed. `failures` are the rows that
-    have failed, paused the run, or were skipped because they raised, with error and
-    traceback.
-    """
-
-    id: str
-    task: str | None
-    state: str
-    deliveries: int
-    report: IterationReport
-    error: str = ""
-    failures: tuple[RowFailure, ...] = ()
-
-    def __str__(self) -> str:
-        report = self.report
-        error = f": {self.error}" if self.error else ""
-        return (
-            f"of {self.task}: {report.done} done, {report.failed} failed, "
-            f"{report.skipped} skipped, {len(report.shards)} shards, "
-            f"{self.deliveries} deliveries, {self.state}{error}"
-        )
 
 
 class Iterations:
@@ -52,7 +23,7 @@ class Iterations:
         self._reports: dict[str, IterationReport] = {}
         self._deliveries: dict[str, int] = {}
         self._failures: dict[str, list[RowFailure]] = {}
-        self._rows: dict[tuple[str, str], Ran] = {}
+        self._rows: dict[tuple[str, str], ReportedAttempt] = {}
         self._errors: dict[str, str] = {}
         # By traceback, as the store has it.
         self._raised: dict[str, BaseException] = {}
@@ -72,7 +43,7 @@ class Iterations:
         for failure in self._failures.get(run_id, ()):
             if (run_id, failure.key) in self._rows:
                 continue
-            self._rows[run_id, failure.key] = Ran(
+            self._rows[run_id, failure.key] = ReportedAttempt(
                 str(self._handles[run_id].task),
                 run_id,
                 failure.attempts,
@@ -104,10 +75,10 @@ class Iterations:
                 ]
         return str(run_id)
 
-    def all(self) -> list[IterationRan]:
+    def all(self) -> list[ReportedIteration]:
         """In the order of their first steps."""
         return [
-            IterationRan(
+            ReportedIteration(
                 run_id,
                 handle.task,
                 str(handle.state),
@@ -119,7 +90,7 @@ class Iterations:
             for run_id, handle in self._handles.items()
         ]
 
-    def failed_rows(self) -> list[Ran]:
+    def failed_rows(self) -> list[ReportedAttempt]:
         """The rows that have failed; not those that on_error="skip" passes over."""
         return [
             self._rows[run_id, failure.key]

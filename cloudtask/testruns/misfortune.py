@@ -1,22 +1,25 @@
-"""The faults of one run: what strikes, when, and what is found out by it."""
+"""Lets the faults of one run happen, and sends what they left in an outbox."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from functools import partial
 
+from django.db import connections
+
 from cloudtask import failpoints
+from cloudtask.clock import database_now
 from cloudtask.exceptions import EnqueueUnavailable
 from cloudtask.failpoints import Crashed
 from cloudtask.message import Message
-from cloudtask.testruns import policy
+from cloudtask.sending.relay import relay
+from cloudtask.testruns import commits, deliveries
 from cloudtask.testruns.contents import contents, usable_aliases
-from cloudtask.testruns.faults import CrashPoint, Faults
-from cloudtask.testruns.ran import Ran
-from cloudtask.testruns.report import Report
-from cloudtask.testruns.rivals import rival_inside
+from cloudtask.testruns.faults import CrashPoint, Faults, rival_inside
+from cloudtask.testruns.report import Report, ReportedAttempt
 from cloudtask.transports import memory
 from cloudtask.transports.memory import MemoryQueue, Stage, Waiting
 
@@ -110,11 +113,11 @@ class Misfortune:
         return chosen
 
     def deliver(
-        self, entry: Waiting, attempt: Callable[[Waiting], Ran]
-    ) -> list[tuple[Waiting, Ran]]:
+        self, entry: Waiting, attempt: Callable[[Waiting], ReportedAttempt]
+    ) -> list[tuple[Waiting, ReportedAttempt]]:
         """Deliver `entry` by `attempt`, and what else arrives meanwhile."""
         self.is_to_blame = False
-        rivals: list[tuple[Waiting, Ran]] = []
+        rivals: list[tuple[Waiting, ReportedAttempt]] = []
         with ExitStack() as stack:
             if entry.fault is None and self._strikes("concurrent", entry.message):
                 self._note("concurrent", entry.message)
@@ -153,7 +156,9 @@ class Misfortune:
                 stack.enter_context(failpoints.at(point, partial(count, point)))
             yield
 
-    def _compared(self, entry: Waiting, attempt: Callable[[Waiting], Ran]) -> Ran:
+    def _compared(
+        self, entry: Waiting, attempt: Callable[[Waiting], ReportedAttempt]
+    ) -> ReportedAttempt:
         """Deliver; what had succeeded before must change nothing any more."""
         if entry.fault not in ("duplicate", "lose_ack"):
             return attempt(entry)
@@ -185,8 +190,8 @@ class Misfortune:
             more.append(entry.again(due, entry.delivery, "duplicate"))
         if self._strikes("lose_ack", entry.message):
             self._note("lose_ack", entry.message)
-            due = now + policy.delay(entry.message, entry.delivery.retries + 1)
-            delivery = policy.next_delivery(entry.delivery, due)
+            due = now + deliveries.delay(entry.message, entry.delivery.retries + 1)
+            delivery = deliveries.next_delivery(entry.delivery, due)
             more.append(entry.again(due, delivery, "lose_ack"))
         return more
 
@@ -209,3 +214,46 @@ class Misfortune:
             f"Task {message.task} ({message.id}) was not enqueued on queue "
             f"{message.queue!r}: {self.faults!r} had the service fail."
         )
+
+
+NEVER = timedelta(days=365)
+TRIES = 10  # relays of an alias: some may crash, too
+
+
+def sweep(queue: MemoryQueue) -> bool:
+    """Send the calls that crashes and failures have left in an outbox.
+
+    The relay does so some time later. Calls of setUpTestData are left where they are.
+    Returns whether anything was sent.
+    """
+    queue.is_disturbed = False
+    before = queue.pushed
+    for alias in usable_aliases():
+        if _has_outbox(alias):
+            _relay(alias, queue)
+    return queue.pushed > before
+
+
+def _has_outbox(alias: str) -> bool:
+    from cloudtask.models import OutboxMessage
+
+    tables = connections[alias].introspection.table_names()
+    return OutboxMessage._meta.db_table in tables
+
+
+def _relay(alias: str, queue: MemoryQueue) -> None:
+    from cloudtask.models import OutboxMessage
+
+    rows = OutboxMessage.objects.using(alias)
+    waiting = rows.filter(state=OutboxMessage.State.WAITING)
+    if left_alone := commits.keys_of_no_test():
+        # Excluding them is not enough: in virtual time they may be due.
+        waiting.filter(key__in=left_alone).update(due_at=database_now() + NEVER)
+    for _ in range(TRIES):
+        ours = waiting.exclude(key__in=left_alone)
+        if not ours.update(due_at=database_now() - timedelta(seconds=1)):
+            return
+        try:
+            relay(alias)
+        except Crashed:
+            queue.is_disturbed = True

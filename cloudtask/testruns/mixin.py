@@ -15,7 +15,7 @@ from cloudtask.testruns.assertions import (
 )
 from cloudtask.testruns.calls import QueuedTask
 from cloudtask.testruns.idempotence import assert_idempotent
-from cloudtask.testruns.queue_runs import run_queued
+from cloudtask.testruns.runners import run_queued
 from cloudtask.transports import memory
 
 if TYPE_CHECKING:

@@ -1,25 +1,88 @@
-"""What a run did."""
+"""Results of one test run: its attempts, its iterations, and what still waits."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from cloudtask.delivering.settling import Outcome
 from cloudtask.exceptions import EnqueueError
+from cloudtask.runs import IterationReport, RowFailure
 from cloudtask.testruns import calls
 from cloudtask.testruns.calls import QueuedTask, Snapshot
-from cloudtask.testruns.iterations import IterationRan
 from cloudtask.testruns.named import named
-from cloudtask.testruns.ran import Ran
 
 if TYPE_CHECKING:
     from cloudtask.testruns.named import Nameable
 
 LISTED = 10  # lines of a kind in a report
+
+
+@dataclass(slots=True)
+class ReportedAttempt:
+    """One attempt that `run_queued` made. `time` is virtual, in unix seconds.
+
+    `fault` names the bad luck that made, or met, this delivery. The `value` of the
+    function is not known with via="http". `row` is the key of a row of an iteration,
+    whose own `id` stands beside it.
+    """
+
+    task: str
+    id: str
+    attempt: int
+    time: float
+    outcome: Outcome
+    value: Any = None
+    error: BaseException | None = None
+    is_retried: bool = False
+    fault: str | None = None
+    row: str | None = None
+
+    @property
+    def at(self) -> datetime:
+        """The virtual time of the attempt."""
+        return datetime.fromtimestamp(self.time, UTC)
+
+    def __str__(self) -> str:
+        error = f": {self.error!r}" if self.error is not None else ""
+        fault = f" [{self.fault}]" if self.fault else ""
+        row = f" row {self.row}" if self.row is not None else ""
+        return (
+            f"{self.at:%Y-%m-%d %H:%M:%S} {self.task} ({self.id}){row} attempt "
+            f"{self.attempt} {self.outcome.value}{error}{fault}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedIteration:
+    """An iteration, as it was when its last step ended.
+
+    `deliveries` counts its steps; `report` is from before its shards were deleted.
+    `error` tells why it waits, is paused or has failed. `failures` are the rows that
+    have failed, paused the run, or were skipped because they raised, with error and
+    traceback.
+    """
+
+    id: str
+    task: str | None
+    state: str
+    deliveries: int
+    report: IterationReport
+    error: str = ""
+    failures: tuple[RowFailure, ...] = ()
+
+    def __str__(self) -> str:
+        report = self.report
+        error = f": {self.error}" if self.error else ""
+        return (
+            f"of {self.task}: {report.done} done, {report.failed} failed, "
+            f"{report.skipped} skipped, {len(report.shards)} shards, "
+            f"{self.deliveries} deliveries, {self.state}{error}"
+        )
 
 
 class Calls(Mapping[str, int]):
@@ -63,21 +126,21 @@ class Report:
     """
 
     def __init__(self, faults: object = None) -> None:
-        self.attempts: list[Ran] = []
+        self.attempts: list[ReportedAttempt] = []
         self.faults = faults
         self.struck: list[str] = []
         self.left: Snapshot = []
-        self.iterations: list[IterationRan] = []
-        self.rows: list[Ran] = []
+        self.iterations: list[ReportedIteration] = []
+        self.rows: list[ReportedAttempt] = []
         self.parked: list[Parked] = []
 
     @property
-    def ran(self) -> list[Ran]:
+    def ran(self) -> list[ReportedAttempt]:
         """The attempts that succeeded."""
         return [one for one in self.attempts if one.outcome is Outcome.SUCCEEDED]
 
     @property
-    def failed(self) -> list[Ran]:
+    def failed(self) -> list[ReportedAttempt]:
         """The attempts that failed and were the last of their call, then `rows`."""
         failures = (Outcome.FAILED, Outcome.POSTPONED, Outcome.EXHAUSTED)
         attempts = [
@@ -88,7 +151,7 @@ class Report:
         return attempts + self.rows
 
     @property
-    def retried(self) -> list[Ran]:
+    def retried(self) -> list[ReportedAttempt]:
         """The attempts after which the call was, or is to be, tried again."""
         return [one for one in self.attempts if one.is_retried]
 

@@ -1,4 +1,4 @@
-"""One run of what is queued: the loop, the clock, the retries."""
+"""One run of the queue: delivers call after call in virtual time, and reports."""
 
 from __future__ import annotations
 
@@ -14,13 +14,11 @@ from cloudtask.iteration.finalizing import GivenUp
 from cloudtask.iteration.steps import STEPS
 from cloudtask.message import Delivery, Message
 from cloudtask.stores import AlreadyDone
-from cloudtask.testruns import calls, commits, direct, policy, sweeping
-from cloudtask.testruns.endless import endless
+from cloudtask.testruns import calls, commits, deliveries
 from cloudtask.testruns.http import Http
 from cloudtask.testruns.iterations import Iterations
-from cloudtask.testruns.misfortune import InjectedFailure, Misfortune
-from cloudtask.testruns.ran import Ran
-from cloudtask.testruns.report import Parked, Report
+from cloudtask.testruns.misfortune import InjectedFailure, Misfortune, sweep
+from cloudtask.testruns.report import Parked, Report, ReportedAttempt
 from cloudtask.testruns.virtual import VirtualClock, frozen
 from cloudtask.transports import memory
 from cloudtask.transports.memory import Waiting
@@ -29,7 +27,7 @@ Errors = Literal["raise", "retry", "collect"]
 Wanted = Callable[[Message], bool]
 
 
-class Run:
+class QueueRun:
     """One call of `run_queued`."""
 
     def __init__(
@@ -78,7 +76,7 @@ class Run:
                 self._drain()
                 # What a sweep delivers may meet the outage, and leave rows in its turn.
                 swept = self.queue.is_disturbed
-                while swept and (swept := sweeping.sweep(self.queue)):
+                while swept and (swept := sweep(self.queue)):
                     self._drain()
         self._tell_refused()
         self.report.left = calls.snapshot()
@@ -184,7 +182,7 @@ class Run:
         if not by_fault and self.row_error is None:
             self.row_error = error
 
-    def _attempt(self, entry: Waiting) -> Ran:
+    def _attempt(self, entry: Waiting) -> ReportedAttempt:
         if entry.message.task not in STEPS:
             return self._delivered(entry)
         outer, self.iteration = self.iteration, self.iterations.before(entry.message)
@@ -196,17 +194,17 @@ class Run:
             self.iterations.after(entry.message, self.clock.time, self.row_errors)
         return ran
 
-    def _delivered(self, entry: Waiting) -> Ran:
+    def _delivered(self, entry: Waiting) -> ReportedAttempt:
         now = self.clock.time
         try:
             if self.http is not None:
                 return self.http.deliver(entry, now)
-            return direct.deliver(
+            return deliveries.deliver(
                 entry, now, settles=self.errors == "retry", commit=commits.flush
             )
         except Crashed as crashed:
             self.queue.is_disturbed = True
-            return direct.unanswered(entry, now, crashed)
+            return deliveries.unanswered(entry, now, crashed)
 
     def _flush(self) -> None:
         """Do what commits would do; a crash there leaves the rest to the outbox."""
@@ -229,7 +227,7 @@ class Run:
         if refused and self.errors == "raise" and self.misfortune is None:
             raise refused[0][1]
 
-    def _settle(self, entry: Waiting, ran: Ran) -> None:
+    def _settle(self, entry: Waiting, ran: ReportedAttempt) -> None:
         """Note `ran`, and see to what the service would do next."""
         self.report.attempts.append(ran)
         error = ran.error
@@ -240,26 +238,28 @@ class Run:
                 self.queue.put_back(self.misfortune.after(entry, self.clock.time))
         elif self._is_to_be_retried(entry, ran):
             ran.is_retried = True
-            due = self.clock.time + policy.delay(
+            due = self.clock.time + deliveries.delay(
                 entry.message, entry.delivery.retries + 1
             )
             self.queue.put_back([entry.again(due, _after(entry, ran, due))])
         elif self.errors == "raise":
-            if not ran.outcome.is_settled and not policy.is_last(entry.message, ran):
+            if not ran.outcome.is_settled and not deliveries.is_last(
+                entry.message, ran
+            ):
                 again = entry.again(entry.due, _after(entry, ran, entry.due))
                 self.queue.put_back([again])
             # What a row did to the transaction of the test makes its leg fail, too.
             raise self.row_error or _own(error)
 
-    def _is_to_be_retried(self, entry: Waiting, ran: Ran) -> bool:
+    def _is_to_be_retried(self, entry: Waiting, ran: ReportedAttempt) -> bool:
         if ran.outcome.is_settled:
             return False
         if isinstance(ran.error, Crashed):
-            return not policy.is_hopeless(entry.message, ran)
+            return not deliveries.is_hopeless(entry.message, ran)
         passes = self.errors == "retry" or self._is_to_be_expected(entry, ran)
-        return passes and not policy.is_last(entry.message, ran)
+        return passes and not deliveries.is_last(entry.message, ran)
 
-    def _is_to_be_expected(self, entry: Waiting, ran: Ran) -> bool:
+    def _is_to_be_expected(self, entry: Waiting, ran: ReportedAttempt) -> bool:
         """Whether a failure is no fault of the task, and the next attempt will do."""
         if self.misfortune is not None and self.misfortune.is_to_blame:
             return True
@@ -275,6 +275,45 @@ def _own(error: BaseException) -> BaseException:
     return cause or error
 
 
-def _after(entry: Waiting, ran: Ran, due: float) -> Delivery:
+def _after(entry: Waiting, ran: ReportedAttempt, due: float) -> Delivery:
     answer = None if isinstance(ran.error, Crashed) else 500
-    return policy.next_delivery(entry.delivery, due, answer)
+    return deliveries.next_delivery(entry.delivery, due, answer)
+
+
+SHOWN = 10  # tasks of a chain that a message names
+
+
+class EndlessTasks(AssertionError):
+    """`run_queued` reached its limit: tasks keep enqueueing tasks."""
+
+
+def endless(entry: Waiting, limit: int) -> EndlessTasks:
+    """The error for the call that is one too many."""
+    return EndlessTasks(
+        f"Tasks enqueued more than {limit:,} calls while they ran, the last by this "
+        f"chain: {chain_of(entry)}. If it ends some day, raise limit=."
+    )
+
+
+def chain_of(entry: Waiting) -> str:
+    """Who enqueued whom, up to `entry`; a part that repeats is given once."""
+    paths: list[str] = []
+    link: Waiting | None = entry
+    while link is not None:
+        paths.append(link.message.task)
+        link = link.parent
+    paths.reverse()
+    length = _period(paths)
+    if length is not None:
+        return " -> ".join([*paths[-length - 1 :], "..."])
+    skipped = ["..."] if len(paths) > SHOWN else []
+    return " -> ".join([*skipped, *paths[-SHOWN:]])
+
+
+def _period(paths: list[str]) -> int | None:
+    """The shortest length with which the end of `paths` repeats itself."""
+    last = len(paths) - 1
+    for length in range(1, len(paths) // 2 + 1):
+        if all(paths[last - n] == paths[last - n - length] for n in range(length)):
+            return length
+    return None
