@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from collections import Counter
 
 import pytest
 from django.db import IntegrityError
@@ -130,7 +131,8 @@ def test_what_a_row_raises_comes_out(authors, via, options):
     with pytest.raises(Rotten, match=f"row {authors[0].pk}$") as caught:
         run_queued(via=via)
     assert caught.traceback[-1].name == "spoil"
-    assert len(tried) <= 2 * len(authors)
+    # How often depends on the sizes of pages, and so on the speed of the machine.
+    assert max(Counter(tried).values()) <= 3
 
 
 def test_a_broken_transaction_does_not_hide_what_the_row_raised(authors):
