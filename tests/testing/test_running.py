@@ -7,9 +7,10 @@ import traceback
 
 import pytest
 
-from cloudtask import Retry
+from cloudtask import Retry, registry
 from cloudtask.delivering.settling import Outcome
-from cloudtask.exceptions import UnsupportedValue
+from cloudtask.exceptions import TaskNotFound, UnsupportedValue
+from cloudtask.models import FailedTask
 from cloudtask.testing import EndlessTasks, queued, run_queued
 from tests.testapp.models import Magazine
 from tests.testing import tasks
@@ -121,6 +122,17 @@ def test_retries_end_with_the_last_attempt():
 def test_a_task_without_a_limit_ends_too():
     tasks.fail.defer()
     assert run_queued(errors="retry").calls[tasks.fail] == 100
+
+
+@pytest.mark.parametrize("via", ["direct", "http"])
+@pytest.mark.django_db
+def test_a_call_whose_task_no_version_knows_is_kept_as_failed(via, monkeypatch):
+    tasks.see.defer(1)
+    known = {k: v for k, v in registry.tasks().items() if k != tasks.see.path}
+    monkeypatch.setattr(registry, "_known", known)
+    report = run_queued(errors="retry", via=via)
+    assert [type(one.error) for one in report.failed] == [TaskNotFound]
+    assert FailedTask.objects.get().task == tasks.see.path
 
 
 def test_a_lock_in_the_arguments_is_refused():
