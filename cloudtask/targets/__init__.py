@@ -17,6 +17,7 @@ from django.utils import translation
 
 from cloudtask import conf, development
 from cloudtask.addresses import Origin, origin_of
+from cloudtask.discretion import discreet
 from cloudtask.exceptions import (
     ConfigurationError,
     EnqueueError,
@@ -203,6 +204,7 @@ class HttpTarget:
         rest = url.split("://", 1)[1]
         return "/" + rest.partition("/")[2]
 
+    @discreet
     def verify(self, request: HttpRequest) -> None:
         if not self.verifies:
             return
