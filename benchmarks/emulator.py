@@ -82,7 +82,7 @@ asyncio.run(main())
 
 @dataclass(frozen=True)
 class Result:
-    """What one emulator took for `tasks` tasks; seconds, and MB at the end."""
+    """The seconds that one emulator took for `tasks` tasks, and its MB at the end."""
 
     name: str
     tasks: int

@@ -103,7 +103,7 @@ class Allowed:
 
 
 def allowed(entry: str) -> Allowed:
-    """What an entry of CLOUDTASK["ALLOWED_URLS"] means; raises ValueError."""
+    """The meaning of an entry of CLOUDTASK["ALLOWED_URLS"]; raises ValueError."""
     if "://" in entry:
         origin = origin_of(entry)
         if origin is None or _AUTHORITY.sub("", entry) not in ("", "/"):

@@ -27,7 +27,7 @@ Form = str | list[Any]
 
 
 def form_of(obj: Any) -> Form:
-    """What stands for a callable in a payload.
+    """The reference to a callable that travels in a payload.
 
     Raises ValueError for what can't be called, UnsupportedValue for what a worker
     could not find: lambdas, closures, objects that can't be taken apart.
@@ -127,7 +127,7 @@ def _refusal(obj: Any, reason: str) -> UnsupportedValue:
 
 
 def _at(path: str) -> Any:
-    """What stands at the path; raises ImportError, AttributeError, or PayloadError for
+    """The object at the path; raises ImportError, AttributeError, or PayloadError for
     what may not be called."""
     module, _, qualname = path.partition(":")
     if not is_trusted(module):
@@ -204,7 +204,7 @@ def _object(obj: Any) -> Form:
 
 
 def name_of(form: Form) -> str:
-    """What people call the callable: an import path, that of its class if need be."""
+    """The callable's import path for people; for an instance, that of its class."""
     if isinstance(form, str):
         return form.replace(":", ".")
     tag, first, *parts = form

@@ -1,4 +1,4 @@
-"""What running code may know about its own task."""
+"""The context of the running task, as its code can read it."""
 
 from __future__ import annotations
 

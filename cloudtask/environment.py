@@ -1,4 +1,4 @@
-"""What code may ask about the request it runs in, under djangae's names."""
+"""Questions about the current request, under djangae's names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cloudtask.targets.headers import delivery_of, header
 
 @dataclass(frozen=True, slots=True)
 class TaskEnvironment:
-    """What the headers of a trusted delivery said."""
+    """The headers of a trusted delivery, read."""
 
     name: str | None = None
     queue: str | None = None

@@ -76,7 +76,7 @@ class EnqueueUnavailable(EnqueueError):
 
 
 class PayloadError(CloudTaskError):
-    """What travels, or should travel, can't be used."""
+    """A payload, or a value that should travel in one, can't be used."""
 
 
 class UnsupportedValue(PayloadError, TypeError):

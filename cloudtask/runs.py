@@ -247,7 +247,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class ShardReport:
-    """What one shard did."""
+    """The counts of one shard."""
 
     index: int
     state: ShardState
@@ -259,8 +259,10 @@ class ShardReport:
 
 @dataclass(frozen=True, slots=True)
 class IterationReport:
-    """What a run did; finalize may read it. A run that was not kept has no `shards`
-    after its end."""
+    """The counts of a run; finalize may read them.
+
+    A run that was not kept has no `shards` after its end.
+    """
 
     done: int
     failed: int

@@ -126,4 +126,6 @@ def test_a_refusal_names_the_issuer_and_the_variable(
     request = RequestFactory().post("/")
     with pytest.raises(UntrustedRequest) as caught:
         HttpTarget(OPTIONS).verify(request)
-    assert f"those of {issuer}: set CLOUDTASK_EMULATOR_URL" in str(caught.value)
+    assert f"{issuer} must issue the tokens: set CLOUDTASK_EMULATOR_URL" in str(
+        caught.value
+    )

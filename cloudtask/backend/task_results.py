@@ -74,7 +74,7 @@ def worker_id() -> str:
 
 
 class ResultNotJson(PermanentTaskFailure):
-    """What a task returned can't be stored; the cause is the error of the encoder."""
+    """The return value of a task can't be stored; the cause is the encoder's error."""
 
 
 def error_of(error: BaseException) -> TaskError:

@@ -5,7 +5,7 @@ of some dozen kinds of objects of `django.db.models`, written attribute by attri
 payload can only ask for an instance of a class of the query machinery, with attributes
 that the codec has decoded. It is not pickled: a pickle can call what it names.
 
-What the attributes mean belongs to one release of Django, so its major.minor travels.
+The attributes are those of one release of Django, so its major.minor travels.
 """
 
 from __future__ import annotations

@@ -72,8 +72,10 @@ def _is_plain(value: Any) -> bool:
 
 
 def _prepared(field: Field[Any, Any], value: Any) -> Any:
-    """What the field itself would write, if it reads the same again: to the database,
-    or, as ranges and geometries need it, as text for a fixture."""
+    """The value as the field itself writes it, if the field reads the same again.
+
+    A field writes for the database. Ranges and geometries need the text of a fixture.
+    """
     writers = (field.get_prep_value, lambda value: _as_text(field, value))
     for write in writers:
         try:

@@ -67,7 +67,7 @@ def _function_of(promise: Any) -> Callable[..., Any]:
 
 @lru_cache(maxsize=1)
 def _functions() -> dict[str, Callable[..., Any]]:
-    """What a lazy value may call; a payload can name nothing else.
+    """The functions that a lazy value may call; a payload can name no other.
 
     Imported when first needed: django.urls brings django.db.models along.
     """
@@ -196,7 +196,7 @@ def _decode_counted(content: Any) -> Any:
 
 
 def _pack_wrapped(value: Any, packing: Packing) -> Any:
-    """What a LazyObject stands for: `request.user` arrives as the user."""
+    """The object behind a LazyObject: `request.user` arrives as the user."""
     if value._wrapped is empty:
         value._setup()
     return packing.pack(value._wrapped)

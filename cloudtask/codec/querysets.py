@@ -52,7 +52,7 @@ def _pack_queryset(value: Any, packing: Packing) -> Any:
 
 
 def _own(value: Any) -> dict[str, Any]:
-    """What a custom queryset class keeps beside what Django keeps."""
+    """The attributes that a custom queryset class adds to those of Django's."""
     own = {name: item for name, item in vars(value).items() if name not in _PLAIN}
     for name, item in own.items():
         if shapes.hides_method(type(value), name, item):

@@ -85,7 +85,7 @@ def named(value: Any) -> dict[str, Any]:
 
 
 def attributes(value: Any, kind: type) -> dict[str, Any]:
-    """What may go into the `__dict__` of an instance of `kind`.
+    """The attributes that may go into the `__dict__` of an instance of `kind`.
 
     A special name, or something to call under the name of a method, would change what
     calls of the instance do.

@@ -72,7 +72,7 @@ def is_library(module: str) -> bool:
 
 
 def resolve(path: str, check: Callable[[Any], bool], *, library: bool = False) -> Any:
-    """What stands at "module:qualname", if it may be used and `check` accepts it.
+    """The object at "module:qualname", if it may be used and `check` accepts it.
 
     `library` also admits Python's own modules and Django's. Raises PayloadError.
     """
@@ -119,7 +119,7 @@ def path_of(value: Any, check: Callable[[Any], bool], *, library: bool = False) 
 
 
 def _find(module: str, qualname: str) -> Any:
-    """What the module itself defines under this name.
+    """The object that the module itself defines under this name.
 
     Looked up without `getattr`, which may run a `__getattr__` or a descriptor.
     """

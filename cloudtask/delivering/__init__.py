@@ -1,1 +1,1 @@
-"""What follows from a delivery: outcomes, failed tasks, records of executions."""
+"""Deliveries: the call, its outcome, failed tasks, records of executions."""

@@ -235,7 +235,7 @@ def _put_back(before: dict[str, tuple[int, bool]]) -> list[str]:
 
 
 def _lateness(call: Call, seconds: float) -> str | None:
-    """What to say of a call that took longer than Cloud Tasks waits, else None."""
+    """A sentence about a call that took longer than Cloud Tasks waits, else None."""
     timeout = call.message.options.timeout
     deadline = timeout.total_seconds() if timeout else target().default_deadline
     if seconds < deadline:
@@ -247,7 +247,7 @@ def _lateness(call: Call, seconds: float) -> str | None:
 
 
 def _called(call: Call, payload: bytes) -> Any:
-    """What the function returns; raises what it raises."""
+    """The function's return value; its errors pass."""
     args, kwargs = codec.loads_call(payload)
     definition, options = call.definition, call.message.options
     if definition.has_subject and args and isinstance(args[0], Subject):
@@ -291,7 +291,7 @@ def _called_once(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
 
 
 def awaited(value: Any) -> Any:
-    """What a call came to: a coroutine is awaited here.
+    """The result of a call; a coroutine is awaited here.
 
     Not only `async def` returns one: a decorator may.
     """

@@ -1,6 +1,6 @@
 """Decides what follows from an attempt: success, another attempt, or a failed task.
 
-What must follow is durable before the delivery is acknowledged.
+Everything that must follow is durable before the delivery is acknowledged.
 """
 
 from __future__ import annotations
@@ -191,8 +191,8 @@ def _remove_remains(message: Message) -> None:
 def _tidy(attempt: Attempt, remove: Callable[[Message], None]) -> None:
     """Delete what a call leaves in stores.
 
-    What must follow is durable by now, so a failure here is only logged: pruning and
-    relays find what is left.
+    Everything that must follow is durable now, so a failure here is only logged.
+    Pruning and relays find the rest.
     """
     message = attempt.call.message
     try:

@@ -1,5 +1,8 @@
-"""What a run walks and how: the keywords of `iterate()` and `map()`, their checks, and
-the sealed value in the row of the run."""
+"""The description of a run: the rows or items to walk, and the options.
+
+Holds the keywords of `iterate()` and `map()`, their checks, and the sealed value in the
+row of the run.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ class IterateOptions(MapOptions, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """What is walked, `queryset` or `items`, and how.
+    """The thing to walk, `queryset` or `items`, and how to walk it.
 
     Parts that name models or functions are encoded one by one: a version of the
     application that can't read one of them can still read the others.

@@ -108,7 +108,7 @@ class Iteration:
 
     @discreet
     def report(self) -> IterationReport:
-        """What the run did, shard by shard. Raises LookupError if there is no such
+        """The run's counts, shard by shard. Raises LookupError if there is no such
         run."""
         return report_of(*self._read())
 
@@ -204,7 +204,7 @@ class Iteration:
 
 
 def _slowed(run: Run) -> str:
-    """What happens to a run whose workers are killed, and what would help."""
+    """A sentence for a run whose workers are killed: the effect and the remedy."""
     if run.leg_limit is None or run.state in ENDED:
         return ""
     after = f"{run.killed_after or 0:.0f} s after it had begun a part of this run"
@@ -282,7 +282,7 @@ def _rate(run: Run, settled: int) -> float:
 
 
 def report_of(run: Run, shards: Sequence[Shard]) -> IterationReport:
-    """What a run did, by its row and its shards."""
+    """The report of a run, from its row and its shards."""
     counts = _counts(run, shards)
     return IterationReport(
         done=counts.done,

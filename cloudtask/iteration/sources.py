@@ -1,4 +1,4 @@
-"""What a run walks: the rows of a queryset, or the items of a list."""
+"""The sources of a run: the rows of a queryset, or the items of a list."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Page:
 
 
 class Source(Protocol):
-    """What a run walks."""
+    """The rows or items that a run walks."""
 
     def plan(
         self,

@@ -1,4 +1,4 @@
-"""What asks a leg to stop: SIGTERM, and the callback itself."""
+"""Requests to stop a leg: by SIGTERM, and by the callback itself."""
 
 from __future__ import annotations
 

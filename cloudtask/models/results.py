@@ -1,4 +1,4 @@
-"""What came of the tasks of `django.tasks`: a table, where a backend keeps results.
+"""The table of results of `django.tasks`, for backends that keep results.
 
 `call` and `value` are sealed: their bytes are decoded, and who may write to the table
 may not say to what.

@@ -53,7 +53,7 @@ OUTAGE = 5.0  # seconds for which commits leave their rows to a relay
 
 
 class Entry:
-    """What one enqueue left in Django's on_commit list; calling it again does nothing.
+    """The entry of one enqueue in Django's on_commit list; a second call does nothing.
 
     `send` sends messages that have no row. `savepoints` are those that were open.
     """
@@ -169,7 +169,7 @@ commits: WeakKeyDictionary[BaseDatabaseWrapper, Commit] = WeakKeyDictionary()
 def send_after(messages: Sequence[Message], alias: str, send: Send) -> None:
     """Call `send` when the transaction on `alias` commits.
 
-    What it raises is raised after the commit. A process that crashes between the commit
+    Its errors are raised after the commit. A process that crashes between the commit
     and the call loses the messages.
     """
     # In a block, since Django takes no entry after set_autocommit(False) without one.

@@ -46,7 +46,7 @@ STALE = timedelta(days=1).total_seconds()  # age at which `created` is set to no
 
 @dataclass(frozen=True, slots=True)
 class RelayReport:
-    """What one relay did: rows sent, postponed and parked."""
+    """The result of one relay: rows sent, postponed and parked."""
 
     sent: int = 0
     postponed: int = 0

@@ -1,7 +1,7 @@
 """How a store changes records: load, change, and write if nobody else has written.
 
-A store supplies `swap`. What the change makes of a record is decided by the functions
-of `cloudtask.transitions`, which are the same for every store.
+A store supplies `swap`. The functions of `cloudtask.transitions` decide the changed
+record; they are the same for every store.
 """
 
 from __future__ import annotations

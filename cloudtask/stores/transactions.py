@@ -1,4 +1,4 @@
-"""What all our tables need: errors, transactions apart, deletes of any size."""
+"""SQL for all our tables: errors, separate transactions, deletes of any size."""
 
 from __future__ import annotations
 

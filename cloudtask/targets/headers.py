@@ -1,4 +1,4 @@
-"""What the headers of a dispatch say.
+"""Reads the headers of a dispatch.
 
 Names and meaning: https://cloud.google.com/tasks/docs/creating-http-target-tasks and
 .../creating-appengine-handlers, "Reading request headers".

@@ -135,7 +135,7 @@ def verified_claims(
         # Perhaps its key is new. Only now is it worth finding out.
         claims = _decoded(token, audience, certificates.of(url, _key_id(token)))
     if claims.get("iss") not in ((issuer.rstrip("/"),) if issuer else GOOGLE_ISSUERS):
-        raise UntrustedRequest("The token was issued by somebody else.")
+        raise UntrustedRequest("The token was issued by another issuer.")
     return claims
 
 

@@ -1,4 +1,4 @@
-"""What waits in the queue, as a test sees it."""
+"""The queued calls, as a test sees them."""
 
 from __future__ import annotations
 

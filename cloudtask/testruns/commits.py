@@ -39,8 +39,8 @@ def _of_test(connection: Any, commit: Commit) -> Iterator[Entry]:
 def _savepoint_of_test(connection: Any) -> set[str]:
     """The savepoint in which every test of a TestCase runs, as a set.
 
-    What was enqueued outside of it, in setUpTestData, belongs to no test: it would be
-    there for each.
+    A call enqueued outside of it, in setUpTestData, belongs to no test: every test of
+    the class would see it.
     """
     blocks = connection.atomic_blocks
     if len(blocks) > 1 and all(block._from_testcase for block in blocks[:2]):

@@ -26,7 +26,7 @@ from cloudtask.transports.memory import Waiting
 def deliver(
     entry: Waiting, now: float, *, settles: bool, commit: Callable[[], None]
 ) -> ReportedAttempt:
-    """Unseal and run one message. What its function commits is sent by `commit`.
+    """Unseal and run one message. `commit` sends the calls that its function commits.
 
     A failure is left as it is unless `settles`: nothing is kept, enqueued or logged.
     """
@@ -94,7 +94,7 @@ def _max_attempts(message: Message) -> int:
 def next_delivery(
     delivery: Delivery, due: float, response: int | None = None
 ) -> Delivery:
-    """What the headers say after an answer of status `response`, or after none.
+    """The headers after an answer of status `response`, or after none.
 
     As X-CloudTasks-* and X-AppEngine-* do: on HTTP targets no answer reads as 504, and
     executions leave out 5xx and no answer; App Engine counts each answer.

@@ -1,4 +1,4 @@
-"""What a test expects to be enqueued, and how far a call is from it."""
+"""The call that a test expects, and how far a queued call is from it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Expectation:
         return call.task == self.task.path and not self.differences(call)
 
     def differences(self, call: QueuedTask) -> list[str]:
-        """What keeps a call of the same task from being the expected one."""
+        """The differences between a call of the same task and the expected one."""
         return [
             *self._other_subject(call),
             *self._other_arguments(call),
@@ -161,7 +161,7 @@ def expected(
 
 
 def _as_json(value: Any) -> Any:
-    """What a task of `django.tasks` gets of `value`: lists for tuples, and the like."""
+    """`value` as a task of `django.tasks` gets it: lists for tuples, and the like."""
     from cloudtask.backend.library import normalize_json
 
     try:

@@ -25,11 +25,11 @@ OF_COMMITS = frozenset(
 
 
 class CrashPoint:
-    """The process dies the first time, or `times`, that `point` is reached.
+    """The process crashes the first time, or `times`, that `point` is reached.
 
-    As a block, the block is the process: it ends where it dies. In a test whose own
-    transaction never commits, what the block has enqueued commits at its end. One that
-    survives has not reached the point, and fails the test.
+    As a context manager, the block stands for the process: it ends where the process
+    crashes. In a test whose own transaction never commits, the calls that the block
+    enqueued commit at its end. If the block does not reach the point, the test fails.
     """
 
     def __init__(self, point: str, times: int) -> None:
@@ -74,8 +74,10 @@ class CrashPoint:
         return isinstance(error, Crashed)
 
     def _commit(self) -> None:
-        """Do what the commits of the block would have done, until the process dies: it
-        will not do the rest some time later."""
+        """Do what the commits of the block would have done, until the process crashes.
+
+        The rest is not done later either.
+        """
         made = self._made()
         try:
             for entry in made:
@@ -90,7 +92,7 @@ class CrashPoint:
         return [entry for entry in commits.entries() if entry not in self._before]
 
     def unreached(self) -> AssertionError:
-        """What to raise where something should have died, and did not."""
+        """The error for a crash that should have happened, and did not."""
         text = f"Nothing reached the failpoint {self.point!r}."
         if self.point in OF_COMMITS and self._made():
             text += " Calls still wait for the end of an atomic() block that is open."
@@ -117,7 +119,7 @@ def crash_at(point: str, *, times: int = 1) -> CrashPoint:
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Faults:
-    """What goes wrong in a run, each with its chance: 0 to 1, or True for always.
+    """The faults of a run, each with its chance: 0 to 1, or True for always.
 
     `duplicate`: a call that succeeded is delivered again. `concurrent`: it is delivered
     a second time while it runs. `crash`: its process is killed at some failpoint, or at

@@ -1,4 +1,4 @@
-"""What unittest's TestCase gets, and the check for tasks that a test has left."""
+"""The mixin for unittest's TestCase, and the check for tasks that a test has left."""
 
 from __future__ import annotations
 

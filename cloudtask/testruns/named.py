@@ -1,4 +1,4 @@
-"""What a test may name: a task, one of `django.tasks`, a function that is deferred."""
+"""The things a test may name: a task, one of `django.tasks`, a deferred function."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ANY_ARGUMENTS = Signature(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Named:
-    """What a test has named, and what it says of its calls by that.
+    """The task that a test has named, and the properties of calls that match it.
 
     `path` is the import path that `QueuedTask.task` has. `signature` is that of the
     arguments which a caller gives. `subject` is empty, or the one that a method is

@@ -270,7 +270,7 @@ class QueueRun:
 
 
 def _own(error: BaseException) -> BaseException:
-    """What a finalize has raised, where it was the last time."""
+    """The error of a finalize after its last attempt; else `error` itself."""
     cause = error.__cause__ if isinstance(error, GivenUp) else None
     return cause or error
 
@@ -296,7 +296,7 @@ def endless(entry: Waiting, limit: int) -> EndlessTasks:
 
 
 def chain_of(entry: Waiting) -> str:
-    """Who enqueued whom, up to `entry`; a part that repeats is given once."""
+    """The chain of calls that led to `entry`; a part that repeats is given once."""
     paths: list[str] = []
     link: Waiting | None = entry
     while link is not None:

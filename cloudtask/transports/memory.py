@@ -169,7 +169,7 @@ class _QueueOfTest:
 
     But it gives each test a new `mail.outbox`: a look at that is cheap, and only when
     it changed, which a test may also do itself, the running test is looked up. With
-    `is_told` somebody else, such as the pytest plugin, empties the queue.
+    `is_told` another part, such as the pytest plugin, empties the queue.
     """
 
     def __init__(self) -> None:
@@ -187,7 +187,7 @@ class _QueueOfTest:
     def look(self, mailbox: object) -> None:
         running = running_test()
         if isinstance(running, unittest.TestSuite):
-            return  # setUpTestData, say: the test that is to come will be noticed
+            return  # for example setUpTestData: the test that follows is noticed
         self.mailbox = mailbox
         if running is not None and (self.test is None or self.test() is not running):
             self.test = weakref.ref(running)

@@ -72,7 +72,7 @@ def aware(value: Any, row: Model) -> Any:
 
 
 def inline(description: bytes) -> bytes:
-    """What of a description lies in the row of its run: all or nothing."""
+    """The part of a description that lies in the row of its run: all or nothing."""
     return description if len(description) <= CHUNK else b""
 
 

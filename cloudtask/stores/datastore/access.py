@@ -28,7 +28,7 @@ LOOKUPS = 1000  # keys in one call
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """An entity. What is not `indexed` no query finds, and costs no index writes."""
+    """An entity. Only `indexed` properties can be queried, and cost index writes."""
 
     path: Path
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -37,7 +37,7 @@ class Row:
 
 @dataclass(slots=True)
 class _Past:
-    """What earlier tries of a transaction would have returned, by their marks."""
+    """The return values of earlier tries of a transaction, by their marks."""
 
     promised: dict[str, Any] = field(default_factory=dict)
     is_doubtful: bool = False

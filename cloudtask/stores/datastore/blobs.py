@@ -26,7 +26,7 @@ INLINE = 16 * 1024  # bytes that lie in the owner itself
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """What the owner says of its bytes; `inline` is the bytes if they are few."""
+    """The owner's record of its bytes; `inline` is the bytes if they are few."""
 
     name: str
     size: int

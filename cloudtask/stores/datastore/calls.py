@@ -199,8 +199,10 @@ _KEPT = ("task", "queue", "name", "arguments", "error", "traceback", "attempts")
 
 
 def _place(task: str) -> str:
-    """What the places of failed calls of `task` begin with: a task's path may be longer
-    than an index takes."""
+    """The prefix of the places of failed calls of `task`.
+
+    It is a hash because a task's path may be longer than an index allows.
+    """
     return hashlib.sha256(task.encode()).hexdigest() + " "
 
 

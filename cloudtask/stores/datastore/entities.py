@@ -94,7 +94,7 @@ def run_row(run: Run, blob: dict[str, Any], touched_at: datetime) -> Row:
 
 
 def place(state: RunState) -> str:
-    """What the places of runs in `state` begin with."""
+    """The prefix of the places of runs in `state`."""
     return f"{state.value} "
 
 

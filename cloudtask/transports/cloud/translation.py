@@ -14,7 +14,7 @@ from cloudtask.message import Message
 
 
 def translated(error: Exception, message: Message, *, parent: str = "") -> EnqueueError:
-    """What to raise, `from error`, for a create_task that failed.
+    """The error to raise, `from error`, for a create_task that failed.
 
     `parent` is the full name of the queue.
     """
