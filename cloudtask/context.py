@@ -1,4 +1,4 @@
-"""The context of the running task, as its code can read it."""
+"""Provides the context of the running task, for its code to read."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Any, Literal, overload
 
 from cloudtask.exceptions import CloudTaskError
 
-# Starts after the last attempt, whose processes were killed before they could keep the
-# failure. Some are given another chance, since the kill may have been a deploy.
+# Extra attempts for calls whose last attempt was killed before it kept the failure,
+# because a deploy may have been the cause.
 KILLED_ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskContext:
-    """The task that is running.
+    """The running task.
 
     `attempt` counts from 1 and includes attempts before a `Retry`; `max_attempts` is
-    None when nothing bounds it. `executions` and `previous_response` are as Cloud Tasks
-    reports them: executions leave out 5xx answers on HTTP targets. `created` and `due`
-    are the unix seconds of `enqueued_at` and `eta`, which few tasks ask for.
+    None without a limit. `executions` and `previous_response` are as Cloud Tasks
+    reports them: on HTTP targets, executions do not count 5xx answers. `created` and
+    `due` are the unix seconds of `enqueued_at` and `eta`, which are computed on demand.
     """
 
     id: str
@@ -41,18 +41,20 @@ class TaskContext:
 
     @property
     def enqueued_at(self) -> datetime:
-        """When the call was enqueued, in UTC."""
+        """The time when the call was enqueued, in UTC."""
         return datetime.fromtimestamp(self.created, UTC)
 
     @property
     def eta(self) -> datetime | None:
-        """When the call was to run, in UTC, as far as that is known."""
+        """The time from which the call was due, in UTC; None if it is not known."""
         return datetime.fromtimestamp(self.due, UTC) if self.due else None
 
     @property
     def is_late(self) -> bool:
-        """Whether deliveries that left no trace have used up the attempts: Cloud Tasks
-        counts those that met nobody, too."""
+        """Whether unrecorded deliveries have used up the attempts.
+
+        Cloud Tasks also counts deliveries that the server did not answer.
+        """
         return self.max_attempts is not None and self.attempt > self.max_attempts
 
     @property
@@ -77,7 +79,7 @@ def current(*, required: bool = False) -> TaskContext | None:
     if context is None and required:
         raise CloudTaskError(
             "No task runs here, so there is no context. A plain call of a task, f(), "
-            "has none: a delivery has, also in run_queued() and eager()."
+            "has none. A delivery has one, also in run_queued() and eager()."
         )
     return context
 

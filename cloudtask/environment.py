@@ -1,4 +1,4 @@
-"""Questions about the current request, under djangae's names."""
+"""Answers questions about the current request, under djangae's names."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from cloudtask.targets.headers import delivery_of, header
 
 @dataclass(frozen=True, slots=True)
 class TaskEnvironment:
-    """The headers of a trusted delivery, read."""
+    """The values of the headers of a trusted delivery."""
 
     name: str | None = None
     queue: str | None = None
@@ -32,7 +32,7 @@ _environment: ContextVar[TaskEnvironment | None] = ContextVar(
 
 @contextmanager
 def of_request(request: HttpRequest, *, is_task: bool) -> Iterator[None]:
-    """Answer for `request` inside the block; headers of strangers are not believed."""
+    """Answer for `request` inside the block, with headers of trusted senders only."""
     token = _environment.set(_read(request, is_task=is_task))
     try:
         yield
@@ -55,7 +55,7 @@ def _read(request: HttpRequest, *, is_task: bool) -> TaskEnvironment:
 
 
 def is_in_task() -> bool:
-    """Whether a task runs here, or a view that Cloud Tasks called."""
+    """Whether a task, or a view that Cloud Tasks called, runs here."""
     return current() is not None or task_name() is not None
 
 
@@ -82,7 +82,7 @@ def task_queue_name() -> str | None:
 
 
 def task_retry_count() -> int | None:
-    """How often the task was tried before, or None outside of one."""
+    """The number of earlier attempts of the task, or None outside of one."""
     if context := current():
         return context.retries
     found = _environment.get()
@@ -90,7 +90,7 @@ def task_retry_count() -> int | None:
 
 
 def task_execution_count() -> int | None:
-    """How often the task reached the application before, or None outside of one."""
+    """The number of earlier attempts that were answered, or None outside of a task."""
     if context := current():
         return context.executions
     found = _environment.get()

@@ -1,8 +1,8 @@
-"""Named points in the library at which tests act or listen.
+"""Defines named points in the library at which tests act or listen.
 
-At a failpoint a test can crash, raise, delay or duplicate. Off, a point costs one look
-at an empty dict. With CLOUDTASK_FAILPOINT="name=kill" in its environment, a process
-kills itself at that point with SIGKILL. Other points tell a test what happens there.
+At a failpoint a test can crash, raise, delay or duplicate. An unused point costs one
+check of an empty dict. With CLOUDTASK_FAILPOINT="name=kill" in its environment, a
+process kills itself at that point with SIGKILL. At other points tests can listen.
 """
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ LISTENING = frozenset({"enqueue.enqueued", "step.sent"})
 
 
 class Crashed(BaseException):
-    """Stands for the kill of the process: no `except Exception` catches it."""
+    """Simulates a kill of the process: no `except Exception` catches it."""
 
 
 _actions: dict[str, Callable[[], None]] = {}
 
 
 def reached(name: str) -> None:
-    """Run what a test has put at the point `name`."""
+    """Run the action that a test has set for the point `name`."""
     if _actions:
         action = _actions.get(name)
         if action is not None:
@@ -106,28 +106,28 @@ _listeners: dict[str, list[Callable[..., None]]] = {}
 
 
 def tell(name: str, *values: Any) -> None:
-    """Hand `values` to the listeners at `name`; what one raises reaches the caller."""
+    """Call the listeners at `name` with `values`; their errors reach the caller."""
     if _listeners:
         for listener in [*_listeners.get(name, ())]:
             listener(*values)
 
 
 def listen(name: str, listener: Callable[..., None]) -> None:
-    """Have `listener` called with what happens at the point `name`."""
+    """Have `listener` called with the values of `tell` at the point `name`."""
     if name not in LISTENING:
         raise ValueError(f"There is no point {name!r}; see failpoints.LISTENING.")
     _listeners.setdefault(name, []).append(listener)
 
 
 def stop_listening(name: str, listener: Callable[..., None]) -> None:
-    """Undo one `listen`."""
+    """Undo one call of `listen`."""
     _listeners[name].remove(listener)
     if not _listeners[name]:
         del _listeners[name]
 
 
 def crash() -> None:
-    """An action: the process is killed here."""
+    """An action: simulate a kill of the process."""
     raise Crashed
 
 
@@ -136,7 +136,7 @@ def _kill() -> None:
 
 
 def read_environment() -> None:
-    """Set the point that CLOUDTASK_FAILPOINT names, if any."""
+    """Set the action for the point that CLOUDTASK_FAILPOINT names, if any."""
     name, equals, what = os.environ.get("CLOUDTASK_FAILPOINT", "").partition("=")
     if equals and what == "kill" and name in POINTS:
         _actions[name] = _kill

@@ -1,7 +1,7 @@
-"""The pytest plugin: a clean queue for every test, fixtures, and strictness.
+"""The pytest plugin: a clean queue for every test, fixtures, and a strict mode.
 
-Everything of the library is imported late: projects without Django settings load this
-plugin too.
+It imports the rest of the library late, because projects without Django settings also
+load this plugin.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STRICT = "cloudtask_strict"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    help = "Fail a test that leaves cloudtask tasks queued which never ran."
+    help = "Fail each test that leaves tasks of cloudtask queued that never ran."
     group = parser.getgroup("cloudtask")
     group.addoption("--cloudtask-strict", action="store_true", default=False, help=help)
     parser.addini(STRICT, help, type="bool", default=False)
@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(autouse=True)
 def _cloudtask_clean_queue() -> Generator[None]:
-    """Nothing of one test is left for the next."""
+    """Empty the queue before and after each test."""
     _start_test()
     yield
     _start_test()
@@ -60,11 +60,11 @@ def run_queued() -> Callable[..., Report]:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
-    """Check, while the test's transaction is still open, what it has left."""
+    """Check for tasks left queued while the test's transaction is still open."""
     strict = item.config.getoption("--cloudtask-strict") or item.config.getini(STRICT)
     case = getattr(item, "instance", None)
     if strict and isinstance(case, unittest.TestCase):
-        # The first cleanup is the last to run; after it the transaction is gone.
+        # The first cleanup runs last; after it the transaction is closed.
         case.addCleanup(_refuse_leftovers)
         return (yield)
     result = yield
@@ -84,7 +84,7 @@ def _refuse_leftovers() -> None:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Tell, beside a failure, with which faults and seeds tasks were delivered."""
+    """Add to a failure the faults and seeds with which tasks were delivered."""
     report = yield
     memory = sys.modules.get("cloudtask.transports.memory")
     if memory is not None and report.when == "call" and report.failed:

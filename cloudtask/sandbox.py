@@ -1,4 +1,4 @@
-"""A local Cloud Tasks beside `manage.py`, for as long as the command runs.
+"""Runs a local Cloud Tasks emulator with `manage.py`, until the command ends.
 
 In manage.py::
 
@@ -7,13 +7,13 @@ In manage.py::
     with sandbox.emulator():
         execute_from_command_line(sys.argv)
 
-In manage.py it is started for commands that serve: `runserver`. Others, and a relay
-above all, would only hand tasks to an emulator that ends with the command.
+In manage.py the emulator starts only for commands that serve, such as `runserver`.
+Another command, for example a relay, would lose its tasks when the emulator ends.
 
-The emulator is a process of its own, so that reloads, forks and debuggers of the
-application don't touch it; it ends with this one, however this one ends. Under
-`runserver` the autoreloader runs manage.py twice: only the outer, lasting process
-starts an emulator, the inner one inherits its address.
+The emulator is a process of its own, so reloads, forks and debuggers of the application
+don't affect it. It ends when this process ends or is killed. `runserver` has an
+autoreloader, which runs manage.py in two processes: the outer, lasting one starts the
+emulator, and the inner one inherits its address.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ PROJECT_VARIABLE = "GOOGLE_CLOUD_PROJECT"
 DEFAULT_PORT = 8123
 DEFAULT_DATA = Path(".cloudtask") / "tasks.sqlite3"
 
-# Set by the autoreloaders of Django and Werkzeug in the process that serves; not
-# imported from there, as Django must not be loaded before the environment is ready.
+# Set by the autoreloaders of Django and Werkzeug in the process that serves. Not
+# imported, because Django must not be loaded before the environment is ready.
 _RELOADED = ("RUN_MAIN", "WERKZEUG_RUN_MAIN")
-# Set by App Engine and Cloud Run, where a local emulator would swallow the tasks.
+# Set by App Engine and Cloud Run, where a local emulator would lose the tasks.
 _IN_THE_CLOUD = ("GAE_ENV", "GAE_APPLICATION", "K_SERVICE", "CLOUD_RUN_JOB")
-# What the extra "emulator" brings.
+# Modules that the extra "emulator" installs.
 _NEEDED = ("aiohttp", "cryptography", "yaml")
 _START_TIMEOUT = 60.0
 _STOP_TIMEOUT = 10.0
@@ -94,21 +94,21 @@ def emulator(
     project: str | None = None,
     quiet: bool = False,
 ) -> Iterator[str]:
-    """Run the emulator around a block; gives its address, "host:port".
+    """Run the emulator during a block; yields its address, "host:port".
 
-    In manage.py and django-admin, only if the command is one of `commands`; None means
-    always. Never on App Engine or Cloud Run. Where none is started, nothing is changed,
-    and the address is that of `CLOUD_TASKS_EMULATOR_HOST`, or "".
+    In manage.py and django-admin, the emulator starts only if the command is one of
+    `commands`; None means always. It never starts on App Engine or Cloud Run. If none
+    starts, nothing changes, and the address is `CLOUD_TASKS_EMULATOR_HOST`, or "".
 
-    `port` is 8123, or the next free one when it is taken and not given; the status page
-    and the certificates are on the port after it. `target` is where `runserver` will
-    listen, as its arguments say. The queues of settings.CLOUDTASK come by themselves.
-    `data` keeps queued tasks in a file.
+    The default `port` is 8123, or the next free one. The status page and the
+    certificates are on the following port. The default `target` is the address of
+    `runserver`, from its arguments. The queues of settings.CLOUDTASK are always there.
+    `data` is a file that keeps queued tasks.
 
     Sets `CLOUD_TASKS_EMULATOR_HOST`, `CLOUDTASK_EMULATOR_URL` (the HTTP side, which is
     the issuer of its OIDC tokens), `CLOUDTASK_EMULATOR_TARGET` (to which an HttpTarget
-    delivers, whatever its URL), and `GOOGLE_CLOUD_PROJECT` where it is missing. All are
-    put back at the end. Raises `RuntimeError` if the emulator does not start.
+    delivers, whatever its URL), and `GOOGLE_CLOUD_PROJECT` if it is missing. All are
+    restored at the end. Raises `RuntimeError` if the emulator does not start.
     """
     if not _is_wanted(commands):
         yield os.environ.get(HOST_VARIABLE, "")
@@ -140,12 +140,12 @@ def start_emulators(
     task_queue_yaml: str | None = None,
     autodetect_task_port: bool = True,
 ) -> None:
-    """djangae's way to start it, for scripts without a `with`; see `emulator`.
+    """Start the emulator as djangae does, for scripts without a `with` block.
 
-    Only "tasks" can be asked for: Google's own emulators cover Datastore and Storage.
-    With `persist_data` queued tasks are kept in `.cloudtask/tasks.sqlite3`. Starts it
-    whatever the command is: call it for those that serve. Raises `RuntimeError` on App
-    Engine and Cloud Run, and if it does not start.
+    `emulators` can only be "tasks": Google has emulators of Datastore and Storage. With
+    `persist_data`, queued tasks are kept in `.cloudtask/tasks.sqlite3`. The emulator
+    starts for every command, so call this function only for commands that serve. Raises
+    `RuntimeError` on App Engine and Cloud Run, and if the emulator does not start.
     """
     if list(emulators) != ["tasks"]:
         raise ValueError(f'Only the emulator "tasks" is started here, not {emulators}.')
@@ -171,7 +171,7 @@ def start_emulators(
 
 
 def stop_emulators(emulators: Sequence[str] | None = None) -> None:
-    """End what `start_emulators` started; nothing is an error."""
+    """End the emulators of `start_emulators`; it is no error if none runs."""
     for name in list(_running):
         if emulators is None or name in emulators:
             _stop(_running.pop(name))
@@ -195,8 +195,10 @@ def _is_wanted(commands: Collection[str] | None) -> bool:
 
 
 def _is_other_command(argv: Sequence[str], commands: Collection[str]) -> bool:
-    """Whether a management command runs that is none of `commands`. A script or a test
-    that asks for an emulator wants one."""
+    """Whether a management command runs that is none of `commands`.
+
+    A script or a test that calls for an emulator always gets one.
+    """
     program = Path(argv[0] if argv else "")
     is_management = program.name in ("manage.py", "django-admin") or (
         program.parts[-2:] == ("django", "__main__.py")
@@ -213,7 +215,7 @@ def _cloud_variable() -> str | None:
 
 
 def _arguments(*options: tuple[str, object]) -> list[str]:
-    """Options as a command line; True is a flag, None and False are left out."""
+    """Options as a command line; True makes a flag, None and False are left out."""
     arguments = []
     for name, value in options:
         if value is True:
@@ -226,7 +228,7 @@ def _arguments(*options: tuple[str, object]) -> list[str]:
 def _start(
     port: int | None, arguments: list[str], project: str | None, target: str
 ) -> tuple[_Running, str]:
-    """Start the emulator, and let the environment of this process name it."""
+    """Start the emulator, and set its addresses in the environment."""
     _check_installed()
     chosen = _free_port() if port is None else port
     running, facts = _launched([*arguments, f"--port={chosen}"])
@@ -269,14 +271,14 @@ def _launched(arguments: list[str]) -> tuple[_Running, dict[str, str]]:
 
 
 def _program() -> list[str]:
-    """With settings the management command, which knows the project's queues."""
+    """The command line; with settings, the command that knows the project's queues."""
     if os.environ.get("DJANGO_SETTINGS_MODULE"):
         return [sys.executable, "-m", "django", "cloudtask_emulator"]
     return [sys.executable, "-m", "cloudtask.emulator"]
 
 
 def _python_path() -> str:
-    """The directory of manage.py is on our path, but not on that of `-m django`."""
+    """Our path for the child: `-m django` would lack the directory of manage.py."""
     return os.pathsep.join(path for path in sys.path if path)
 
 
@@ -307,7 +309,7 @@ def _announced(process: subprocess.Popen[bytes], path: Path) -> dict[str, str]:
         if process.poll() is not None:
             raise RuntimeError(
                 f"The Cloud Tasks emulator ended with status {process.returncode}; "
-                "what it wrote says why."
+                "its output has the reason."
             )
         time.sleep(0.02)
     raise RuntimeError(

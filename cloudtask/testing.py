@@ -1,7 +1,8 @@
-"""Run queued tasks in tests, and assert on them.
+"""Runs queued tasks in tests, and asserts on them.
 
-Under Django's test environment tasks stay in this process, and every call takes the
-whole wire format: what can't travel fails the test. See docs/howto/testing.md.
+In Django's test environment tasks stay in this process, but every call is encoded and
+decoded as in production: a value that can't travel fails the test. See
+docs/howto/testing.md.
 """
 
 from cloudtask.testruns.assertions import (

@@ -1,4 +1,4 @@
-"""Why a value can't travel, and where it stands: what `UnsupportedValue` says."""
+"""Builds the text of `UnsupportedValue`: why a value can't travel, and its place."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ REGISTER = "register its type with cloudtask.codec.register()"
 SHOWN_PLACES = 12
 
 _ADVICE: dict[type, str] = {
-    types.GeneratorType: "Pass a list of what it yields.",
+    types.GeneratorType: "Pass a list of its items.",
     types.MethodType: "Pass the object, and call the method in the task.",
     types.ModuleType: "Pass the module's name.",
     types.BuiltinFunctionType: "Wrap it in a function of an installed app.",
@@ -20,7 +20,7 @@ _ADVICE: dict[type, str] = {
 
 
 class Refusal(UnsupportedValue):
-    """An UnsupportedValue on its way up; each container adds its own place."""
+    """An UnsupportedValue to which each enclosing container adds its place."""
 
     def __init__(self, kind: type, advice: str) -> None:
         super().__init__(advice)
@@ -29,7 +29,7 @@ class Refusal(UnsupportedValue):
         self.places: list[str] = []
 
     def placed(self, root: str, of: str | None = None) -> UnsupportedValue:
-        """The error that the caller sees: place, task, type, what to do."""
+        """The error for the caller, with place, task, type and advice."""
         place = root + "".join(shortened(self.places[::-1]))
         if of is not None:
             place += f" of {of}"
@@ -46,7 +46,7 @@ def shortened(places: list[str]) -> list[str]:
 
 
 def full_name(kind: type) -> str:
-    """`_thread.lock`, `tests.models.Book`, and plain `function` for builtins."""
+    """A name such as `_thread.lock` or `tests.models.Book`; `function` for builtins."""
     module = getattr(kind, "__module__", "builtins")
     return (
         kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
@@ -63,11 +63,11 @@ def unsupported(kind: type) -> Refusal:
                 f"As a {base.__name__} it would lose its type: pass "
                 f"{base.__name__}(value), or {REGISTER}.",
             )
-    return Refusal(kind, f"Pass its id or the data it stands for, or {REGISTER}.")
+    return Refusal(kind, f"Pass its id or its data, or {REGISTER}.")
 
 
 def key_place(key: Any) -> str:
-    """`['items']` or `[3]`; a key of any other type is named by its type alone."""
+    """`['items']` or `[3]`; for a key of any other type, only its type."""
     if type(key) is str and len(key) > 40:
         key = key[:37] + "..."
     if type(key) is int and key.bit_length() > 128:

@@ -1,4 +1,4 @@
-"""The queues that a project declares in CLOUDTASK["QUEUES"], checked and frozen."""
+"""Checks the queues that a project declares in CLOUDTASK["QUEUES"]."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cloudtask.options import Backoff, nearest
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Queue:
-    """The declared options of a queue; None leaves an option to the service.
+    """The declared options of a queue; None means that the service chooses.
 
     `rate` is dispatches per second.
     """
@@ -124,7 +124,7 @@ _DJANGAE_QUEUE_KEYS = {
 }
 
 
-FOR_EVER = 2**31 - 1  # attempts; djangae and Cloud Tasks write it as -1
+FOR_EVER = 2**31 - 1  # attempts; written as -1 by djangae and Cloud Tasks
 
 
 def _from_djangae(ours: str, value: Any) -> Any:
@@ -136,7 +136,7 @@ def _from_djangae(ours: str, value: Any) -> Any:
 def djangae_queues(value: Any) -> dict[str, Any]:
     """CLOUD_TASKS_QUEUES, a list of {"name": ..., "rate_per_second": ...}, as QUEUES.
 
-    Other keys are ignored, since other libraries read the setting, too.
+    Other keys are ignored, because other libraries also read the setting.
     """
     try:
         return {

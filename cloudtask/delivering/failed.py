@@ -1,4 +1,4 @@
-"""Stores failed tasks: calls that are not tried again. None is dropped silently."""
+"""Stores failed tasks: calls that are not tried again. No call is lost silently."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _short.maxstring = _short.maxother = 300
 
 
 def save(call: Call, error: BaseException) -> None:
-    """Store `call` as a failed task; raises EnqueueUnavailable if the store can't."""
+    """Store `call` as a failed task; raises EnqueueUnavailable if that fails."""
     message = call.message
     text = "".join(traceback.format_exception(error))
     failed = FailedCall(
@@ -128,7 +128,7 @@ def _collection(value: Any, depth: int) -> str:
 
 
 def _names_of_pair(value: Any) -> tuple[str, str] | None:
-    """A list or tuple of two may be an item of a mapping: a header, for example."""
+    """Names for the parts of a pair, which may be an item of a mapping: a header."""
     if not isinstance(value, list | tuple) or len(value) != 2:
         return None
     name = value[0]
@@ -143,11 +143,11 @@ def _joined(parts: Iterable[str], count: int) -> str:
 
 
 def retry(key: str) -> Message:
-    """Enqueue a failed task again; its attempts are counted anew.
+    """Enqueue a failed task again; its attempts are counted from zero.
 
-    Raises CloudTaskError when there is none of this key, TaskNotFound when this version
-    does not know the task, EnqueueError when the queue refuses it, BadSignature when
-    the stored envelope is refused; it stays failed.
+    Raises CloudTaskError if there is no such task, TaskNotFound if this version does
+    not know the task, EnqueueError if the queue refuses it, and BadSignature if the
+    stored envelope is refused. The task then stays failed.
     """
     failed = store().load_failed(key)
     if failed is None:
@@ -164,7 +164,7 @@ def retry(key: str) -> Message:
 
 
 def discard(key: str) -> bool:
-    """Delete a failed task and its payload; whether there was one."""
+    """Delete a failed task and its payload; returns whether there was one."""
     failed = store().load_failed(key)
     if failed is None:
         return False
@@ -176,7 +176,7 @@ def _message(failed: FailedCall) -> Message:
     message = envelope.unseal(failed.envelope, now=0.0)
     if message.key != failed.key:
         raise BadSignature(
-            f"The envelope of failed task {failed.key} was moved there from another."
+            f"The envelope of failed task {failed.key} belongs to another failed task."
         )
     return message
 
@@ -185,11 +185,11 @@ def _payload_key(failed: FailedCall) -> str:
     try:
         return _message(failed).id
     except PayloadError as error:
-        # Its key is in no setting any more: it can't run again, but it can be deleted.
+        # The settings no longer have its key: it can't run again, but can be deleted.
         logger.warning("Failed task %s can't be read: %s", failed.key, error)
         return failed.key.partition("-")[0]
 
 
 def prune(older_than: timedelta, limit: int = 1000) -> int:
-    """Discard the tasks that failed longer ago; how many."""
+    """Discard up to `limit` tasks that failed longer ago; returns their number."""
     return sum(discard(key) for key in store().old_failed(older_than, limit))

@@ -1,4 +1,4 @@
-"""Refuses what Cloud Tasks, or this library, would not take, before it is sent."""
+"""Refuses messages that Cloud Tasks or this library does not accept, before a send."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def room(message: Message) -> int:
-    """The bytes that a task has for the envelope of `message`."""
+    """The size in bytes that the envelope of `message` may have."""
     headers = message.options.headers
     taken = sum(len(f"{k}{v}".encode()) + 16 for k, v in (headers or {}).items())
     most = min(conf.settings().max_task_size, quotas.TASK)
@@ -36,15 +36,15 @@ def room(message: Message) -> int:
 
 
 def fits_inline(message: Message) -> bool:
-    """Whether the payload travels in the task as it is, without being compressed."""
+    """Whether the payload fits into the task without compression."""
     return message.options.small or len(message.payload) <= room(message)
 
 
 def check(message: Message, now: float) -> None:
-    """Refuse, with the names of queue and task, what the service would refuse.
+    """Raise if the service would refuse `message`; errors name queue and task.
 
     `now` is in unix seconds. Raises QueueNotFound, PayloadTooLarge or another
-    EnqueueError, and ConfigurationError when a setting that sending needs is missing.
+    EnqueueError. Raises ConfigurationError if a setting that a send needs is missing.
     """
     check_settings()
     what = f"Task {message.task} ({message.id}) for queue {message.queue!r}"
@@ -76,7 +76,7 @@ def _check_size(message: Message, what: str) -> None:
         rule = ", the limit with small=True" if is_small else ""
         raise PayloadTooLarge(
             f"{what} was refused: its arguments take {size:,} bytes, more than "
-            f"{most:,}{rule}. Pass the id of what is large."
+            f"{most:,}{rule}. Pass the id of the large object."
         )
 
 
@@ -121,7 +121,7 @@ def _check_timeout(seconds: float, what: str) -> None:
     if not low <= seconds <= high:
         raise EnqueueError(
             f"{what} was refused: its timeout of {seconds:g} seconds is not between "
-            f"{low:g} and {high:g}, what Cloud Tasks takes for this target."
+            f"{low:g} and {high:g}, the limits of Cloud Tasks for this target."
         )
 
 
@@ -143,7 +143,7 @@ def _check_url(message: Message, url: str, what: str) -> None:
 
 def _check_headers(headers: Mapping[str, str], what: str) -> None:
     names = {name.casefold() for name in headers}
-    # App Engine gets it: the headers of both requests in target.proto.
+    # App Engine keeps the header: see the headers of both requests in target.proto.
     if "user-agent" in names and isinstance(target(), HttpTarget):
         raise EnqueueError(
             f"{what} was refused: Cloud Tasks replaces the header 'User-Agent' by its "

@@ -1,6 +1,6 @@
-"""View decorators that let in deliveries of the project's own queues, and cron jobs.
+"""Decorators for views that only the project's own queues and cron jobs may call.
 
-They work on plain and on asynchronous views alike.
+They work on synchronous and asynchronous views.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def is_cron_request(request: HttpRequest) -> bool:
 
     App Engine removes X-AppEngine-Cron from requests that come from outside. No server
     removes X-CloudScheduler, so that request must also pass the target's check: an
-    `HttpTarget` wants the OIDC token of its service account.
+    `HttpTarget` requires the OIDC token of its service account.
     """
     if request.headers.get("X-AppEngine-Cron") == "true":
         return on_app_engine()
@@ -41,7 +41,7 @@ def is_cron_request(request: HttpRequest) -> bool:
 
 
 def is_trusted(request: HttpRequest) -> bool:
-    """Whether the target believes that Cloud Tasks, or its account, made `request`."""
+    """Whether the target accepts that Cloud Tasks, or its account, made `request`."""
     found = target()
     try:
         found.verify(request)
@@ -53,8 +53,8 @@ def is_trusted(request: HttpRequest) -> bool:
 def _is_sealed(request: HttpRequest) -> bool:
     """Whether the body is a message that this project has signed.
 
-    It is all that can be checked beside an emulator, where anyone can send the headers
-    of App Engine. It does not prove that a queue sends the message, or sends it now.
+    With an emulator nothing else can be checked, because anyone can send the headers of
+    App Engine. It does not prove that a queue sent the message, or sent it now.
     """
     try:
         envelope.unseal(request.body, now=clock.now())
@@ -68,7 +68,7 @@ def _is_ours(request: HttpRequest) -> bool:
 
 
 def _chosen(view: View, choose: Callable[[HttpRequest], View]) -> View:
-    """`view` wrapped: for each request `choose` says which view answers it."""
+    """`view` wrapped: for each request, `choose` returns the view that answers it."""
 
     @wraps(view)
     def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
@@ -76,7 +76,7 @@ def _chosen(view: View, choose: Callable[[HttpRequest], View]) -> View:
 
     @wraps(view)
     async def aguarded(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
-        # In a thread: to verify may mean to fetch, or to query for the user.
+        # In a thread: the check may fetch certificates, or query for the user.
         answer = (await sync_to_async(choose)(request))(request, *args, **kwargs)
         return await answer
 

@@ -1,4 +1,4 @@
-"""Google's OIDC tokens, verified with certificates that are kept for their lifetime."""
+"""Verifies OIDC tokens, with certificates that are kept for their lifetime."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ GOOGLE_ISSUERS = ("https://accounts.google.com", "accounts.google.com")
 GOOGLE_CERTS = "https://www.googleapis.com/oauth2/v1/certs"
 CERTS_PATH = "/oauth2/v1/certs"  # of another issuer: key id -> PEM
 CLOCK_SKEW = 10  # seconds by which two clocks may differ
-DEFAULT_LIFETIME = 300.0  # seconds, when the answer names none
+DEFAULT_LIFETIME = 300.0  # seconds, if the answer has none
 LONGEST_LIFETIME = 86_400.0  # seconds; Google changes its keys about once a day
-PAUSE = 10.0  # seconds between two fetches, whatever the tokens say
-GRACE = 3600.0  # seconds for which old certificates serve while none can be fetched
-TIMEOUT = 5.0  # seconds a fetch; deliveries wait for it
+PAUSE = 10.0  # seconds between two fetches, whatever keys the tokens name
+GRACE = 3600.0  # seconds for which old certificates are used while fetches fail
+TIMEOUT = 5.0  # seconds for a fetch, for which deliveries wait
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +34,11 @@ class _Kept:
 
 
 class Certificates:
-    """The public certificates of token issuers, by address, as long as they are good.
+    """The public certificates of token issuers, by address, for their lifetime.
 
-    They are fetched when their lifetime is over, and when a token names a key that is
-    not among them, since keys rotate; but never more often than every PAUSE seconds,
-    so that nobody can make each request a fetch.
+    They are fetched again after their lifetime, or if a token names an unknown key,
+    because keys rotate. At most one fetch is made in PAUSE seconds, so that an attacker
+    can't cause a fetch for each request.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -46,20 +46,20 @@ class Certificates:
         self.clear()
 
     def clear(self) -> None:
-        # A new lock: after a fork, the old one may be held by a thread that is gone.
+        # A new lock: after a fork, a thread that no longer exists may hold the old one.
         self.lock = threading.Lock()
         self.kept: dict[str, _Kept] = {}
         self.tried: dict[str, float] = {}
 
     def at_hand(self, url: str) -> Mapping[str, str]:
-        """Those that are good and need no fetch; maybe none."""
+        """The valid certificates that need no fetch; may be empty."""
         kept = self._good(url, None)
         return kept.pems if kept else {}
 
     def of(self, url: str, key_id: object) -> Mapping[str, str]:
-        """Key id to PEM; `key_id` is among them unless the issuer does not know it.
+        """PEM texts by key id; `key_id` is missing only if the issuer does not have it.
 
-        Raises UntrustedRequest when there are none to be had.
+        Raises UntrustedRequest if no certificates are available.
         """
         if kept := self._good(url, key_id):
             return kept.pems
@@ -79,7 +79,7 @@ class Certificates:
         return kept if key_id is None or key_id in kept.pems else None
 
     def _fetch(self, url: str) -> None:
-        """Replace the certificates of `url`; what fails leaves the old ones."""
+        """Replace the certificates of `url`; a failure keeps the old ones."""
         if self.clock() < self.tried.get(url, float("-inf")) + PAUSE:
             return
         self.tried[url] = self.clock()
@@ -92,7 +92,7 @@ class Certificates:
 
 
 def fetch(url: str) -> tuple[float, Mapping[str, str]]:
-    """The certificates at `url` and for how many seconds they are good."""
+    """The certificates at `url`, after the seconds for which they are valid."""
     from google.auth.transport.requests import Request
 
     response = Request()(url, method="GET", timeout=TIMEOUT)
@@ -124,7 +124,7 @@ def verified_claims(
     issuer: str | None,
     certificates: Certificates = certificates,
 ) -> Mapping[str, Any]:
-    """The claims of `token`, once signature, times, audience and issuer are right.
+    """The claims of `token`, if signature, times, audience and issuer are right.
 
     Raises UntrustedRequest for anything else, also when `certificates` has none.
     """
@@ -132,7 +132,7 @@ def verified_claims(
     try:
         claims = _decoded(token, audience, certificates.at_hand(url))
     except UntrustedRequest:
-        # Perhaps its key is new. Only now is it worth finding out.
+        # Its key may be new. Only now may a fetch be needed.
         claims = _decoded(token, audience, certificates.of(url, _key_id(token)))
     if claims.get("iss") not in ((issuer.rstrip("/"),) if issuer else GOOGLE_ISSUERS):
         raise UntrustedRequest("The token was issued by another issuer.")
@@ -148,8 +148,8 @@ def _decoded(token: str, audience: str, pems: Mapping[str, str]) -> Mapping[str,
         )
         is_early = claims.get("nbf", 0) > time.time() + CLOCK_SKEW
     except Exception as error:
-        # Strangers choose the bytes of the token: whatever they break is a refusal, and
-        # what they write into it comes quoted and short.
+        # An attacker can choose the bytes of the token. Every error is a refusal, and
+        # its text is quoted and shortened.
         text = repr(str(error)[:300])
         raise UntrustedRequest(f"The token is not valid: {text}") from error
     if is_early:
@@ -163,7 +163,7 @@ def _key_id(token: str) -> str | None:
     try:
         key_id = jwt.decode_header(token).get("kid")  # type: ignore[no-untyped-call]
     except Exception as error:
-        # Not in the message: it may be a token of another kind, and a good one.
+        # The message leaves the token out: it may be a valid one of another kind.
         raise UntrustedRequest("The bearer token is no JSON Web Token.") from error
     if key_id is None or isinstance(key_id, str):
         return key_id

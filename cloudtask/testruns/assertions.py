@@ -115,7 +115,7 @@ def _collected() -> Iterator[list[Message]]:
 
 
 def _standing(messages: Sequence[Message]) -> list[QueuedTask]:
-    """The calls of `messages`, without those that a rollback has undone."""
+    """The calls of `messages`, without those that a rollback removed."""
     queue = memory.queue()
     uncommitted = {message.id for message in commits.waiting()}
     return calls.readable(

@@ -25,11 +25,11 @@ DEFERRED = deferred.DEFER
 class QueuedTask:
     """A call that waits in the queue, or for the commit of a transaction.
 
-    `task` is the import path of a task, or of what `cloudtask.deferred` was given.
-    `subject` is what a method is to be called on: a class, an instance, or the
-    `Subject` from which the instance will be loaded. `lead` is what the library itself
-    has put before the arguments: the callable that was deferred, as it travels, or the
-    fields of a task of `django.tasks`.
+    `task` is the import path of a task, or of a callable given to `cloudtask.deferred`.
+    `subject` is the object of a method: a class, an instance, or the `Subject` from
+    which the instance will be loaded. `lead` is the value that the library puts before
+    the arguments: a reference to the deferred callable, or the fields of a task of
+    `django.tasks`.
     """
 
     id: str
@@ -60,16 +60,18 @@ Snapshot = list[tuple[Message, bool]]
 
 
 def snapshot(wanted: Callable[[Message], bool] | None = None) -> Snapshot:
-    """The messages that wait, in the order in which they would run, each with whether
-    it waits for a commit; those do so last."""
-    uncommitted = commits.waiting()  # first, since it sends what a commit has left
+    """The messages that wait, in the order in which they would run.
+
+    Each comes with a bool: whether it waits for a commit. Those that do come last.
+    """
+    uncommitted = commits.waiting()  # first: it sends the calls of finished commits
     found = [(entry.message, False) for entry in memory.queue()]
     found += [(message, True) for message in uncommitted]
     return [one for one in found if wanted is None or wanted(one[0])]
 
 
 def readable(found: Iterable[tuple[Message, bool]]) -> list[QueuedTask]:
-    """The calls of `found`; a second delivery of what succeeded is none."""
+    """The calls of `found`, without second deliveries of calls that succeeded."""
     calls = []
     for message, awaits_commit in found:
         try:
@@ -80,7 +82,7 @@ def readable(found: Iterable[tuple[Message, bool]]) -> list[QueuedTask]:
 
 
 def call_of(message: Message, *, awaits_commit: bool = False) -> QueuedTask:
-    """The call that `message` carries, decoded anew; raises AlreadyDone."""
+    """The call that `message` carries, newly decoded; raises AlreadyDone."""
     args, kwargs = codec.loads_call(payloads.payload_of(message))
     task, subject, lead = message.task, None, None
     if args and task == DEFERRED:
@@ -107,7 +109,7 @@ def call_of(message: Message, *, awaits_commit: bool = False) -> QueuedTask:
 
 
 def task_of(message: Message) -> str:
-    """What `QueuedTask.task` is, whether or not the payload is still there."""
+    """The value for `QueuedTask.task`, whether or not the payload still exists."""
     if message.task != DEFERRED:
         return message.task
     try:
@@ -123,7 +125,7 @@ def _has_subject(task: str) -> bool:
 
 def _is_of_django(task: str) -> bool:
     definition = _definition(task)
-    # Not imported for that: a library of django.tasks need not be installed.
+    # Looked up, not imported: a library of django.tasks need not be installed.
     running = sys.modules.get("cloudtask.backend.runner")
     if definition is None or running is None:
         return False

@@ -49,7 +49,7 @@ def _savepoint_of_test(connection: Any) -> set[str]:
 
 
 def keys_of_no_test() -> set[str]:
-    """The keys of the messages that wait, but that setUpTestData has enqueued."""
+    """The keys of the waiting messages that setUpTestData enqueued."""
     return {
         message.key
         for connection, commit in on_commit.commits.items()
@@ -60,7 +60,7 @@ def keys_of_no_test() -> set[str]:
 
 
 def is_committed(entry: Entry) -> bool:
-    """Whether the commit would have come: all that is still open is the test's own."""
+    """Whether the commit would have happened: only the test's own blocks are open."""
     blocks: list[Any] = connections[entry.commit.alias].atomic_blocks
     return bool(blocks) and all(block._from_testcase for block in blocks)
 
@@ -92,8 +92,8 @@ def send(entry: Entry) -> None:
 def flush() -> None:
     """Do what the commits would do; a small call that can't be sent raises.
 
-    The entries stay in Django's list, where `captureOnCommitCallbacks` counts them: one
-    that was done does nothing any more.
+    The entries stay in Django's list, where `captureOnCommitCallbacks` counts them. An
+    entry that was done does nothing when it is called again.
     """
     ready = list(entries())
     for commit in {id(entry.commit): entry.commit for entry in ready}.values():

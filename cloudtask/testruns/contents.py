@@ -1,7 +1,7 @@
-"""Reads all rows of the databases, and compares what they held before and after.
+"""Reads all rows of the databases, and compares the rows before and after a run.
 
-Rows that a test run has inserted are compared without their primary keys. A run that is
-rolled back does not set sequences back, so that the rows of the next one get others.
+Rows that a test run inserted are compared without their primary keys. A rollback does
+not reset sequences, so the next run's rows get other keys.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ def _is_usable(connection: Any) -> bool:
 class Contents:
     """The rows of all tables of the project, by alias, model and primary key.
 
-    The tables of the library are left out, and so are columns that set themselves to
-    the current time.
+    The library's own tables are left out. So are columns that are set to the current
+    time on their own.
     """
 
     tables: Mapping[Table, Mapping[Any, Values]] = field(default_factory=dict)
 
     def differences(self, other: Contents) -> list[str]:
-        """How `other` differs, one line for each row."""
+        """The differences of `other`, one line for each row."""
         found: list[str] = []
         for key in [*self.tables, *(k for k in other.tables if k not in self.tables)]:
             before, after = self.tables.get(key, {}), other.tables.get(key, {})

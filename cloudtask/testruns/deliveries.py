@@ -1,4 +1,4 @@
-"""Delivers without HTTP, and says which delivery Cloud Tasks would make next."""
+"""Delivers without HTTP, and computes the delivery that Cloud Tasks would make next."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _deliver(
 def unanswered(
     entry: Waiting, now: float, error: BaseException | None
 ) -> ReportedAttempt:
-    """An attempt that never reached the function, or whose process died."""
+    """An attempt that never reached the function, or whose process crashed."""
     message = entry.message
     attempt = message.attempts + entry.delivery.retries + 1
     task = calls.task_of(message)
@@ -76,14 +76,14 @@ def delay(message: Message, retry: int) -> float:
 
 
 def is_last(message: Message, ran: ReportedAttempt) -> bool:
-    """Whether no attempt is left to `message`, or none would help."""
+    """Whether `message` has no attempt left, or another one would not help."""
     return isinstance(ran.error, PermanentTaskFailure) or (
         ran.attempt >= _max_attempts(message)
     )
 
 
 def is_hopeless(message: Message, ran: ReportedAttempt) -> bool:
-    """Whether the extra attempts after kills are used up, too."""
+    """Whether the extra attempts after kills are also used up."""
     return ran.attempt > _max_attempts(message) + KILLED_ATTEMPTS
 
 
@@ -96,8 +96,9 @@ def next_delivery(
 ) -> Delivery:
     """The headers after an answer of status `response`, or after none.
 
-    As X-CloudTasks-* and X-AppEngine-* do: on HTTP targets no answer reads as 504, and
-    executions leave out 5xx and no answer; App Engine counts each answer.
+    They follow X-CloudTasks-* and X-AppEngine-*. On HTTP targets, a missing answer is
+    reported as 504, and executions count neither that nor 5xx answers. App Engine
+    counts every answer.
     """
     on_app_engine = isinstance(target(), AppEngineTarget)
     if response is None:

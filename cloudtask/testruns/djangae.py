@@ -1,4 +1,4 @@
-"""The test mixin of djangae, over the queue of this process."""
+"""Provides the test mixin of djangae, for the queue in this process."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 else:
     Base = object
 
-STATUS = 500  # what the handler answers for a task that raised
+STATUS = 500  # the answer of the handler for a task that raised an error
 
 
 class TaskFailedBehaviour:
-    """What `process_task_queues` does about a task that fails."""
+    """The choices of `process_task_queues` for a task that fails."""
 
     DO_NOTHING = 0
     RETRY_TASK = 1
@@ -37,7 +37,7 @@ class TaskFailedBehaviour:
 
 
 class TaskFailedError(Exception):
-    """A task failed; `original_exception` is what it raised."""
+    """A task failed; `original_exception` is its error."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class TestCaseMixin(Base):
     `atomic()` block that is still open do not.
     """
 
-    __test__ = False  # pytest: it is no test, whatever its name
+    __test__ = False  # tells pytest that this class is no test, despite its name
     max_task_retry_count = 100
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -78,11 +78,11 @@ class TestCaseMixin(Base):
         queue_name: str | None = None,
         failure_behaviour: int = TaskFailedBehaviour.RAISE_ERROR,
     ) -> None:
-        """Run what is queued, and what that enqueues, until nothing is left.
+        """Run the queued tasks, and those that they enqueue, until none is left.
 
-        Raises TaskFailedError at the first failure; with RETRY_TASK when a task has
+        Raises TaskFailedError at the first failure; with RETRY_TASK, when a task has
         failed `max_task_retry_count` times. A PermanentTaskFailure ends its task and
-        is no failure here, as the service is told to drop it.
+        does not count as a failure, because the service drops such a task.
         """
         with self._open_blocks_left_alone():
             if failure_behaviour == TaskFailedBehaviour.RETRY_TASK:
@@ -93,15 +93,15 @@ class TestCaseMixin(Base):
                 _run_to_the_first_failure(queue_name)
 
     def flush_task_queues(self, queue_name: str | None = None) -> None:
-        """Forget what is queued."""
+        """Remove the queued tasks."""
         memory.queue().take([entry.message.id for entry in self._queued(queue_name)])
 
     def get_task_count(self, queue_name: str | None = None) -> int:
-        """How many tasks are queued."""
+        """The number of queued tasks."""
         return len(self._queued(queue_name))
 
     def assertNumTasksEquals(self, num: int, queue_name: str | None = None) -> None:
-        """Assert how many tasks are queued."""
+        """Assert that `num` tasks are queued."""
         count = self.get_task_count(queue_name=queue_name)
         if count != num:
             raise self.failureException(f"{count} tasks are queued, not {num}.")
@@ -116,13 +116,13 @@ class TestCaseMixin(Base):
         ]
 
     def _retry(self, queue_name: str | None) -> None:
-        """Round by round, so that a task that failed goes to the end of the queue."""
+        """Run in rounds, so that a task that failed goes to the end of the queue."""
         failures: Counter[str] = Counter()
         while waiting := {e.message.id: e for e in self._queued(queue_name)}:
             report = run_queued(queue=queue_name, errors="collect", recursive=False)
             for ran in report.failed:
                 if isinstance(ran.error, PermanentTaskFailure) or ran.row is not None:
-                    continue  # which nobody would try again
+                    continue  # the service would not try it again
                 failures[ran.id] += 1
                 if failures[ran.id] >= self.max_task_retry_count:
                     raise _failed(waiting[ran.id], ran) from ran.error
@@ -130,7 +130,7 @@ class TestCaseMixin(Base):
 
     @contextmanager
     def _open_blocks_left_alone(self) -> Iterator[None]:
-        """Hide what awaits the end of an `atomic()` block that the test is in."""
+        """Hide the calls that wait for the end of an open `atomic()` block."""
         hidden = [(entry, entry.messages) for entry in self._uncommitted()]
         for entry, _ in hidden:
             entry.messages = ()
@@ -159,7 +159,7 @@ def _blocks() -> dict[str, list[Any]]:
 
 
 def _stack(connection: Any) -> list[Any]:
-    """The savepoints of the open blocks; the outermost has none, and stands first."""
+    """The savepoints of the open blocks; the outermost has none, and comes first."""
     return (
         ["outermost", *connection.savepoint_ids] if connection.in_atomic_block else []
     )

@@ -31,9 +31,9 @@ LISTED = 20  # calls that a failure shows
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """A call as far as a test describes it: what is left out may be anything.
+    """A call as far as a test describes it; arguments left out can have any value.
 
-    An option matters if it was chosen for the task that the test has named.
+    An option matters only if `using()` chose it for the task that the test has named.
     """
 
     task: Named
@@ -103,7 +103,7 @@ class Expectation:
         return f"{self.task.path}{using}({', '.join(given)})"
 
     def listing(self, calls: Sequence[QueuedTask], where: str) -> str:
-        """The calls that are there instead, the nearest first, with what differs."""
+        """The calls that exist instead, most similar first, with their differences."""
         return listed(sorted(calls, key=self._distance), where, self._line)
 
     def _distance(self, call: QueuedTask) -> tuple[int, float]:
@@ -132,7 +132,7 @@ def listed(
 
 
 def _flat(bound: BoundArguments) -> dict[str, Any]:
-    """Each argument under a name of its own, those of *args and **kwargs too."""
+    """Each argument under its own name, also those in *args and **kwargs."""
     flat: dict[str, Any] = {}
     for name, value in bound.arguments.items():
         kind = bound.signature.parameters[name].kind
@@ -148,7 +148,7 @@ def _flat(bound: BoundArguments) -> dict[str, Any]:
 def expected(
     task: Nameable, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Expectation:
-    """The expectation that `task`, with its options and subject, and arguments say.
+    """The expectation for `task`, with its options and subject, and the arguments.
 
     Raises TypeError for arguments that no call of it can have.
     """
@@ -167,14 +167,14 @@ def _as_json(value: Any) -> Any:
     try:
         return normalize_json(value)
     except (TypeError, ValueError):
-        return value  # ANY, or what is no argument of any call
+        return value  # ANY, or a value that no call can have
 
 
 def same(wanted: Any, found: Any) -> bool:
-    """Whether a value that travelled is the wanted one.
+    """Whether a value from a payload equals the wanted one.
 
-    A row that is to be loaded is the same as its instance; querysets and the like, that
-    equal only themselves, are the same if they are written alike.
+    A row that is still to be loaded equals its instance. Querysets and similar values,
+    which compare by identity, are equal if they have the same encoding.
     """
     if isinstance(found, Subject) and isinstance(wanted, found.model):
         return bool(wanted.pk == found.pk)

@@ -1,4 +1,4 @@
-"""Faults of a test run: what may go wrong, as it may with Cloud Tasks."""
+"""Defines the faults of a test run: failures that can also happen with Cloud Tasks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cloudtask.testruns import commits
 from cloudtask.transports import memory
 
 OF_OUTBOX = frozenset({"outbox.added", "outbox.committed", "outbox.sent"})
-# What a commit passes on its way.
+# The failpoints that a commit passes.
 OF_COMMITS = frozenset(
     {"outbox.committed", "outbox.sent", "enqueue.before_send", "enqueue.after_send"}
 )
@@ -43,7 +43,7 @@ class CrashPoint:
         self._before: list[Entry] = []
 
     def arm(self) -> ExitStack:
-        """Crash there until the stack is closed; counted anew."""
+        """Crash at the point until the stack is closed; the count starts at zero."""
         self.struck = 0
         stack = ExitStack()
         stack.enter_context(failpoints.at(self.point, self._strike))
@@ -88,7 +88,7 @@ class CrashPoint:
                 entry.messages = ()
 
     def _made(self) -> list[Entry]:
-        """The on-commit entries of the block that are still to be done."""
+        """The on-commit entries of the block that were not done yet."""
         return [entry for entry in commits.entries() if entry not in self._before]
 
     def unreached(self) -> AssertionError:
@@ -99,7 +99,7 @@ class CrashPoint:
         elif self.point in OF_OUTBOX:
             text += (
                 " Calls pass the outbox only if they wait for a commit and are not "
-                "small; those that were sent before are through."
+                "small. Calls that were sent before do not pass it again."
             )
         return AssertionError(text)
 
@@ -121,14 +121,14 @@ def crash_at(point: str, *, times: int = 1) -> CrashPoint:
 class Faults:
     """The faults of a run, each with its chance: 0 to 1, or True for always.
 
-    `duplicate`: a call that succeeded is delivered again. `concurrent`: it is delivered
-    a second time while it runs. `crash`: its process is killed at some failpoint, or at
-    the one of `crash_at()`. `reorder`: calls that are due overtake one another.
-    `lose_ack`: the answer is lost, so the service tries again. `enqueue_errors`: the
-    queue can't be reached, whether it took the call or not.
+    `duplicate`: a call that succeeded is delivered again. `concurrent`: a call is
+    delivered a second time while it runs. `crash`: the process is killed at some
+    failpoint, or at that of `crash_at()`. `reorder`: calls that are due change their
+    order. `lose_ack`: the answer is lost, so the service tries again.
+    `enqueue_errors`: an enqueue fails, whether or not the queue accepted the call.
 
-    Each fault strikes a call once at most, so every run ends. The same `seed` makes the
-    same choices.
+    Each fault happens to a call at most once, so every run ends. The same `seed` leads
+    to the same choices.
     """
 
     duplicate: float = 0.0
@@ -158,16 +158,16 @@ class Faults:
         return f"Faults({', '.join(given)})"
 
 
-# A second delivery in the middle of the first, on the same thread and connection. It
-# runs from start to end at one moment of the first: before its function, after it, or
-# between two of its statements. It never runs inside a transaction of the function,
-# since a database would keep the two apart.
+# A second delivery during the first, on the same thread and connection. It runs from
+# start to end at one moment of the first: before its function, after it, or between
+# two of its statements. It never runs inside a transaction of the function, because a
+# database would isolate the two.
 
-STATEMENTS = 3  # the second delivery comes before one of the first statements
+STATEMENTS = 3  # the second delivery runs before one of the first three statements
 
 
 class _Rival:
-    """Arrives once, at the moment that was chosen, or else when the function ends."""
+    """The second delivery: runs once, at the chosen moment, or after the function."""
 
     def __init__(self, moment: int, arrive: Callable[[], None]) -> None:
         self.left = moment

@@ -2,8 +2,8 @@
 
 The project's target verifies each delivery, with one difference. An HttpTarget gets
 another set of certificates, since the test run signs tokens with a key of its own. An
-AppEngineTarget believes that it is on App Engine, whose front end removes the headers
-of strangers.
+AppEngineTarget acts as on App Engine, whose front end removes such headers from
+requests of other senders.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Http:
             parts._replace(scheme="", netloc="").geturl(),
             entry.body,
             content_type=kind,
-            # App Engine's front end speaks TLS with the world.
+            # Clients reach App Engine's front end by TLS.
             secure=parts.scheme != "http",
             headers=headers,
         )
@@ -93,7 +93,7 @@ class Http:
 
 
 def address(dispatch: HttpDispatch | AppEngineDispatch) -> str:
-    """The URL, or the path, that the request goes to."""
+    """The URL or path of the request."""
     if isinstance(dispatch, HttpDispatch):
         return dispatch.url
     return dispatch.relative_uri
@@ -130,8 +130,10 @@ def _after_a_retry(prefix: str, delivery: Delivery) -> dict[str, str]:
 
 @contextmanager
 def _noting(ran: ReportedAttempt) -> Iterator[None]:
-    """Read from the signal how the view's delivery ended: the answer does not say what
-    the task raised."""
+    """Record from the signal how the view's delivery ended.
+
+    The answer does not contain the error of the task.
+    """
 
     def note(context: Any, outcome: Outcome, error: Any, **kwargs: Any) -> None:
         if context.id == ran.id:
@@ -151,8 +153,8 @@ def _refusal(
     text = response.content[:200].decode("utf-8", "replace")
     return Undelivered(
         f"The delivery of {message.task} ({message.id}) to {address(dispatch)} was "
-        f"answered {response.status_code} {text!r}, which settles nothing. Look at the "
-        "log, the URLconf, the middleware and CLOUDTASK['TARGET']."
+        f"answered {response.status_code} {text!r}, and its task did not run. Check "
+        "the log, the URLconf, the middleware and CLOUDTASK['TARGET']."
     )
 
 
@@ -167,7 +169,7 @@ def _key() -> SigningKey:
 
 
 class _Certificates(oidc.Certificates):
-    """Has one key, for every issuer."""
+    """The same single key for every issuer."""
 
     def of(self, url: str, key_id: object) -> Mapping[str, str]:
         return {_key().id: _key().public_pem}
@@ -187,8 +189,7 @@ def token_for(dispatch: HttpDispatch) -> str | None:
 
 
 def trusting(found: Target) -> Target:
-    """A target like `found` that trusts deliveries with the tokens of this module, or
-    with the headers of App Engine."""
+    """A copy of `found` that trusts this module's tokens, or App Engine's headers."""
     ours = copy(found)
     if isinstance(ours, AppEngineTarget):
         ours.on_app_engine = True

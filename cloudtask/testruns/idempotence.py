@@ -1,4 +1,4 @@
-"""Whether a call may be delivered twice, or die anywhere, and change nothing more."""
+"""Tests that a second delivery of a call, or one after a crash, changes nothing."""
 
 from __future__ import annotations
 
@@ -32,12 +32,13 @@ TWICE = Faults(duplicate=True)
 def assert_idempotent(task: Nameable, /, *args: Any, **kwargs: Any) -> None:
     """Assert that a second delivery of the call, and what it enqueues, changes nothing.
 
-    Runs it once; twice; and once more for each failpoint that it passes, with a crash
-    there and then a second delivery. Each time the database, of which the library's own
-    tables and columns that tell the time by themselves are no part, must hold the same
-    in the end. Whatever the runs wrote is rolled back; `timezone.now()` stands still.
+    Delivers the call once; then twice; then, for each failpoint that it passes, with a
+    crash there and a second delivery. Each time the database must have the same
+    contents in the end. The library's own tables, and columns that are set to the
+    current time on their own, are not compared. All changes are rolled back, and
+    `timezone.now()` does not advance.
 
-    Raises NotIdempotent, and what the task raises the first time.
+    Raises NotIdempotent, or the error of the task in the first run.
     """
     if not usable_aliases():
         connections["default"].ensure_connection()
@@ -61,7 +62,7 @@ class _Trial:
         self.wanted = Contents()
 
     def once(self) -> list[str]:
-        """Run undisturbed; returns the failpoints that were passed, in order."""
+        """Run without faults; returns the failpoints that were passed, in order."""
         passed: list[str] = []
         with self._undone(), ExitStack() as stack:
             self.defer()
@@ -72,7 +73,7 @@ class _Trial:
         return list(dict.fromkeys(passed))
 
     def compare(self, faults: Faults) -> None:
-        """Run with `faults`; raises NotIdempotent unless all ends as it did once."""
+        """Run with `faults`; raises NotIdempotent if the result differs from `once`."""
         with self._undone():
             self.defer()
             run_queued(errors="retry", faults=faults)
@@ -88,7 +89,7 @@ class _Trial:
 
     @contextmanager
     def _undone(self) -> Iterator[None]:
-        """Roll back what the block writes; its queue is one of its own."""
+        """Roll back the writes of the block, which has a queue of its own."""
         with ExitStack() as stack:
             stack.enter_context(memory.aside())
             for alias in self.aliases:
@@ -99,7 +100,7 @@ class _Trial:
 @contextmanager
 def _rolled_back(alias: str) -> Iterator[None]:
     block: Any = transaction.atomic(using=alias)
-    # As a test's own transaction does, it lets `durable` blocks inside.
+    # Like a test's own transaction, it allows `durable` blocks inside.
     block._from_testcase = True
     with block:
         yield

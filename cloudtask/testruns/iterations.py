@@ -1,4 +1,4 @@
-"""Results of the iterations whose steps a test run has delivered."""
+"""Collects the results of the iterations whose steps a test run delivered."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from cloudtask.message import Message
 from cloudtask.runs import FailureState, IterationReport, RowFailure, RunState
 from cloudtask.testruns.report import ReportedAttempt, ReportedIteration
 
-MANY = 100_000  # rows that failed, of which a report tells
+MANY = 100_000  # failed rows that a report contains at most
 
 
 class Iterations:
-    """Looks at iterations before and after each step: finalize deletes their shards."""
+    """Reads iterations before and after each step, because finalize deletes shards."""
 
     def __init__(self) -> None:
         self._handles: dict[str, Iteration] = {}
@@ -25,11 +25,11 @@ class Iterations:
         self._failures: dict[str, list[RowFailure]] = {}
         self._rows: dict[tuple[str, str], ReportedAttempt] = {}
         self._errors: dict[str, str] = {}
-        # By traceback, as the store has it.
+        # By the traceback that the store keeps.
         self._raised: dict[str, BaseException] = {}
 
     def before(self, message: Message) -> str:
-        """Note that a step is about to be delivered; returns the id of its run."""
+        """Record that a step is about to be delivered; returns the id of its run."""
         run_id = self._look(message)
         self._deliveries[run_id] = self._deliveries.get(run_id, 0) + 1
         return run_id
@@ -37,7 +37,7 @@ class Iterations:
     def after(
         self, message: Message, now: float, errors: Sequence[BaseException]
     ) -> None:
-        """Note the result of a step, in which rows have raised `errors`."""
+        """Record the result of a step, in which rows raised `errors`."""
         run_id = self._look(message)
         self._raised.update({traceback_of(error): error for error in errors})
         for failure in self._failures.get(run_id, ()):
@@ -49,7 +49,7 @@ class Iterations:
                 failure.attempts,
                 now,
                 Outcome.EXHAUSTED,
-                # A row that killed its worker has only a text.
+                # For a row that killed its worker, only a text exists.
                 error=self._raised.get(failure.traceback)
                 or RuntimeError(failure.error),
                 row=failure.key,
@@ -76,7 +76,7 @@ class Iterations:
         return str(run_id)
 
     def all(self) -> list[ReportedIteration]:
-        """In the order of their first steps."""
+        """All iterations, in the order of their first steps."""
         return [
             ReportedIteration(
                 run_id,
@@ -91,7 +91,7 @@ class Iterations:
         ]
 
     def failed_rows(self) -> list[ReportedAttempt]:
-        """The rows that have failed; not those that on_error="skip" passes over."""
+        """The rows that failed, without those that on_error="skip" skipped."""
         return [
             self._rows[run_id, failure.key]
             for run_id, failures in self._failures.items()
@@ -101,5 +101,5 @@ class Iterations:
 
 
 def _settled(report: IterationReport | None) -> tuple[int, int]:
-    """The rows that are not to be tried again, by what became of them."""
+    """The numbers of rows that failed and were skipped: no retry changes them."""
     return (0, 0) if report is None else (report.failed, report.skipped)

@@ -1,4 +1,4 @@
-"""Lets the faults of one run happen, and sends what they left in an outbox."""
+"""Causes the faults of one run, and sends the calls that they left in an outbox."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from cloudtask.testruns.report import Report, ReportedAttempt
 from cloudtask.transports import memory
 from cloudtask.transports.memory import MemoryQueue, Stage, Waiting
 
-REACHED = 6  # failpoints that a delivery passes, or a few more
-LATE = 30.0  # seconds within which a second delivery comes
-LISTED = 10  # strikes that a message names
-OVERTAKING = 8  # calls of which one may be the first
+REACHED = 6  # about as many failpoints as a delivery passes
+LATE = 30.0  # seconds within which a second delivery follows
+LISTED = 10  # faults that a message names
+OVERTAKING = 8  # due calls of which any may be delivered first
 
 
 class NotIdempotent(AssertionError):
@@ -34,16 +34,16 @@ class NotIdempotent(AssertionError):
 
 
 class InjectedFailure(EnqueueUnavailable):
-    """The queue could not be reached: Faults(enqueue_errors=) saw to it."""
+    """Faults(enqueue_errors=) made an enqueue fail."""
 
 
 class Misfortune:
-    """Brings `faults` upon one run. With `raises`, what they find out is raised."""
+    """Causes `faults` in one run. With `raises`, revealed problems raise errors."""
 
     def __init__(self, faults: Faults, *, raises: bool = False) -> None:
         self.faults = faults
         self.raises = raises
-        self.is_to_blame = False  # for what goes wrong in the delivery under way
+        self.is_to_blame = False  # whether a fault explains an error of this delivery
         self._random = random.Random(faults.seed)
         self._done: set[tuple[str, str]] = set()
         self._report = Report()
@@ -51,8 +51,7 @@ class Misfortune:
 
     @contextmanager
     def upon(self, report: Report) -> Iterator[None]:
-        """Strike inside the block; what leaves it tells of the faults and the seed."""
-
+        """Cause faults inside the block; its errors get a note with faults and seed."""
         self._report, queue = report, memory.queue()
         with ExitStack() as stack:
             if isinstance(self.faults.crash, CrashPoint):
@@ -70,13 +69,13 @@ class Misfortune:
                 queue.misfortunes.append(self.account())
 
     def _check_reached(self) -> None:
-        """A run that was to die somewhere, and never came there, has shown nothing."""
+        """Raise if the run never reached the point at which it was to crash."""
         crash = self.faults.crash
         if self.raises and isinstance(crash, CrashPoint) and not crash.struck:
             raise crash.unreached()
 
     def account(self) -> str:
-        """The faults, the seed, and what struck, in one line."""
+        """One line with the faults, the seed, and the faults that really happened."""
         struck = [line.partition("\n")[0] for line in self._report.struck]
         if len(struck) > LISTED:
             struck[LISTED:] = [f"... and {len(struck) - LISTED} more"]
@@ -115,7 +114,7 @@ class Misfortune:
     def deliver(
         self, entry: Waiting, attempt: Callable[[Waiting], ReportedAttempt]
     ) -> list[tuple[Waiting, ReportedAttempt]]:
-        """Deliver `entry` by `attempt`, and what else arrives meanwhile."""
+        """Deliver `entry` by `attempt`, and a concurrent delivery if there is one."""
         self.is_to_blame = False
         rivals: list[tuple[Waiting, ReportedAttempt]] = []
         with ExitStack() as stack:
@@ -159,7 +158,7 @@ class Misfortune:
     def _compared(
         self, entry: Waiting, attempt: Callable[[Waiting], ReportedAttempt]
     ) -> ReportedAttempt:
-        """Deliver; what had succeeded before must change nothing any more."""
+        """Deliver `entry`; if its call succeeded before, check that nothing changes."""
         if entry.fault not in ("duplicate", "lose_ack"):
             return attempt(entry)
         before = contents(usable_aliases())
@@ -180,7 +179,7 @@ class Misfortune:
             raise NotIdempotent(found)
 
     def after(self, entry: Waiting, now: float) -> list[Waiting]:
-        """The deliveries that follow one that went well."""
+        """The further deliveries after a successful one."""
         if entry.fault is not None:
             return []
         more: list[Waiting] = []
@@ -196,7 +195,7 @@ class Misfortune:
         return more
 
     def _trouble(self, message: Message, stage: Stage) -> None:
-        """The queue is out of reach, before or after it has taken the call."""
+        """Make the queue fail before or after it accepts the call."""
         if stage == "before":
             self._refused_after = None
             if not self._strikes("enqueue_errors", message):
@@ -217,13 +216,13 @@ class Misfortune:
 
 
 NEVER = timedelta(days=365)
-TRIES = 10  # relays of an alias: some may crash, too
+TRIES = 10  # relays of an alias at most: some of them may crash
 
 
 def sweep(queue: MemoryQueue) -> bool:
     """Send the calls that crashes and failures have left in an outbox.
 
-    The relay does so some time later. Calls of setUpTestData are left where they are.
+    In production the relay does so later. Calls of setUpTestData stay in the outbox.
     Returns whether anything was sent.
     """
     queue.is_disturbed = False
@@ -247,7 +246,7 @@ def _relay(alias: str, queue: MemoryQueue) -> None:
     rows = OutboxMessage.objects.using(alias)
     waiting = rows.filter(state=OutboxMessage.State.WAITING)
     if left_alone := commits.keys_of_no_test():
-        # Excluding them is not enough: in virtual time they may be due.
+        # It is not enough to exclude them: in virtual time they may be due.
         waiting.filter(key__in=left_alone).update(due_at=database_now() + NEVER)
     for _ in range(TRIES):
         ours = waiting.exclude(key__in=left_alone)

@@ -1,4 +1,4 @@
-"""The mixin for unittest's TestCase, and the check for tasks that a test has left."""
+"""Provides the mixin for unittest's TestCase, and the check for tasks left queued."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ else:
 
 
 class TasksLeft(AssertionError):
-    """The test is strict, and left tasks queued that never ran."""
+    """A strict test left tasks queued that never ran."""
 
 
 class TaskQueue(Sequence[QueuedTask]):
-    """The queue of the running test, as a sequence of what waits."""
+    """The queue of the running test, as a sequence of the waiting calls."""
 
     def __getitem__(self, place: Any) -> Any:
         return queued()[place]
@@ -41,7 +41,7 @@ class TaskQueue(Sequence[QueuedTask]):
         return len(commits.waiting()) + len(memory.queue())
 
     def clear(self) -> None:
-        """Forget all that waits."""
+        """Remove all waiting calls."""
         for entry in commits.entries():
             entry.messages = ()
         memory.queue().clear()
@@ -53,8 +53,8 @@ class TaskQueue(Sequence[QueuedTask]):
 class CloudTaskTestMixin(Base):
     """A clean queue for each test of a TestCase, and the functions as methods.
 
-    Put it before the TestCase. With `cloudtask_strict = True` a test fails that leaves
-    tasks queued which never ran.
+    Put it before the TestCase in the list of bases. With `cloudtask_strict = True`, a
+    test that leaves tasks queued which never ran fails.
     """
 
     cloudtask_strict = False
@@ -71,12 +71,12 @@ class CloudTaskTestMixin(Base):
     def run(self, result: Any = None) -> Any:
         memory.start_test()
         if self.cloudtask_strict:
-            # The first cleanup is the last to run, still inside of the transaction.
+            # The first cleanup runs last, still inside the transaction.
             self.addCleanup(refuse_leftovers)
         return super().run(result)
 
     def _callTestMethod(self, method: Any) -> Any:
-        # unittest's own seam, of 3.11 to 3.14: a failure is to tell faults and seeds.
+        # unittest has this hook in 3.11 to 3.14. A failure names its faults and seeds.
         try:
             return super()._callTestMethod(method)  # type: ignore[misc]
         except Exception as error:
@@ -88,7 +88,7 @@ class CloudTaskTestMixin(Base):
 
 
 def refuse_leftovers() -> None:
-    """Raise TasksLeft if calls wait that were never tried."""
+    """Raise TasksLeft if calls that were never tried are waiting."""
     uncommitted = [(message, True) for message in commits.waiting()]
     untried = [
         (entry.message, False)

@@ -1,4 +1,4 @@
-"""The things a test may name: a task, one of `django.tasks`, a deferred function."""
+"""Finds the task that a test names: ours, one of `django.tasks`, or a function."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ ANY_ARGUMENTS = Signature(
 class Named:
     """The task that a test has named, and the properties of calls that match it.
 
-    `path` is the import path that `QueuedTask.task` has. `signature` is that of the
-    arguments which a caller gives. `subject` is empty, or the one that a method is
-    bound to. `form` is a deferred callable as it travels. `fields` are those of a task
-    of `django.tasks` that were chosen by `using()`, `chosen` the options that were.
+    `path` is the import path in `QueuedTask.task`. `signature` describes the arguments
+    that a caller gives. `subject` is empty, or has the object that a method is bound
+    to. `form` is the reference to a deferred callable. `chosen` names the options that
+    `using()` set; `fields` has those fields of a task of `django.tasks` that it set.
     """
 
     path: str
@@ -60,7 +60,7 @@ class Named:
 
 
 def named(task: Nameable) -> Named:
-    """What `task` names; raises TypeError for what can't be enqueued here."""
+    """The named task; raises TypeError for an object that can't be enqueued here."""
     if isinstance(task, Deferrable):
         return _task(task)
     library = sys.modules.get("cloudtask.backend.library")  # None without such tasks
@@ -94,7 +94,7 @@ def _task(task: Deferrable[Any, Any]) -> Named:
 
 
 def _task_of_django(task: Task[..., Any]) -> Named:
-    """By what its `using()` has changed: how it was declared is looked up."""
+    """The named task, with the options that differ from its declaration."""
     from cloudtask.backend import CloudTasksBackend
     from cloudtask.backend.runner import definition_of
     from cloudtask.backend.task_results import fields_of
@@ -102,8 +102,8 @@ def _task_of_django(task: Task[..., Any]) -> Named:
     backend = task.get_backend()
     if not isinstance(backend, CloudTasksBackend):
         raise TypeError(
-            f"{task.module_path} is run by {type(backend).__name__}, as TASKS"
-            f"[{task.backend!r}] says: its calls are never in this queue."
+            f"{task.module_path} is run by {type(backend).__name__}, because of TASKS"
+            f"[{task.backend!r}]. Its calls are never in this queue."
         )
     declared = import_string(task.module_path)
     before = fields_of(declared if isinstance(declared, type(task)) else task)
@@ -134,7 +134,7 @@ def _changed_options(
 
 
 def _without_first(signature: Signature) -> Signature:
-    """Without the argument that the library gives, unless `*args` takes that."""
+    """The signature without the library's own argument, unless `*args` takes that."""
     first, *rest = signature.parameters.values()
     if first.kind is Parameter.VAR_POSITIONAL:
         return signature

@@ -54,14 +54,14 @@ class QueueRun:
         self.enqueued = 0
         self.skipped: list[Waiting] = []
         self.iterations = Iterations()
-        # Of the delivery under way: its iteration, the errors of its rows, and the one
-        # that is to be raised.
+        # State of the current delivery: its iteration, the errors of its rows, and the
+        # error to raise after it.
         self.iteration: str | None = None
         self.row_errors: list[BaseException] = []
         self.row_error: BaseException | None = None
 
     def to_the_end(self, *, freeze: bool = False) -> Report:
-        """Deliver what is due until nothing is left, and report."""
+        """Deliver all due calls until none is left, and report."""
         with ExitStack() as stack:
             self.clock.start()
             stack.callback(self.clock.release)
@@ -74,7 +74,7 @@ class QueueRun:
             self.newest = self.queue.pushed
             with self._deliveries():
                 self._drain()
-                # What a sweep delivers may meet the outage, and leave rows in its turn.
+                # Calls that a sweep sends may fail to enqueue others, and leave rows.
                 swept = self.queue.is_disturbed
                 while swept and (swept := sweep(self.queue)):
                     self._drain()
@@ -85,12 +85,11 @@ class QueueRun:
         return self.report
 
     def at_once(self, ids: set[str]) -> None:
-        """Deliver these calls, whatever their eta, with the steps of the iterations
-        that they start, and nothing else."""
+        """Deliver only these calls, at any eta, and the steps of their iterations."""
         with ExitStack() as stack:
             self.clock.start()
             stack.callback(self.clock.release)
-            stack.callback(self.queue.take, ids)  # what failed does not stay
+            stack.callback(self.queue.take, ids)  # remove the calls that failed
             self._tell_refused()
             stack.enter_context(self._deliveries())
             while entries := self.queue.take(ids):
@@ -101,7 +100,7 @@ class QueueRun:
                         ids |= self._steps_after(entry)
 
     def _steps_after(self, entry: Waiting) -> set[str]:
-        """The steps that a step has enqueued; no watcher is told of them."""
+        """The steps that a step has enqueued; no listener gets them."""
         if entry.message.task not in STEPS:
             return set()
         return {
@@ -112,7 +111,7 @@ class QueueRun:
 
     @contextmanager
     def _deliveries(self) -> Iterator[None]:
-        """Deliveries of another run, in which this one runs, are not of this one."""
+        """Prepare for deliveries; afterwards restore the state of an enclosing run."""
         outer = self.queue.running
         signals.row_failed.connect(self._note_row, weak=False)
         try:
@@ -169,10 +168,13 @@ class QueueRun:
     def _note_row(
         self, *, run: str, error: BaseException, on_error: str, **others: Any
     ) -> None:
-        """Note the error of a row. The leg goes on as its policy says. If the test did
-        not choose one, the first such error is raised after the delivery."""
+        """Record the error of a row. The leg continues by its policy.
+
+        If `errors` is "raise" and the policy is the default, the first such error is
+        raised after the delivery.
+        """
         if run != self.iteration:
-            return  # of a run inside this one
+            return  # it belongs to a run inside this one
         self.row_errors.append(error)
         if self.errors != "raise" or on_error != "retry" or isinstance(error, Retry):
             return
@@ -190,7 +192,7 @@ class QueueRun:
             ran = self._delivered(entry)
         finally:
             self.iteration = outer
-        if self.row_error is None:  # else it may have broken the test's transaction
+        if self.row_error is None:  # an error may have broken the test's transaction
             self.iterations.after(entry.message, self.clock.time, self.row_errors)
         return ran
 
@@ -207,7 +209,7 @@ class QueueRun:
             return deliveries.unanswered(entry, now, crashed)
 
     def _flush(self) -> None:
-        """Do what commits would do; a crash there leaves the rest to the outbox."""
+        """Do what commits would do; after a crash the rest stays in the outbox."""
         while True:
             try:
                 return commits.flush()
@@ -215,12 +217,14 @@ class QueueRun:
                 self.queue.is_disturbed = True
                 self.report.struck.append(f"{crashed} in a commit")
             except InjectedFailure:
-                # A small call has no outbox row: it may be lost, and was.
+                # A small call has no outbox row, so this one is lost, as it may be.
                 continue
 
     def _tell_refused(self) -> None:
-        """Note the calls whose commit came, but whose name was taken. Where nothing was
-        to go wrong, the first of them is a failure like any other."""
+        """Record the calls that committed, but whose name was taken.
+
+        In a run without faults, the first of them raises as any other failure does.
+        """
         refused = self.queue.take_refused()
         for message, error in refused:
             self.report.parked.append(Parked(calls.call_of(message), error))
@@ -228,11 +232,11 @@ class QueueRun:
             raise refused[0][1]
 
     def _settle(self, entry: Waiting, ran: ReportedAttempt) -> None:
-        """Note `ran`, and see to what the service would do next."""
+        """Record `ran`, and queue the deliveries that the service would make next."""
         self.report.attempts.append(ran)
         error = ran.error
         ran.is_retried = ran.outcome is Outcome.RETRIED
-        asked = ran.is_retried and isinstance(error, Retry)  # else it failed as well
+        asked = ran.is_retried and isinstance(error, Retry)  # any other error failed it
         if error is None or asked or isinstance(error, AlreadyDone):
             if self.misfortune is not None:
                 self.queue.put_back(self.misfortune.after(entry, self.clock.time))
@@ -248,7 +252,7 @@ class QueueRun:
             ):
                 again = entry.again(entry.due, _after(entry, ran, entry.due))
                 self.queue.put_back([again])
-            # What a row did to the transaction of the test makes its leg fail, too.
+            # A row that breaks the test's transaction makes its leg fail as well.
             raise self.row_error or _own(error)
 
     def _is_to_be_retried(self, entry: Waiting, ran: ReportedAttempt) -> bool:
@@ -260,10 +264,10 @@ class QueueRun:
         return passes and not deliveries.is_last(entry.message, ran)
 
     def _is_to_be_expected(self, entry: Waiting, ran: ReportedAttempt) -> bool:
-        """Whether a failure is no fault of the task, and the next attempt will do."""
+        """Whether the failure is not the task's own, and a retry may succeed."""
         if self.misfortune is not None and self.misfortune.is_to_blame:
             return True
-        # So says a delivery that meets a lease: of another one, or of one that died.
+        # A delivery fails so if another one, maybe crashed, still has the lease.
         is_meant = isinstance(ran.error, SingularTaskFailure)
         is_step = entry.message.task in STEPS
         return is_meant and (is_step or self.misfortune is not None)
@@ -280,7 +284,7 @@ def _after(entry: Waiting, ran: ReportedAttempt, due: float) -> Delivery:
     return deliveries.next_delivery(entry.delivery, due, answer)
 
 
-SHOWN = 10  # tasks of a chain that a message names
+SHOWN = 10  # tasks of a chain that an error text names
 
 
 class EndlessTasks(AssertionError):
@@ -288,10 +292,10 @@ class EndlessTasks(AssertionError):
 
 
 def endless(entry: Waiting, limit: int) -> EndlessTasks:
-    """The error for the call that is one too many."""
+    """The error for the first call over the limit."""
     return EndlessTasks(
         f"Tasks enqueued more than {limit:,} calls while they ran, the last by this "
-        f"chain: {chain_of(entry)}. If it ends some day, raise limit=."
+        f"chain: {chain_of(entry)}. If the chain does end, raise limit=."
     )
 
 
@@ -311,7 +315,7 @@ def chain_of(entry: Waiting) -> str:
 
 
 def _period(paths: list[str]) -> int | None:
-    """The shortest length with which the end of `paths` repeats itself."""
+    """The length of the shortest part that repeats at the end of `paths`."""
     last = len(paths) - 1
     for length in range(1, len(paths) // 2 + 1):
         if all(paths[last - n] == paths[last - n - length] for n in range(length)):

@@ -1,4 +1,4 @@
-"""Results of one test run: its attempts, its iterations, and what still waits."""
+"""Reports one test run: its attempts, its iterations, and the calls still queued."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ LISTED = 10  # lines of a kind in a report
 class ReportedAttempt:
     """One attempt that `run_queued` made. `time` is virtual, in unix seconds.
 
-    `fault` names the bad luck that made, or met, this delivery. The `value` of the
-    function is not known with via="http". `row` is the key of a row of an iteration,
-    whose own `id` stands beside it.
+    `fault` names the fault that caused or changed this delivery. The `value` of the
+    function is not known with via="http". For a row of an iteration, `row` is its key
+    and `id` is the iteration's.
     """
 
     task: str
@@ -62,8 +62,8 @@ class ReportedIteration:
     """An iteration, as it was when its last step ended.
 
     `deliveries` counts its steps; `report` is from before its shards were deleted.
-    `error` tells why it waits, is paused or has failed. `failures` are the rows that
-    have failed, paused the run, or were skipped because they raised, with error and
+    `error` is the reason why it waits, is paused or has failed. `failures` are the rows
+    that failed, paused the run, or were skipped after an error. Each has its error and
     traceback.
     """
 
@@ -86,7 +86,7 @@ class ReportedIteration:
 
 
 class Calls(Mapping[str, int]):
-    """How many attempts each task had, by task or by its path; 0 for any other."""
+    """The number of attempts of each task, by task or path; 0 for any other."""
 
     def __init__(self, paths: Iterable[str]) -> None:
         self._counts = Counter(paths)
@@ -107,7 +107,7 @@ class Calls(Mapping[str, int]):
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """A call whose commit came, and which the queue then refused with `error`."""
+    """A call that committed, and that the queue then refused with `error`."""
 
     call: QueuedTask
     error: EnqueueError
@@ -117,12 +117,12 @@ class Parked:
 
 
 class Report:
-    """What `run_queued` did, attempt by attempt, and what still waits.
+    """The attempts of one `run_queued`, and the calls that are still queued.
 
-    `iterations` tells of each `.iterate()` that had steps delivered, `rows` of each row
-    that was given up, `parked` of calls that came too late for their name: they never
-    run, and production parks their rows in the outbox. `faults` is what the run was
-    told to do badly, `struck` what of it happened.
+    `iterations` has each `.iterate()` of which a step was delivered, `rows` each row
+    that failed for good. `parked` has the calls whose name was taken when they
+    committed: they never run, and production parks their rows in the outbox. `faults`
+    are the requested faults, `struck` describes those that happened.
     """
 
     def __init__(self, faults: object = None) -> None:
@@ -152,7 +152,7 @@ class Report:
 
     @property
     def retried(self) -> list[ReportedAttempt]:
-        """The attempts after which the call was, or is to be, tried again."""
+        """The attempts after which the call was tried again, or will be."""
         return [one for one in self.attempts if one.is_retried]
 
     @cached_property
@@ -162,7 +162,7 @@ class Report:
 
     @property
     def calls(self) -> Calls:
-        """How many attempts each task had: `report.calls[send_welcome]`."""
+        """The number of attempts of each task: `report.calls[send_welcome]`."""
         return Calls(one.task for one in self.attempts)
 
     def __len__(self) -> int:

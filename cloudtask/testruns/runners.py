@@ -57,24 +57,25 @@ def run_queued(
     recursive: bool = True,
     freeze: bool = False,
 ) -> Report:
-    """Run what is queued, on this thread and its database connections.
+    """Run the queued calls, on this thread and its database connections.
 
-    Only `tasks`, or those on `queue`, when given. Time is virtual: calls run at their
-    eta, one after the other, without waiting. `until`, a duration from now or a moment,
-    stops the clock there, and what is due later stays queued. With `freeze` Django's
-    `timezone.now()` tells that time. Calls that wait for a commit run as if it had
-    come.
+    If `tasks` or `queue` is given, only their calls run. Time is virtual: calls run at
+    their eta, one after the other, without waiting. `until` is a duration from now or a
+    moment: the clock stops there, and calls that are due later stay queued. With
+    `freeze`, Django's `timezone.now()` returns virtual time. Calls that wait for a
+    commit run as if it had happened.
 
-    `errors`: "raise" lets the first failure through, with its own traceback, and the
-    call stays queued unless it was its last attempt; "retry" follows the policy of task
-    and queue to its end; "collect" notes each failure in the report, once, and goes on.
+    `errors`: "raise" raises the first failure, with its own traceback, and the call
+    stays queued unless this was its last attempt; "retry" follows the policy of task
+    and queue to its end; "collect" records each failure once and continues.
 
-    `faults` has deliveries go wrong as Cloud Tasks is allowed to. `via="http"` delivers
-    through the real URL, middleware and verification; the view then keeps, retries and
-    logs as in production. With `recursive=False` calls enqueued meanwhile stay queued.
+    `faults` causes failures that Cloud Tasks can also cause. `via="http"` delivers
+    through the real URL, middleware and verification; the view then keeps failures,
+    retries and logs as in production. With `recursive=False`, calls that are enqueued
+    during the run stay queued.
 
-    Raises EndlessTasks once tasks have enqueued more than `limit` calls, and
-    NotIdempotent when a second delivery that `faults` made changed the database.
+    Raises EndlessTasks once tasks have enqueued more than `limit` calls. Raises
+    NotIdempotent if a second delivery caused by `faults` changed the database.
     """
     _check(errors, Errors, "errors")
     _check(via, Via, "via")
@@ -94,7 +95,7 @@ def run_queued(
 
 
 class RunOptions(TypedDict, total=False):
-    """What `run_queued` takes by keyword."""
+    """The keywords of `run_queued`."""
 
     queue: str | None
     until: timedelta | float | datetime | None
@@ -107,8 +108,11 @@ class RunOptions(TypedDict, total=False):
 
 
 async def arun_queued(*tasks: Nameable, **options: Unpack[RunOptions]) -> Report:
-    """As `run_queued`, for an asynchronous test: on the thread, and so the database
-    connections, that `sync_to_async` and the asynchronous ORM use there."""
+    """`run_queued` for an asynchronous test.
+
+    It runs on the thread that `sync_to_async` and the asynchronous ORM use, and so on
+    their database connections.
+    """
     report: Report = await sync_to_async(run_queued)(*tasks, **options)
     return report
 
@@ -133,16 +137,17 @@ def _wanted(tasks: Sequence[Nameable], queue: str | None) -> Wanted | None:
 
 
 F = TypeVar("F", bound=Callable[..., Any])
-DEEPEST = 40  # eager calls inside one another
+DEEPEST = 40  # nested eager calls
 
 
 class eager(ContextDecorator):
     """Inside the block, or the decorated function, `defer()` runs the call at once.
 
-    The call takes the whole wire format first. One that waits for a commit or an eta
-    runs at once too, and its error leaves `defer()`. All steps of an iteration run,
-    also those that its handle enqueues, for example by `resume()`; the error of a row
-    leaves `iterate()`, as it leaves `run_queued()`. Decorates `def` and `async def`.
+    The call is encoded and decoded first, as in production. A call that waits for a
+    commit or an eta also runs at once, and `defer()` raises its error. All steps of an
+    iteration run, also those that its handle enqueues, for example by `resume()`.
+    `iterate()` raises the error of a row, as `run_queued()` does. Decorates `def` and
+    `async def`.
     """
 
     def __init__(self) -> None:
@@ -164,7 +169,7 @@ class eager(ContextDecorator):
         """Run the steps that a handle has sent; delayed ones when the block ends.
 
         A handle sends delayed steps in case its process is killed. Steps that another
-        step sends are left to the run that delivers that one.
+        step sends run in the QueueRun that delivers that step.
         """
         running = memory.queue().running
         if running is not None and running.message.task in STEPS:
@@ -213,8 +218,8 @@ def _run(ids: set[str]) -> None:
 def out_of_loop() -> Iterator[None]:
     """Let asgiref run asynchronous tasks inside the block, also on a loop's thread.
 
-    The loop is blocked until we return, so for what we call no loop runs here; asgiref
-    and Django look for one, and would refuse.
+    The loop is blocked until the block ends, so no loop is running for the called code.
+    asgiref and Django would find the loop, and refuse.
     """
     loop = events._get_running_loop()
     if loop is None:

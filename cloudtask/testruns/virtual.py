@@ -1,4 +1,4 @@
-"""Virtual time: it jumps from eta to eta, without waiting."""
+"""Provides virtual time, which jumps from eta to eta without waiting."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from cloudtask.options import as_timedelta
 
 
 class VirtualClock:
-    """The time of a run, in unix seconds: it moves only when something is due later.
+    """The time of a run, in unix seconds; it advances only to the eta of a later call.
 
-    The library's own clock follows it from `start` to `release`, so that what a task
-    enqueues counts from here, to the microsecond.
+    The library's own clock follows it from `start` to `release`, so the delays of calls
+    that a task enqueues start at virtual time, to the microsecond.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class VirtualClock:
     def move_to(self, due: float) -> None:
         if due <= self.time:
             return
-        # The database's clock can't be held: it is set ahead by as much.
+        # The database's clock can't be stopped, so it is set ahead by as much.
         clock.move(due - self.time)
         self.moved += due - self.time
         self.time = due
@@ -59,8 +59,8 @@ class VirtualClock:
 def frozen(time: VirtualClock) -> Iterator[None]:
     """Have `timezone.now()` return the time of `time` inside the block.
 
-    Replaces the name `datetime` in django.utils.timezone. Replacing the function `now`
-    would not reach modules that have imported it by name.
+    Replaces the name `datetime` in django.utils.timezone. A new function `now` would
+    not reach modules that have imported the old one by name.
     """
     module: Any = timezone
     before = module.datetime
@@ -74,7 +74,7 @@ def frozen(time: VirtualClock) -> Iterator[None]:
 class _VirtualDatetime:
     """Acts as the class `before`, but its `now()` returns virtual time.
 
-    No subclass of it: freezegun and time-machine replace the class by one of their own.
+    It is no subclass, because freezegun and time-machine replace that class.
     """
 
     def __init__(self, time: VirtualClock, before: Any) -> None:

@@ -1,4 +1,4 @@
-"""A queue in this process, for tests: the same bytes, no network."""
+"""Keeps a queue in this process, for tests: the same bytes, but no network."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ Refusal = tuple[Message, DuplicateTask]
 
 
 class Waiting:
-    """A sealed message in the queue, and what its next delivery will say.
+    """A sealed message in the queue, and the headers of its next delivery.
 
-    `parent` is what ran when the message came; `fault` names the bad luck that made
-    this delivery, if any.
+    `parent` is the delivery that ran when the message was pushed. `fault` names the
+    fault that caused this delivery, if any.
     """
 
     __slots__ = ("_delivery", "body", "due", "fault", "message", "order", "parent")
@@ -51,7 +51,7 @@ class Waiting:
 
     @property
     def delivery(self) -> Delivery:
-        """The first one is made when it is asked for: many thousand may wait."""
+        """The next delivery; the first is made on demand, as many thousand may wait."""
         if self._delivery is None:
             self._delivery = Delivery(eta=self.due)
         return self._delivery
@@ -68,19 +68,19 @@ class Waiting:
 class MemoryQueue:
     """Messages that wait, earliest first; safe for many threads.
 
-    `running` is the delivery under way. `trouble`, if set, is called before and after
-    a message is taken, and may raise what a sender is to see. `is_disturbed` tells that
-    a process "died" or the service failed, so that an outbox may have something left.
-    `misfortunes` describes the runs with faults that the test has made. `refused` has,
-    by key, the calls of an outbox whose name was taken, with the error that nobody was
-    there to be told: production parks their rows. None for what the test was told of.
+    `running` is the current delivery. `trouble`, if set, is called before and after a
+    message is accepted, and may raise an error for the sender. `is_disturbed` is true
+    after a simulated crash or outage, when an outbox may have rows left. `misfortunes`
+    describes the test's runs with faults. `refused` has, by key, the calls from an
+    outbox whose name was taken, with the error; production parks their rows. Once the
+    test has got an error, None replaces it.
     """
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
         # Tuples compare in C: (due, order, tie-breaker, waiting).
         self.heap: list[tuple[float, int, int, Waiting]] = []
-        self.names: dict[tuple[str, str], str] = {}  # with the key of who has it
+        self.names: dict[tuple[str, str], str] = {}  # with the key of its message
         self.pushed = 0
         self.ties = 0
         self.running: Waiting | None = None
@@ -91,7 +91,7 @@ class MemoryQueue:
         self.eagerness = 0  # eager calls that run inside one another
 
     def push(self, message: Message, body: bytes) -> bool:
-        """Take `message`; False when its name is taken, for good, by another."""
+        """Accept `message`; False if its name is taken: here it is never free again."""
         due = message.eta or message.created
         key = (message.queue, message.name)
         with self.lock:
@@ -109,7 +109,7 @@ class MemoryQueue:
             return heapq.heappop(self.heap)[3] if self.heap else None
 
     def take(self, ids: Collection[str]) -> list[Waiting]:
-        """Remove, and return in order, the messages of these calls."""
+        """Remove the messages of these calls, and return them in order."""
         with self.lock:
             taken = [item for item in self.heap if item[3].message.id in ids]
             if taken:
@@ -120,29 +120,31 @@ class MemoryQueue:
         return [item[3] for item in sorted(taken)]
 
     def put_back(self, entries: Iterable[Waiting]) -> None:
-        """Let `entries` wait, again or once more."""
+        """Put `entries` into the queue, again or for one more delivery."""
         with self.lock:
             for entry in entries:
                 self.ties += 1
                 heapq.heappush(self.heap, (entry.due, entry.order, self.ties, entry))
 
     def has_had(self, message: Message) -> bool:
-        """Whether `message` is here, or was."""
+        """Whether `message` is in the queue, or was."""
         return (message.queue, message.name) in self.names
 
     def is_again(self, message: Message) -> bool:
-        """Whether it was a relay's, or a commit's, earlier try that has the name: the
-        transport of production asks the service, for messages with a row alone."""
+        """Whether an earlier try of a relay or commit took the name for this message.
+
+        The production transport asks the service, only for messages with a row.
+        """
         holder = self.names.get((message.queue, message.name))
         return message.outboxed and holder == message.key
 
     def refuse(self, message: Message, error: DuplicateTask) -> None:
-        """Keep the refusal of a message that has a row, however often it is tried."""
+        """Keep the refusal of a message that has a row, once for all its tries."""
         if message.outboxed:
             self.refused.setdefault(message.key, (message, error))
 
     def take_refused(self) -> list[Refusal]:
-        """The refusals that the test was not told of yet; now it is."""
+        """The refusals since the last call, each of which is returned only once."""
         new = [refusal for refusal in self.refused.values() if refusal is not None]
         self.refused = dict.fromkeys(self.refused)
         return new
@@ -165,11 +167,12 @@ class MemoryQueue:
 
 
 class _QueueOfTest:
-    """The queue of the test that runs; Django's runner tells nobody when one starts.
+    """The queue of the running test, emptied when another test starts.
 
-    But it gives each test a new `mail.outbox`: a look at that is cheap, and only when
-    it changed, which a test may also do itself, the running test is looked up. With
-    `is_told` another part, such as the pytest plugin, empties the queue.
+    Django's runner has no hook for that, but it gives each test a new `mail.outbox`,
+    which is cheap to check. Only if it changed is the running test looked up, because a
+    test may also change it. With `is_told`, another part, such as the pytest plugin,
+    empties the queue.
     """
 
     def __init__(self) -> None:
@@ -187,7 +190,7 @@ class _QueueOfTest:
     def look(self, mailbox: object) -> None:
         running = running_test()
         if isinstance(running, unittest.TestSuite):
-            return  # for example setUpTestData: the test that follows is noticed
+            return  # for example in setUpTestData: the next test is noticed later
         self.mailbox = mailbox
         if running is not None and (self.test is None or self.test() is not running):
             self.test = weakref.ref(running)
@@ -195,8 +198,11 @@ class _QueueOfTest:
 
 
 def running_test() -> unittest.TestCase | unittest.TestSuite | None:
-    """The TestCase, or between two the suite, that runs on this thread, else on
-    another: a live server's thread works for the test of the main one."""
+    """The TestCase that runs, or between two tests the suite.
+
+    Other threads are searched too: a live server's thread works for the main thread's
+    test.
+    """
     own = _test_on(sys._getframe())
     if own is not None or threading.active_count() == 1:
         return own
@@ -223,14 +229,14 @@ def queue() -> MemoryQueue:
 
 
 def start_test(*, is_told: bool = False) -> None:
-    """Empty the queue for a new test; with `is_told` the caller does so for each."""
+    """Empty the queue for a new test; with `is_told` the caller does so every time."""
     _of_test.is_told = is_told or _of_test.is_told
     _of_test.queue.clear()
 
 
 @contextmanager
 def aside() -> Iterator[MemoryQueue]:
-    """Inside the block another, empty queue is in force."""
+    """Use another, empty queue inside the block."""
     before, empty = queue(), MemoryQueue()
     _of_test.queue = empty
     try:
@@ -243,14 +249,14 @@ def aside() -> Iterator[MemoryQueue]:
 class MemoryTransport:
     """Puts messages into the queue of this process."""
 
-    piggybacks = False  # a test that leaves rows behind wants to find them
-    has_outages = False  # nothing waits for a server here
+    piggybacks = False  # a send must not relay rows that a test expects to find
+    has_outages = False  # there is no server to wait for
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         conf.check_backend_options("TRANSPORT", options, {})
 
     def send(self, message: Message) -> None:
-        # Tests set the clock ahead, and stop it in the past.
+        # No expiry, because tests set the clock ahead, or stop it in the past.
         body = envelope.seal(message, expires=envelope.NEVER)
         waiting = queue()
         if waiting.trouble is not None:

@@ -167,7 +167,7 @@ def test_a_unique_one_is_found():
 
 
 def test_a_task_of_another_backend_is_refused():
-    with pytest.raises(TypeError, match=r"is run by ImmediateBackend, as TASKS\['imm"):
+    with pytest.raises(TypeError, match=r"by ImmediateBackend, because of TASKS\['imm"):
         assert_enqueued(djangos.add.using(backend="immediate"))
 
 

@@ -204,7 +204,7 @@ def test_a_task_that_the_service_would_refuse_as_too_large_is_not_sent(
         (
             Refuse(Code.FAILED_PRECONDITION, "Queue does not exist. (just created?)"),
             QueueNotFound,
-            "--project=p --location=l`; a new one needs a minute",
+            "--project=p --location=l`; a new queue takes a minute to work",
         ),
         (Refuse(Code.FAILED_PRECONDITION, "Other"), EnqueueError, "Other"),
         (

@@ -1,4 +1,4 @@
-"""`manage.py cloudtask_emulator`: a local Cloud Tasks for this project."""
+"""manage.py cloudtask_emulator: run a local Cloud Tasks for this project."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Command(BaseCommand):
 
 
 def _cli() -> ModuleType:
-    """Imported late, as it loads gRPC, and may lack what the extra brings."""
+    """The emulator's command line, imported late: it loads gRPC and needs an extra."""
     try:
         from cloudtask.emulator import cli
     except ImportError as error:
@@ -61,7 +61,7 @@ def _cli() -> ModuleType:
     return cli
 
 
-# djangae's names are understood where CLOUDTASK lacks the key.
+# djangae's settings, which are read if CLOUDTASK lacks the key.
 _DJANGAE = {
     "PROJECT": "CLOUD_TASKS_PROJECT_ID",
     "LOCATION": "CLOUD_TASKS_LOCATION",

@@ -15,7 +15,7 @@ from cloudtask.exceptions import CloudTaskError
 from cloudtask.stores import FailedCall, store
 
 NEWLINE = "\n"
-MOST = 10_000  # failed tasks that one command looks at
+MOST = 10_000  # failed tasks that one command reads
 FULL_KEY = 32  # characters
 
 
@@ -24,19 +24,19 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True)
-        listing = verbs.add_parser("list", help="the latest, newest first")
-        listing.add_argument("--task", help="only those of this task")
+        listing = verbs.add_parser("list", help="list the latest, newest first")
+        listing.add_argument("--task", help="only failed calls of this task")
         listing.add_argument("--limit", type=int, default=50)
-        verbs.add_parser("show", help="one, with arguments and traceback").add_argument(
+        verbs.add_parser("show", help="show arguments and traceback").add_argument(
             "keys", nargs="+", metavar="KEY"
         )
         for verb, what in (
             ("retry", "enqueue again"),
-            ("discard", "forget, with the payload"),
+            ("discard", "delete, with the payload"),
         ):
             chosen = verbs.add_parser(verb, help=what)
             chosen.add_argument("keys", nargs="*", metavar="KEY")
-            chosen.add_argument("--task", help="all those of this task")
+            chosen.add_argument("--task", help="all failed calls of this task")
             chosen.add_argument("--all", action="store_true", help="every failed task")
         for added in verbs.choices.values():
             _add_common(added, parser)
@@ -83,7 +83,7 @@ class Command(BaseCommand):
         return "discarded"
 
     def _each(self, options: dict[str, Any], act: Callable[[str], str]) -> None:
-        """Do `act` for every chosen key, also after one for which it failed."""
+        """Call `act` for every chosen key, even if it failed for an earlier one."""
         problems = 0
         for key in self._chosen(options):
             try:
@@ -106,11 +106,11 @@ class Command(BaseCommand):
 
 
 def _add_common(verb: argparse.ArgumentParser, command: CommandParser) -> None:
-    """Let Django's common options stand behind the verb, too."""
+    """Allow Django's common options also after the verb."""
     for action in command._actions:
         if action.option_strings and not isinstance(action, argparse._HelpAction):
             again = copy.copy(action)
-            again.default = argparse.SUPPRESS  # what stood before the verb counts
+            again.default = argparse.SUPPRESS  # keeps a value given before the verb
             verb._add_action(again)
 
 
@@ -120,9 +120,9 @@ def _nothing(options: dict[str, Any]) -> str:
 
 
 def _full_key(given: str) -> str:
-    """The key that begins as `given`, which may end in dots as the pages print it.
+    """The key that begins with `given`, which may end in dots, as pages show it.
 
-    Raises CommandError when several keys begin so; unknown keys are left to the verb.
+    Raises CommandError if several keys begin so. An unknown key is returned as given.
     """
     start = given.rstrip(".\N{HORIZONTAL ELLIPSIS}")
     if not start or len(start) >= FULL_KEY:
@@ -138,7 +138,7 @@ def _full_key(given: str) -> str:
 
 
 def _lines(text: str) -> str:
-    """`text` with control characters escaped, but for its ends of lines."""
+    """`text` with control characters escaped, except for line ends."""
     return NEWLINE.join(printable(line) for line in text.split(NEWLINE))
 
 

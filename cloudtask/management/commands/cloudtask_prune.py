@@ -1,4 +1,4 @@
-"""manage.py cloudtask_prune: remove what nothing will ask for again."""
+"""manage.py cloudtask_prune: remove data that is no longer needed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ A_DAY = timedelta(days=1)
 
 class Command(BaseCommand):
     help = (
-        "Remove failed tasks older than CLOUDTASK['KEEP_FAILED'], payloads that "
-        "nothing refers to, records of tasks that can't be delivered again, and "
-        "results of Django's tasks and iterations that ended as long ago as failed "
-        "tasks are kept."
+        "Remove failed tasks older than CLOUDTASK['KEEP_FAILED'], unused payloads, "
+        "and records of tasks that can't be delivered again. Also remove iterations, "
+        "and results of Django's tasks, that ended before that age."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -32,7 +31,9 @@ class Command(BaseCommand):
             metavar="DAYS",
             help="age of failed tasks to remove (default: CLOUDTASK['KEEP_FAILED'])",
         )
-        parser.add_argument("--limit", type=int, default=10_000, help="rows of a kind")
+        parser.add_argument(
+            "--limit", type=int, default=10_000, help="most rows to remove of each kind"
+        )
 
     @discreet
     def handle(self, *args: Any, **options: Any) -> None:

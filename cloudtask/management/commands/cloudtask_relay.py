@@ -1,4 +1,4 @@
-"""manage.py cloudtask_relay: send what waits in the outbox."""
+"""manage.py cloudtask_relay: send the tasks that wait in the outbox."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cloudtask.sending import relay
 
 
 class Command(BaseCommand):
-    help = "Send the tasks that wait in the outbox, as cron does; see also --loop."
+    help = "Send the tasks that wait in the outbox: once, for cron, or with --loop."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -27,19 +27,25 @@ class Command(BaseCommand):
             default=[],
             help="an alias; may be given more than once (default: all with an outbox)",
         )
-        parser.add_argument("--limit", type=int, default=10_000, help="tasks at most")
-        parser.add_argument("--seconds", type=float, default=60.0, help="time at most")
+        parser.add_argument(
+            "--limit", type=int, default=10_000, help="most tasks to send"
+        )
+        parser.add_argument(
+            "--seconds", type=float, default=60.0, help="longest time to work"
+        )
         parser.add_argument(
             "--loop",
             type=float,
             metavar="SECONDS",
-            help="do it again after each pause, until SIGTERM or SIGINT",
+            help="repeat with this pause, until SIGTERM or SIGINT",
         )
         parser.add_argument(
-            "--parked", action="store_true", help="list what can't be sent, and why"
+            "--parked",
+            action="store_true",
+            help="list tasks that can't be sent, and why",
         )
         parser.add_argument(
-            "--release", action="store_true", help="try again what was parked"
+            "--release", action="store_true", help="try parked tasks again"
         )
 
     @discreet
@@ -74,7 +80,7 @@ class Command(BaseCommand):
                 self.stdout.write(f"{made} lost steps of iterations made again")
         except DatabaseError:
             raise
-        except Exception as error:  # noqa: BLE001  the log has it; the loop goes on
+        except Exception as error:  # noqa: BLE001  it is logged; the loop continues
             self.stderr.write(f"Not every iteration was swept: {error}")
 
     def _loop(self, chosen: Sequence[str], options: dict[str, Any]) -> None:
@@ -84,7 +90,7 @@ class Command(BaseCommand):
                 try:
                     self._relay(chosen, options)
                 except DatabaseError as error:
-                    # It may be back after the pause; a supervisor could do no better.
+                    # It may be available after the pause. A restart would not help.
                     self.stderr.write(f"Not every outbox was relayed: {error}")
                 stop.wait(options["loop"])
         self.stdout.write("stopped")
@@ -104,7 +110,7 @@ def _with_outbox() -> list[str]:
 
 @contextmanager
 def _stopping() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set: the relay under way is finished first."""
+    """An event that SIGTERM and SIGINT set; the current relay ends first."""
     stop = threading.Event()
     signals = (signal.SIGTERM, signal.SIGINT)
     before = {one: signal.signal(one, lambda *_: stop.set()) for one in signals}

@@ -1,4 +1,4 @@
-"""Google Cloud Tasks, or an emulator of it, by the official client."""
+"""Sends messages to Google Cloud Tasks, or to an emulator, by the official client."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from cloudtask.transports.cloud.client import batches, clients
 
 logger = logging.getLogger("cloudtask")
 
-CONCURRENCY = 16  # CreateTask calls at once, where there are no batches
+CONCURRENCY = 16  # CreateTask calls at once, if batches do not work
 RPC_TIMEOUT = 10.0  # seconds a call; the service refuses deadlines over 30
 FIRST_BATCH = 3.0  # seconds for a batch on a connection that has worked before
 PATIENCE = 20.0  # seconds for all tries of a message, or of a batch
@@ -47,7 +47,7 @@ class _Entry:
 class CloudTransport:
     """Creates tasks by RPC, each under a name that was chosen before the first try.
 
-    Gives up after PATIENCE seconds, whatever the network does.
+    A send ends after PATIENCE seconds, whatever the network does.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class CloudTransport:
     def _entries(
         self, messages: Sequence[Message], results: list[EnqueueError | None]
     ) -> Iterator[_Entry]:
-        """Requests, by queue; what can't be sent at all goes to `results`."""
+        """Requests, by queue; errors of messages that can't be sent go to `results`."""
         names: set[tuple[str, str]] = set()
         for index in sorted(range(len(messages)), key=lambda i: messages[i].queue):
             message = messages[index]
@@ -109,7 +109,7 @@ class CloudTransport:
     def _create(
         self, message: Message, request: Any, *, stop: float, again: bool = False
     ) -> None:
-        """Create the task; `again` tells that a try may have created it before."""
+        """Create the task; `again` means that an earlier try may have created it."""
         from google.api_core import exceptions as google
         from google.auth.exceptions import GoogleAuthError
         from google.cloud import tasks_v2
@@ -143,8 +143,10 @@ class CloudTransport:
         return min(RPC_TIMEOUT, max(stop - self.clock(), 0.1))
 
     def _is_ours(self, message: Message, request: Any, *, again: bool) -> bool:
-        """Whether the task that has the caller's own name is this very message, sent
-        before by a try whose answer was lost, or by a process that died."""
+        """Whether an earlier try sent this very message under its chosen name.
+
+        The answer of that try was lost, or its process was killed.
+        """
         from google.api_core import exceptions as google
         from google.cloud import tasks_v2
 
@@ -169,7 +171,7 @@ class CloudTransport:
     def _pause(self, attempt: int, message: Message, error: Exception) -> None:
         pause = FIRST_PAUSE * 2 ** (attempt - 1)
         logger.info(
-            "Enqueueing %s (%s) failed, trying again: %s",
+            "Enqueueing %s (%s) failed; trying again: %s",
             message.task,
             message.id,
             error,
@@ -227,20 +229,22 @@ class CloudTransport:
             return None
         except ConfigurationError:
             raise
-        except Exception as error:  # noqa: BLE001  the single calls tell what is wrong
+        except Exception as error:  # noqa: BLE001  the single calls raise the cause
             if ran_out_of_time(error):
                 clients.replace(client)
             if isinstance(error, google.Unknown) and conf.emulator_host():
-                batches.refused(error)  # how some emulators say "not implemented"
+                batches.refused(error)  # some emulators report "not implemented" so
             else:
-                logger.info("BatchCreateTasks failed, creating one by one: %s", error)
+                logger.info(
+                    "BatchCreateTasks failed; creating tasks one by one: %s", error
+                )
             return None
         clients.answered(client)
         return dict(operation.metadata.failed_requests)
 
 
 def _not_tried(message: Message) -> EnqueueUnavailable:
-    return translation.unavailable(message, "Not tried: calls before it failed so.")
+    return translation.unavailable(message, "Not tried: earlier calls failed this way.")
 
 
 def _named_twice(message: Message) -> DuplicateTask:
@@ -251,7 +255,7 @@ def _named_twice(message: Message) -> DuplicateTask:
 
 
 def _batches(entries: Iterable[_Entry]) -> Iterator[list[_Entry]]:
-    """Entries of one queue at a time, at most as many as a batch takes."""
+    """Groups of entries for one queue, none larger than a batch allows."""
     for _, group in groupby(entries, key=lambda entry: entry.request.parent):
         chunk: list[_Entry] = []
         size = 0

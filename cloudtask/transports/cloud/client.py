@@ -1,4 +1,4 @@
-"""The official client of Cloud Tasks, and what its server supports."""
+"""Makes the official client of Cloud Tasks, and records whether batches work."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def _connect(emulator: str | None) -> tasks_v2.CloudTasksClient:
             ) from error
     import grpc
 
-    # No proxy: a proxy for requests to the outside does not know the emulator.
+    # No proxy: one for requests to the internet does not know the emulator.
     options = [("grpc.enable_http_proxy", 0), *CHANNEL_OPTIONS[:1]]
     channel = grpc.insecure_channel(emulator, options)
     return tasks_v2.CloudTasksClient(transport=transport(channel=channel))
 
 
 def _channel(*args: Any, options: Sequence[tuple[str, Any]] = (), **kwargs: Any) -> Any:
-    """A channel as the official client makes it, with a connection of its own."""
+    """A channel like that of the official client, with a connection of its own."""
     from google.cloud.tasks_v2.services.cloud_tasks import transports
 
     ours = {name for name, _ in CHANNEL_OPTIONS}
@@ -74,7 +74,7 @@ class _BatchSupport:
 
     def refused(self, error: Exception) -> None:
         logger.info(
-            "The server has no BatchCreateTasks, creating one by one: %s", error
+            "The server has no BatchCreateTasks; creating tasks one by one: %s", error
         )
         self.lacking.add(conf.emulator_host())
 

@@ -1,6 +1,6 @@
-"""Messages as protobuf requests of google.cloud.tasks.v2.
+"""Converts messages to protobuf requests of google.cloud.tasks.v2.
 
-Raw protobuf classes: they cost a third of the proto-plus ones.
+Uses raw protobuf classes, which take a third of the time of the proto-plus ones.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from cloudtask.message import Message
 from cloudtask.options import Backoff
 from cloudtask.targets import AppEngineDispatch, HttpDispatch
 
-LOCAL = "local"  # project and location at an emulator, where none are set
+LOCAL = "local"  # project and location for an emulator, if none are set
 
 
 @lru_cache(maxsize=1)
 def _pb() -> Any:
-    """The module-like proto-plus package; first touched when something is sent."""
+    """The proto-plus package, which is imported at the first send."""
     from google.cloud import tasks_v2
 
     return tasks_v2
@@ -29,8 +29,11 @@ def _pb() -> Any:
 
 @lru_cache(maxsize=1)
 def client_knows_policies() -> bool:
-    """Whether this google-cloud-tasks has `Task.retry_config`. Without it the policy of
-    the queue counts, and our handler keeps to `max_attempts` below that."""
+    """Whether this google-cloud-tasks has `Task.retry_config`.
+
+    Without it the queue's policy applies, and our handler enforces a `max_attempts`
+    below it.
+    """
     return "retry_config" in _pb().Task.pb().DESCRIPTOR.fields_by_name
 
 
@@ -41,7 +44,7 @@ def client_knows_batches() -> bool:
 
 
 def project() -> str:
-    """The Google Cloud project: the setting, the environment, the metadata server."""
+    """The project, from the setting, the environment or the metadata server."""
     found = conf.settings().project or os.environ.get("GOOGLE_CLOUD_PROJECT")
     if not found:
         found = LOCAL if conf.emulator_host() else _project_of_credentials()
@@ -58,7 +61,7 @@ _found_projects: list[str] = []
 
 
 def _project_of_credentials() -> str | None:
-    """The project of the default credentials; asked for until there is one."""
+    """The project of the default credentials, looked up until one is found."""
     import google.auth
     from google.auth.exceptions import GoogleAuthError
 
@@ -86,7 +89,7 @@ def queue_path(queue: str) -> str:
 def create_task_request(
     message: Message, dispatch: HttpDispatch | AppEngineDispatch, body: bytes
 ) -> Any:
-    """A CreateTaskRequest; raises PayloadTooLarge when the service would refuse it."""
+    """A CreateTaskRequest; raises PayloadTooLarge if the service would refuse it."""
     parent = queue_path(message.queue)
     request = _pb().CreateTaskRequest.pb()(parent=parent)
     task = request.task
@@ -99,8 +102,8 @@ def create_task_request(
         raise PayloadTooLarge(
             f"Task {message.task} ({message.id}) for queue {message.queue!r} takes "
             f"{task.ByteSize():,} bytes, more than the {quotas.TASK:,} that Cloud "
-            "Tasks accepts. Pass the id of what is large, or lower "
-            "CLOUDTASK['MAX_TASK_SIZE'] so that its payload rests in the store."
+            "Tasks accepts. Pass the id of the large object, or lower "
+            "CLOUDTASK['MAX_TASK_SIZE'] so that its payload is kept in the store."
         )
     return request
 
@@ -132,8 +135,8 @@ def _fill_policy(task: Any, message: Message) -> None:
     if not (conf.settings().retry_config and client_knows_policies()):
         return
     if options.max_attempts is not None:
-        # The handler counts: it keeps the last failure, where the service would drop
-        # the task, also one whose last attempt was killed and could keep nothing.
+        # The handler counts attempts, because it keeps the last failure. The service
+        # would drop the task, even if the last attempt was killed and kept nothing.
         task.retry_config.max_attempts = -1
     if isinstance(options.backoff, Backoff):
         task.retry_config.min_backoff.FromTimedelta(options.backoff.min)

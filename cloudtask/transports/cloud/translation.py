@@ -1,4 +1,4 @@
-"""Errors of Google's clients as errors of this library: the one place."""
+"""Converts errors of Google's clients to errors of this library."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def translated(error: Exception, message: Message, *, parent: str = "") -> Enque
 
 
 def _no_queue(what: str, queue: str, parent: str, text: str) -> QueueNotFound:
-    """Names project and location, and the command that makes the queue there."""
+    """The error with project, location, and the command that creates the queue."""
     _, project, _, location, *_ = [*parent.split("/"), "", "", "", ""]
     there = f" in project {project!r}, location {location!r}" if location else ""
     command = f"gcloud tasks queues create {queue}"
@@ -53,7 +53,7 @@ def _no_queue(what: str, queue: str, parent: str, text: str) -> QueueNotFound:
         command += f" --project={project} --location={location}"
     return QueueNotFound(
         f"{what} was not enqueued: queue {queue!r} does not exist{there}. Create it "
-        f"with `{command}`; a new one needs a minute. ({text})"
+        f"with `{command}`; a new queue takes a minute to work. ({text})"
     )
 
 
