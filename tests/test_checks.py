@@ -164,7 +164,8 @@ def test_e009_a_task_whose_queue_is_not_declared(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     job = Definition("tests.testapp.job", lambda: None, Options(queue="mial"))
-    monkeypatch.setitem(registry._known, job.path, job)
+    # Other tests register tasks with queues of their own.
+    monkeypatch.setattr(registry, "_known", {job.path: job})
     messages = found(CLOUDTASK={**GOOD, "QUEUES": {"mail": {}}})
     assert list(messages) == ["cloudtask.E009"]
     assert "tests.testapp.job" in messages["cloudtask.E009"].msg

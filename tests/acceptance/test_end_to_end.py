@@ -15,7 +15,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
-BATCHLESS = "BatchCreateTasks is not to be had"
+BATCHLESS = "The server has no BatchCreateTasks"
 WRITE = "/_cloudtask/run/tests.acceptance.project.ledger.tasks.write"
 
 

@@ -296,11 +296,13 @@ def test_h15_the_whole_shard_in_memory():
     def alive():
         return sum(type(one) is Thing for one in gc.get_objects())
 
+    before = alive()  # those that modules of other tests hold
+
     most = 0
     for row in Thing.objects.all():
         if row.id % 2500 == 0:
             most = max(most, alive())
-    assert most == 5000
+    assert most >= 5000
     del row
 
     source, bounds, most = QuerySetSource(Thing.objects.all()), Bounds(), 0
@@ -310,7 +312,7 @@ def test_h15_the_whole_shard_in_memory():
         while (page := source.page(bounds, PAGE_MAX)).values:
             most = max(most, alive())
             bounds = Bounds(page.keys[-1])
-    assert most <= 2 * PAGE_MAX
+    assert most <= before + 2 * PAGE_MAX
     assert len(queries) == 4
 
 
