@@ -8,9 +8,11 @@ import grpc
 import pytest
 from django.db import transaction
 
-from cloudtask import call
+from cloudtask import call, clock
 from cloudtask.clients import Clients, ran_out_of_time
+from cloudtask.sending import relay
 from cloudtask.stores.datastore import DatastoreStore
+from tests.durability.left import leave_behind
 from tests.support.datastore import DatastoreServer
 from tests.support.service import Refuse, Service
 from tests.support.silence import SilentWay, silent_way
@@ -52,6 +54,18 @@ def test_a_commit_takes_another_connection(service: Service, way: SilentWay) -> 
         note.defer("b")
 
     assert len(service.waiting("default")) == 3
+    assert way.connections == 2
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_relay_takes_another_connection(service: Service, way: SilentWay) -> None:
+    left = leave_behind(3)
+
+    with clock.ahead(60):
+        assert relay.relay() == relay.RelayReport(sent=3)
+
+    assert set(left) < set(service.waiting("default"))
+    assert len(service.waiting("default")) == 1 + len(left)
     assert way.connections == 2
 
 
