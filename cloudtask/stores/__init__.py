@@ -1,4 +1,4 @@
-"""The store: state that outlives a process and is not in the queue."""
+"""Defines the store: state that must outlive a process and is not in the queue."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Store(RunStore, ShardStore):
 
     @abstractmethod
     def save_payload(self, key: str, data: bytes, *, joins: str | None = None) -> None:
-        """Save `data` under `key`, in place of what was saved there.
+        """Save `data` under `key`, and replace earlier data.
 
         If `joins` is the store's database, `data` is saved when the open transaction of
         that database commits. In all other cases it is durable when this returns.
@@ -62,22 +62,22 @@ class Store(RunStore, ShardStore):
 
     @abstractmethod
     def touch_payload(self, key: str) -> None:
-        """Reset the age of the data that `prune_payloads` looks at."""
+        """Reset the age of the data, which `prune_payloads` checks."""
 
     @abstractmethod
     def delete_payload(self, key: str) -> None:
-        """Delete the data, and what is remembered of it."""
+        """Delete the data, and the record that its task has succeeded."""
 
     @abstractmethod
     def prune_payloads(self, older_than: timedelta, limit: int) -> int:
         """Delete up to `limit` payloads that were saved or finished longer ago.
 
-        Returns how many.
+        Returns their number.
         """
 
     @abstractmethod
     def save_failed(self, failed: FailedCall) -> None:
-        """Save a failed call, in place of one with the same key."""
+        """Save a failed call, and replace one with the same key."""
 
     @abstractmethod
     def load_failed(self, key: str) -> FailedCall | None: ...
@@ -96,16 +96,16 @@ class Store(RunStore, ShardStore):
 
     @abstractmethod
     def note_start(self, key: str) -> int:
-        """Count that a call begins although its attempts are used up.
+        """Count a start of a call whose attempts are used up.
 
-        Returns how often it has, this time included. The count is durable then.
+        Returns the number of such starts, including this one. The count is durable.
         """
 
     @abstractmethod
     def prune_starts(self, older_than: timedelta, limit: int) -> int:
-        """Forget starts of up to `limit` calls that were counted longer ago.
+        """Delete the counts of up to `limit` calls that were counted longer ago.
 
-        Returns of how many calls.
+        Returns the number of calls.
         """
 
 

@@ -1,4 +1,4 @@
-"""Runs in a store: what iteration asks of it, and every change of a run."""
+"""Defines how a store keeps runs: the queries, and every change of a run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from cloudtask.transitions import Moment
 
 logger = logging.getLogger("cloudtask.security")
 
-# What helps a run whose values no key of this project opens.
+# The remedy for a run whose values no key of this project opens.
 LOST_KEY = (
     "Put the key that the run was started with into SECRET_KEY_FALLBACKS and resume "
     "it, or cancel it and start again."
@@ -37,13 +37,13 @@ class RunStore(Swaps):
 
     @abstractmethod
     def read_run(self, run_id: str) -> Run | None:
-        """The run as it rests, with the seals of its values."""
+        """The run as it is stored, with sealed values."""
 
     def load_run(self, run_id: str) -> Run | None:
         """The run with this id, if there is one.
 
-        A value that was altered, or moved there from another place, is refused: it is
-        empty in the run, and a run that has a next step is FAILED.
+        A value that was altered, or copied from another place, is refused: it is empty
+        in the run, and a run that has a next step becomes FAILED.
         """
         found = self.read_run(run_id)
         if found is None:
@@ -55,8 +55,10 @@ class RunStore(Swaps):
         return run
 
     def refuse(self, run: Run, why: str) -> bool:
-        """Make a run FAILED of which a value was refused; False if it has no next step
-        that reads the value."""
+        """Change a run with a refused value to FAILED.
+
+        False if the run has no next step that reads the value.
+        """
         is_changed = self.change_run(
             run.id,
             to=RunState.FAILED,
@@ -95,8 +97,10 @@ class RunStore(Swaps):
 
     @abstractmethod
     def old_runs(self, older_than: timedelta, limit: int) -> list[str]:
-        """Ids of runs that no write has touched for `older_than`, and that have ended
-        or are WAITING without a `due_at`."""
+        """Ids of runs that were not written for `older_than`.
+
+        They have ended, or are WAITING without a `due_at`.
+        """
 
     def _change_run(
         self,
@@ -105,7 +109,7 @@ class RunStore(Swaps):
         transition: Callable[[Run, Moment], Run | None],
         write: Callable[[Swap, Run], object] = lambda swap, run: swap.put_run(run),
     ) -> Run | None:
-        """Write what `transition` makes of the run; None if it refuses."""
+        """Write the run that `transition` returns; None if it refuses."""
 
         def change(swap: Swap) -> Run | None:
             run = swap.run(run_id)
@@ -223,7 +227,7 @@ class RunStore(Swaps):
         shards are DONE. True for the one caller that made the change.
 
         This must not share a transaction with `complete`. Two shards that end at once
-        would each see the other one undone, and nobody would finalize.
+        would each see the other one undone, and neither would finalize.
         """
 
         def change(swap: Swap) -> bool:
@@ -239,8 +243,8 @@ class RunStore(Swaps):
     def set_pace(
         self, run_id: str, *, leg_limit: float | None, killed_after: float | None
     ) -> None:
-        """Store how long legs of the run may take, and how long the latest killed one
-        had lived, both in seconds."""
+        """Store the longest time for legs of the run, and the time after which the
+        latest killed leg ended, both in seconds."""
 
         def paced(run: Run, moment: Moment) -> Run:
             return replace(run, leg_limit=leg_limit, killed_after=killed_after)
@@ -248,12 +252,15 @@ class RunStore(Swaps):
         self._change_run("Pacing", run_id, paced)
 
     def touch_run(self, run_id: str) -> None:
-        """Note that the next task of the run exists and waits: it is not stale."""
+        """Record that the next task of the run exists, so that the run is not stale."""
         self._change_run("Touching", run_id, lambda run, moment: run)
 
     def bump_run(self, run: Run) -> Run | None:
-        """Let `generation` grow by one if it and the state are still those of `run` and
-        no lease is live. Returns the run as it is then, or None."""
+        """Increase `generation` by one, and return the changed run.
+
+        None if `generation` or the state differ from those of `run`, or while a lease
+        is live.
+        """
         transition = partial(transitions.run_renumbered, seen=run)
         return self._whole(self._change_run("Renumbering", run.id, transition))
 

@@ -1,4 +1,4 @@
-"""Seals of what rests in a store and is decoded later.
+"""Seals the values that a store keeps and that are decoded later.
 
 Anyone who can write to the tables or entities, but does not know SECRET_KEY, must not
 decide what is decoded. Each value is therefore sealed together with its run, its row
@@ -39,8 +39,7 @@ def failure_place(run_id: str, digest: str) -> Place:
 
 
 def sealed_run(run: Run) -> Run:
-    """The run as it rests. Its task, which stays readable, is sealed with its
-    options."""
+    """The run for the store. Its readable task is also sealed, with the options."""
     options = f"{run.task}\n".encode() + run.options
     rest = None
     if run.rest is not None:
@@ -62,9 +61,9 @@ def sealed_description(run_id: str, description: bytes) -> bytes:
 
 
 def opened_run(run: Run) -> tuple[Run, str]:
-    """The run as it was sealed, and why a value of it was refused, if one was.
+    """The run with opened values, and the reason if a value was refused, else "".
 
-    A value that is refused is empty in the run.
+    A refused value is empty in the run.
     """
     values: dict[str, Any] = {"options": b"", "description": b"", "rest": None}
     try:
@@ -99,8 +98,10 @@ def _options(run: Run) -> bytes:
 
 
 def sealed_keys(shard: Shard, before: Shard | None = None) -> dict[str, Any]:
-    """The keys of a shard as they rest. Those that are as in `before`, which was read
-    from the store, are sealed already."""
+    """The keys of a shard for the store.
+
+    Keys equal to those of `before`, which was read from the store, are already sealed.
+    """
     keys: dict[str, Any] = {}
     for column in SHARD_KEYS:
         key = getattr(shard, column)

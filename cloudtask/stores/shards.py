@@ -1,4 +1,4 @@
-"""Shards and failed rows in a store: queries, and every change of a shard."""
+"""Defines how a store keeps shards and failed rows: queries, and all changes."""
 
 from __future__ import annotations
 
@@ -31,16 +31,17 @@ class ShardStore(Swaps):
 
     @abstractmethod
     def load_shards(self, run_id: str) -> list[Shard]:
-        """The shards of a run by index. Their keys are sealed still: a list of shards
-        is for counts and states."""
+        """The shards of a run by index, with sealed keys: for counts and states."""
 
     @abstractmethod
     def read_shard(self, run_id: str, index: int) -> Shard | None:
-        """The shard as it rests, with the seals of its keys."""
+        """The shard as it is stored, with sealed keys."""
 
     def load_shard(self, run_id: str, index: int) -> Shard | None:
-        """The shard with its keys, if there is one. If a key is refused, the run is
-        FAILED, and the keys stay sealed."""
+        """The shard with its keys, if there is one.
+
+        If a key is refused, the run becomes FAILED, and the keys stay sealed.
+        """
         found = self.read_shard(run_id, index)
         with suppress(BadSignature), self._refusing(run_id):
             return opened_shard(found) if found else None
@@ -48,7 +49,7 @@ class ShardStore(Swaps):
 
     @contextmanager
     def _refusing(self, run_id: str) -> Iterator[None]:
-        """Let the run be FAILED if the block refuses a value of it."""
+        """Change the run to FAILED if the block refuses one of its values."""
         try:
             yield
         except BadSignature as error:
@@ -58,15 +59,15 @@ class ShardStore(Swaps):
 
     @abstractmethod
     def is_at_work(self, run_id: str) -> bool:
-        """Whether a worker may still be in a shard of the run."""
+        """Whether a worker may still process a shard of the run."""
 
     @abstractmethod
     def stale_shards(self, *, older_than: timedelta, limit: int) -> list[Shard]:
         """Undone shards of RUNNING runs whose task is lost.
 
-        No write has touched them for `older_than`, no worker can be in them, and they
-        do not just wait for the next try of a row. Each of their `sweeps`, up to
-        MOST_DOUBLINGS, doubles that time: a queue may be paused.
+        They were not written for `older_than`, no worker can process them, and they do
+        not just wait for the next try of a row. Each of their `sweeps`, up to
+        MOST_DOUBLINGS, doubles that time, because a queue may be paused.
         """
 
     def _change_shard(
@@ -79,8 +80,10 @@ class ShardStore(Swaps):
         if_running: bool = False,
         beside: Callable[[Swap], object] = lambda swap: None,
     ) -> Shard | None:
-        """Write what `transition` makes of the shard, and what `beside` writes; None if
-        it refuses."""
+        """Write the shard that `transition` returns, and the writes of `beside`.
+
+        None if `transition` refuses.
+        """
 
         def change(swap: Swap) -> Shard | None:
             shard = swap.shard(run_id, index, if_running=if_running)
@@ -101,8 +104,9 @@ class ShardStore(Swaps):
         lease: timedelta,
         budget: timedelta = timedelta(0),
     ) -> Shard | None:
-        """Take the lease of a shard, and return the shard as it is then. Cloud Tasks
-        gives the delivery up after `budget`.
+        """Take the lease of a shard, and return the changed shard.
+
+        Cloud Tasks ends its wait for the delivery after `budget`.
 
         None unless the run is RUNNING, `seq` is the shard's, the shard is not DONE and
         no lease is live. `fence` grows by one, and `lived` becomes 0. `deaths` grows by
@@ -183,7 +187,7 @@ class ShardStore(Swaps):
     def release(
         self, shard: Shard, walked: Walked, *, split: Shard | None = None
     ) -> Shard | None:
-        """End the lease, and let `seq` grow by one: a task of that number follows.
+        """End the lease, and increase `seq` by one for the task that follows.
 
         With `split`, the shard ends where `split` begins, and in the same transaction
         `split` is inserted under the next index. Returns the inserted shard, or None
@@ -211,7 +215,7 @@ class ShardStore(Swaps):
         return done is not None
 
     def touch_shard(self, shard: Shard) -> None:
-        """Note that the task of the shard is not lost."""
+        """Record that the task of the shard is not lost."""
 
         def touched(found: Shard, moment: Moment) -> Shard:
             return replace(found, sweeps=0)
@@ -219,9 +223,10 @@ class ShardStore(Swaps):
         self._change_shard("Touching", shard.run, shard.index, touched)
 
     def bump_shard(self, shard: Shard, *, sweeps: int = 0) -> Shard | None:
-        """Let `seq` grow by one if it is still `shard.seq` and no worker can be in the
-        shard. Returns the shard as it is then, or None. `sweeps` replaces that of the
-        shard."""
+        """Increase `seq` by one, set `sweeps`, and return the changed shard.
+
+        None if `seq` is no longer `shard.seq`, or a worker may process the shard.
+        """
         transition = partial(transitions.shard_renumbered, seen=shard, sweeps=sweeps)
         return self._change_shard("Renumbering", shard.run, shard.index, transition)
 
@@ -263,6 +268,8 @@ class ShardStore(Swaps):
 
     @abstractmethod
     def reopen_failures(self, run_id: str) -> int:
-        """Make rows in GIVEN_UP WAITING and due, and their shards WAITING with `seq`
-        grown by one. Lower `failed` and `skipped` of the shards by these rows, and
-        return how many there were."""
+        """Make rows in GIVEN_UP WAITING and due, and return their number.
+
+        Their shards become WAITING, with `seq` increased by one, and with `failed` and
+        `skipped` reduced by these rows.
+        """

@@ -1,4 +1,4 @@
-"""How a store changes records: load, change, and write if nobody else has written.
+"""Defines how a store changes records: load, change, and write if unchanged since.
 
 A store supplies `swap`. The functions of `cloudtask.transitions` decide the changed
 record; they are the same for every store.
@@ -20,9 +20,9 @@ T = TypeVar("T")
 class Swap(Protocol):
     """One try of a change.
 
-    Its writes are made together when the change is decided, and none is made if what
-    was read has changed meanwhile. A change reads first: it does not see its own
-    writes.
+    Its writes are made together after the change function returns. None is made if a
+    record that was read has changed meanwhile. A change must read first, because it
+    does not see its own writes.
     """
 
     @property
@@ -37,8 +37,11 @@ class Swap(Protocol):
     def shard(
         self, run_id: str, index: int, *, if_running: bool = False
     ) -> Shard | None:
-        """The shard. With `if_running` None unless its run is RUNNING, and the write
-        is refused if the run is not RUNNING then."""
+        """The shard.
+
+        With `if_running`, it is None unless its run is RUNNING, and the write is
+        refused if the run is no longer RUNNING.
+        """
         ...
 
     def has_undone(self, run_id: str) -> bool:
@@ -46,14 +49,13 @@ class Swap(Protocol):
         ...
 
     def put_run(self, run: Run, description: bytes | None = None) -> None:
-        """Write the run. Its description stays as it is unless one is given."""
+        """Write the run; its description changes only if one is given."""
         ...
 
     def put_shard(self, shard: Shard) -> None: ...
 
     def add_shards(self, run_id: str, shards: Sequence[Shard]) -> list[Shard]:
-        """Insert shards; their indexes are counted on from those that exist. Returns
-        them with these indexes."""
+        """Insert shards after the existing ones; return them with their indexes."""
         ...
 
     def put_failure(self, failure: RowFailure, delay: timedelta) -> None:
@@ -77,7 +79,7 @@ class Swaps(ABC):
 
     @abstractmethod
     def swap(self, what: str, change: Callable[[Swap], T]) -> T:
-        """Call `change` until its writes could be made; returns what it returned.
+        """Call `change` until its writes succeed, and return its return value.
 
         `what` names the change in errors.
         """

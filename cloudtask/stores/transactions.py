@@ -1,4 +1,4 @@
-"""SQL for all our tables: errors, separate transactions, deletes of any size."""
+"""Translates errors, opens separate transactions and deletes rows, for all tables."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from django.db.models import QuerySet
 
 from cloudtask.exceptions import EnqueueError, EnqueueUnavailable
 
-MOST_KEYS = 500  # in one query: servers and drivers bound the number of parameters
+MOST_KEYS = 500  # in one query: servers and drivers limit the number of parameters
 
 
 def delete_by_key(rows: QuerySet[Any], keys: Sequence[str]) -> int:
-    """Delete those of `rows` that have one of `keys`; how many were there."""
+    """Delete those of `rows` that have one of `keys`; returns their number."""
     deleted = 0
     for start in range(0, len(keys), MOST_KEYS):
         found = rows.filter(pk__in=keys[start : start + MOST_KEYS])
@@ -25,7 +25,7 @@ def delete_by_key(rows: QuerySet[Any], keys: Sequence[str]) -> int:
 
 @contextmanager
 def translated(what: str, alias: str) -> Iterator[None]:
-    """Raise EnqueueUnavailable where the database can't be reached for `what`."""
+    """Raise EnqueueUnavailable if the database can't be reached for `what`."""
     try:
         yield
     except (OperationalError, InterfaceError) as error:
@@ -34,7 +34,7 @@ def translated(what: str, alias: str) -> Iterator[None]:
         ) from error
 
 
-# How databases say that a statement took longer than the session allows.
+# Codes of databases for a statement that took longer than the session allows.
 _TIMEOUTS = {
     "57014",  # PostgreSQL: statement_timeout, or a cancel request
     1969,  # MariaDB: max_statement_time
@@ -44,8 +44,7 @@ _TIMEOUTS = {
 
 
 def is_statement_timeout(error: BaseException) -> bool:
-    """Whether a statement was ended because it took too long. A query that looks at
-    fewer rows may succeed then."""
+    """Whether a statement took too long; a query of fewer rows may then succeed."""
     cause = error.__cause__ or error
     codes = {getattr(cause, "sqlstate", None), getattr(cause, "pgcode", None)}
     return bool(_TIMEOUTS & {*codes, *cause.args[:1]})
@@ -62,26 +61,30 @@ def in_transaction(alias: str) -> bool:
 
 
 def is_undecided(alias: str) -> bool:
-    """Whether what is written to `alias` now may still be rolled back, within a
-    TestCase by a block of its own."""
+    """Whether a write to `alias` now may still be rolled back.
+
+    The transaction of a TestCase does not count, but an `atomic()` block inside does.
+    """
     blocks: Any = connections[alias].atomic_blocks
     return any(not block._from_testcase for block in blocks)
 
 
 def note_commit(alias: str, commits: list[int]) -> None:
-    """Let `commits` tell when the transaction that has just begun is committed, before
-    any other hook on that runs."""
-    # Inside of another one, such as a test case's, this one does not commit.
+    """Append to `commits` when the transaction that has just begun commits.
+
+    This happens before any other hook for that commit.
+    """
+    # Inside another transaction, such as a test case's, this one does not commit.
     if not connections[alias].savepoint_ids:
         transaction.on_commit(lambda: commits.append(1), using=alias)
 
 
 @contextmanager
 def apart(alias: str, what: str) -> Iterator[None]:
-    """A transaction on `alias` that commits with the block, whatever the caller's does.
+    """A transaction on `alias` that commits with the block, not with the caller's.
 
-    When the caller has one open it takes a second connection. SQLite has one writer:
-    there it raises EnqueueError, which says that `what` can't be done now.
+    If the caller has a transaction open, the block uses a second connection. SQLite
+    allows only one writer, so EnqueueError is raised there, with `what` in its text.
     """
     ours = connections[alias]
     if not in_transaction(alias):

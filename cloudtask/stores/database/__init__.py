@@ -1,4 +1,4 @@
-"""The store in a relational database, through the models of this app."""
+"""Keeps the store in a relational database, with the models of this app."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class DatabaseStore(DatabaseIterations, Store):
     def list_failed(self, *, task: str | None, limit: int) -> list[FailedCall]:
         from cloudtask.models import FailedTask
 
-        # An envelope may be as large as a task; a list of them is of no use.
+        # An envelope may be as large as a task, and no list needs them.
         rows = FailedTask.objects.using(self.database).defer("envelope")
         rows = rows.order_by("-failed_at", "key")
         if task is not None:

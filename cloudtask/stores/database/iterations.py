@@ -1,4 +1,4 @@
-"""Iterations in a relational database: queries, and the change of a record."""
+"""Keeps iterations in a relational database: queries, and changes of records."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ class DatabaseIterations(Tables, RunStore, ShardStore):
         ).order_by("due_at")
         with self.reading(f"Loading the rows of {run_id} that wait"):
             # One query has one moment: by a second one, a row could have become due.
-            # One row more than asked for tells when the next one is due.
+            # One extra row shows when the next one is due.
             found = list(rows.annotate(now=now())[: limit + 1])
         with self._refusing(run_id):
             due = [
@@ -247,7 +247,7 @@ def _no_live_lease() -> Q:
 
 
 def _may_be_walked() -> Q:
-    """Shards that `transitions.may_be_walked` is true of."""
+    """Shards for which `transitions.may_be_walked` is true."""
     is_alive = ~_no_live_lease() | Q(deadline_at__gt=now())
     return Q(is_alive, state=ShardState.RUNNING)
 

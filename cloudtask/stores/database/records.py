@@ -1,4 +1,4 @@
-"""Rows of the iteration tables, and the records that they hold."""
+"""Converts rows of the iteration tables to records, and back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One try of a change of runs and shards in a relational database."""
+"""Makes one try of a change of runs and shards in a relational database."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Conflict(Exception):
 
 
 class DatabaseSwap:
-    """One try of a change; `cloudtask.stores.swaps.Swap` says what its methods do.
+    """One try of a change; `cloudtask.stores.swaps.Swap` describes its methods.
 
     Each run and shard has a `version`, which grows with every write. The change reads
     without locks, and its UPDATEs ask for the version that was read. That takes two
@@ -143,7 +143,7 @@ class DatabaseSwap:
         self._writes.append(write)
 
     def add_shards(self, run_id: str, shards: Sequence[Shard]) -> list[Shard]:
-        # Whoever adds shards writes their run: of two at once, one is in conflict.
+        # Every writer that adds shards writes their run: of two at once, one conflicts.
         if run_id not in self._written and (run := self.run(run_id)):
             self.put_run(run)
         first = self._next_index(run_id)

@@ -1,6 +1,6 @@
-"""Reads, writes, queries and transactions of Datastore, as the store's parts use them.
+"""Reads, writes and queries Datastore, and runs transactions, for parts of the store.
 
-Only what the built-in indexes serve is asked for, so no index.yaml is needed.
+All queries use the built-in indexes, so no index.yaml is needed.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ class _Past:
 
 
 class _Committed(Exception):
-    """An earlier try has happened, although its commit failed."""
+    """An earlier try was committed, although its commit reported an error."""
 
     def __init__(self, result: Any) -> None:
         self.result = result
 
 
 class Access:
-    """The store's way to its Datastore.
+    """The store's access to its Datastore.
 
-    Every method raises EnqueueUnavailable when Datastore can't be reached, and
-    ConfigurationError when it is the wrong one.
+    Every method raises EnqueueUnavailable if Datastore can't be reached, and
+    ConfigurationError if the project, the database or the account is wrong.
     """
 
     place: Place
@@ -87,7 +87,7 @@ class Access:
         return self.calling(what, lambda client: _lookup(self, client, paths))
 
     def put(self, what: str, rows: Sequence[Row]) -> None:
-        """Write `rows`, each by itself, in place of what was there."""
+        """Write `rows`, each on its own, and replace earlier ones."""
         self.calling(
             what,
             lambda client: client.put_multi(
@@ -96,7 +96,7 @@ class Access:
         )
 
     def delete(self, what: str, paths: Sequence[Path]) -> None:
-        """Delete, each by itself, what is at `paths`."""
+        """Delete the rows at `paths`, each on its own."""
 
         def run(client: Any) -> None:
             for some in in_groups(paths, MUTATIONS):
@@ -126,8 +126,7 @@ class Access:
         return self.calling(what, run)
 
     def count(self, what: str, kind: str, filters: Sequence[Filter]) -> int:
-        """How many rows there are. The Datastore emulator can't count: there the keys
-        are read."""
+        """The number of rows; the emulator can't count, so keys are read there."""
         from google.api_core.exceptions import MethodNotImplemented
 
         def run(client: Any) -> int:
@@ -154,11 +153,11 @@ class Access:
         return query
 
     def transact(self, what: str, work: Callable[[Attempt], T]) -> T:
-        """`work` in a transaction, from the start again when it was disturbed.
+        """Run `work` in a transaction, again from the start after a conflict.
 
-        A commit that failed may have happened. Every commit therefore leaves a mark of
-        its own on what it writes; the next try that reads one of this call's marks
-        returns what that try would have returned, and writes nothing.
+        A commit that reported an error may still have been made. So every commit writes
+        its own mark into its rows. A later try that reads such a mark returns the
+        result of the try that wrote it, and writes nothing.
         """
         past = _Past()
 
@@ -180,8 +179,10 @@ class Attempt:
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether an earlier try may have committed: for work that only deletes, which
-        leaves no marks."""
+        """Whether an earlier try may have committed.
+
+        Work that only deletes needs this, because it leaves no marks.
+        """
         return self._past.is_doubtful
 
     def get(self, path: Path) -> Row | None:
@@ -232,7 +233,7 @@ class Attempt:
             raise
 
     def _roll_back(self) -> None:
-        """Let go of its locks; if that fails, they end by themselves."""
+        """Release the locks; if that fails, they expire."""
         from google.api_core.exceptions import GoogleAPICallError
         from google.auth.exceptions import GoogleAuthError
 
@@ -241,10 +242,10 @@ class Attempt:
 
 
 def _begun(access: Access, client: Any) -> Any:
-    """A transaction that its first lookup begins, which is a call less.
+    """A transaction that its first lookup begins, which saves a call.
 
-    Beside an emulator a call of its own begins it: Firestore's emulator refuses the
-    commit of the other kind, after it has waited for locks.
+    With an emulator a separate call begins it: after a wait for locks, Firestore's
+    emulator refuses the commit of the other kind.
     """
     is_early = access.begins_early
     if is_early is None:
@@ -268,7 +269,7 @@ def _lookup(
 
 
 def entity_of(access: Access, client: Any, row: Row, mark: str = "") -> Any:
-    """`row` as the client has it; `mark` names the commit that writes it."""
+    """`row` as an entity of the client; `mark` identifies the commit that writes it."""
     from google.cloud.datastore import Entity
 
     values = {**row.values, "mark": mark} if mark else dict(row.values)
@@ -305,5 +306,5 @@ def beginning(name: str, prefix: str) -> tuple[Filter, Filter]:
 
 
 def _after(prefix: str) -> str:
-    """The first text, in the order of Datastore, behind all that begin so."""
+    """The first text, in the order of Datastore, after all that begin with `prefix`."""
     return prefix[:-1] + chr(ord(prefix[-1]) + 1)

@@ -1,7 +1,7 @@
-"""Bytes of any size in Datastore, whose entities hold one megabyte and commits a few.
+"""Stores bytes of any size in Datastore, whose entities and commits are limited.
 
-A small blob lies in the entity that owns it. A larger one lies in chunks below it, in
-its entity group, and the owner names them: chunks that no owner names are not there.
+A small blob is part of the entity that owns it. A larger one is kept in chunks in the
+same entity group, and the owner names them. Chunks that no owner names do not count.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Blob:
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Blob | None:
-        """The blob of an owner; None when it has none."""
+        """The blob of an owner; None if it has none."""
         if values.get("blob_name") is None:
             return None
         return cls(
@@ -64,7 +64,7 @@ class Blob:
         }
 
     def paths(self, owner: Path) -> list[Path]:
-        """Where the chunks lie."""
+        """The paths of the chunks."""
         if self.inline is not None:
             return []
         return [
@@ -82,7 +82,7 @@ NOTHING: dict[str, Any] = dict.fromkeys(Blob.of(b"").values)
 
 
 def paths(row: Row | None) -> list[Path]:
-    """Where the chunks of the owner `row` lie."""
+    """The paths of the chunks of the owner `row`."""
     blob = Blob.read(row.values) if row else None
     return blob.paths(row.path) if row and blob else []
 
@@ -113,7 +113,7 @@ def save(
 
 
 def load(access: Access, what: str, row: Row) -> bytes | None:
-    """The bytes of the owner `row`; None when they are damaged, or were replaced."""
+    """The bytes of the owner `row`; None if they are damaged or were replaced."""
     blob = Blob.read(row.values)
     if blob is None:
         return b""

@@ -1,4 +1,4 @@
-"""Calls in Datastore: payloads, failed tasks, and starts beyond the last attempt."""
+"""Keeps payloads, failed tasks, and starts after the last attempt in Datastore."""
 
 from __future__ import annotations
 
@@ -34,9 +34,11 @@ class DatastorePayloads(Access):
     """The part of DatastoreStore that keeps payloads."""
 
     def save_payload(self, key: str, data: bytes, *, joins: str | None = None) -> None:
-        """The entity that names the chunks is written last, with the last few of them:
-        a payload is there as a whole or not at all, however many commits it takes.
-        It joins no transaction of a database."""
+        """Save a payload completely or not at all, in any number of commits.
+
+        The entity that names the chunks is written last, together with the last few
+        chunks. The save joins no transaction of a database.
+        """
         what, path, now = f"Saving payload {key}", (PAYLOAD, key), self.now()
         blob = Blob.of(data)
         last = blobs.save(self, what, path, blob, data, saved_at=now)
@@ -105,7 +107,7 @@ class DatastorePayloads(Access):
         return gone
 
     def _sweep(self, what: str, old: Sequence[Filter]) -> None:
-        """Delete old chunks of saves that never came to their end."""
+        """Delete old chunks of saves that were not completed."""
         chunks = self.query(what, blobs.CHUNK_KIND, old, projection=["__key__"])
         paths = [chunk.path for chunk in chunks]
         owners = list(dict.fromkeys(path[:2] for path in paths))

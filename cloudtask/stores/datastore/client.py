@@ -1,5 +1,4 @@
-"""The official Datastore client: made once per process, its calls repeated and their
-errors translated here and nowhere else."""
+"""Makes the official Datastore client, repeats its calls, translates their errors."""
 
 from __future__ import annotations
 
@@ -41,7 +40,7 @@ _DENIED = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED"})
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Which Datastore: None leaves it to the client and its environment."""
+    """The Datastore to use; for None, the client and its environment choose."""
 
     project: str | None
     database: str | None
@@ -73,7 +72,7 @@ def _connect(place: Place) -> Any:
 
 
 def _api(client: Any) -> Any:
-    """What `client` makes when it is first used, with a connection of its own."""
+    """The API object that `client` would make, but with a connection of its own."""
     import grpc
     from google.cloud._helpers import make_secure_channel
     from google.cloud._http import DEFAULT_USER_AGENT
@@ -112,10 +111,11 @@ def calling(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,
 ) -> T:
-    """`call(client)`, again after errors that pass: it must be safe to repeat.
+    """The result of `call(client)`, which is repeated after temporary errors.
 
-    Raises EnqueueUnavailable when they don't pass in TRIES tries or PATIENCE seconds,
-    ConfigurationError when the project, the database or the account is wrong.
+    The call must be safe to repeat. Raises EnqueueUnavailable after TRIES tries or
+    PATIENCE seconds, and ConfigurationError if the project, the database or the account
+    is wrong.
     """
     from google.api_core.exceptions import GoogleAPICallError
     from google.auth.exceptions import GoogleAuthError
@@ -134,7 +134,7 @@ def calling(
             is_over = attempt == TRIES or clock() >= stop
             if is_over or not _may_pass(error):
                 raise _translated(error, what) from error
-            logger.info("%s failed, trying again: %s", what, error)
+            logger.info("%s failed; trying again: %s", what, error)
         finally:
             _seconds.reset(token)
         pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (attempt - 1))
@@ -148,7 +148,7 @@ _seconds: ContextVar[float] = ContextVar("cloudtask_datastore", default=RPC_TIME
 def once() -> Mapping[str, Any]:
     """Options of a client's method: the timeout of this try, and no retry of its own.
 
-    So `calling` alone decides how long a call takes.
+    So only `calling` decides how long a call takes.
     """
     return {"retry": _no_retry(), "timeout": _seconds.get()}
 
@@ -162,7 +162,7 @@ def _no_retry() -> Any:
 
 def _may_pass(error: Exception) -> bool:
     code = code_of(error)
-    # A transaction that was idle for 60 seconds is gone: another one may do.
+    # A transaction that was idle for 60 seconds has expired; a new one may succeed.
     return code in PASSING or (
         code == "INVALID_ARGUMENT" and "transaction has expired" in str(error)
     )

@@ -1,14 +1,14 @@
-"""Records of iteration as entities of Datastore, and back.
+"""Converts records of iterations to entities of Datastore, and back.
 
-| kind | name | finds it |
+| kind | name | found by |
 |---|---|---|
-| CloudtaskRun | id | state and time of creation; `unsettled` when it owes a next step |
+| CloudtaskRun | id | state and time of creation; `unsettled` if it has a next step |
 | CloudtaskShard | id:index | its name; `undone_of` while it is undone |
 | CloudtaskShardCount | id of the run | only its name |
 | CloudtaskRowFailure | id:digest of the key | its name; `due` or `given_up` by state |
 
-Each is an entity group of its own: shards don't contend with each other nor, but for
-reading it, with their run.
+Each is an entity group of its own, so shards don't contend with each other. They only
+read their run.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SHARD = "CloudtaskShard"
 COUNT = "CloudtaskShardCount"
 FAILURE = "CloudtaskRowFailure"
 
-LONGEST = 100_000  # bytes of a text that is only there to be read
+LONGEST = 100_000  # bytes of a text for people
 
 _RUN_FIELDS = tuple(
     f.name for f in fields(Run) if f.name not in ("id", "state", "description")
@@ -52,7 +52,7 @@ _OWING = (
 
 
 def moment(value: datetime) -> datetime:
-    """A time of the client, which counts nanoseconds, as everybody else has it."""
+    """A time of the client, which has nanoseconds, as a plain datetime."""
     return datetime.combine(value.date(), value.time(), tzinfo=UTC)
 
 
@@ -78,7 +78,7 @@ def count_path(run_id: str) -> Path:
 
 
 def run_row(run: Run, blob: dict[str, Any], touched_at: datetime) -> Row:
-    """The entity of `run`; `blob` says where its description is."""
+    """The entity of `run`; `blob` has the place of its description."""
     values = {name: shortened(getattr(run, name)) for name in _RUN_FIELDS}
     values |= blob
     values |= {"state": run.state.value, "touched_at": touched_at}
@@ -103,7 +103,7 @@ def _is_unsettled(run: Run) -> bool:
 
 
 def run_of(row: Row, description: bytes = b"") -> Run:
-    # An entity of an earlier version lacks what was added since.
+    # An entity of an earlier version lacks fields that were added later.
     there = [name for name in _RUN_FIELDS if name in row.values]
     values = {name: _plain(row.values[name]) for name in there}
     return Run(
@@ -154,7 +154,7 @@ def digest_of(path: Path) -> str:
 
 
 def failures_of(run_id: str, shard: int) -> str:
-    """What `due` and `given_up` of the failures of a shard begin with."""
+    """The prefix of `due` and `given_up` of the failures of a shard."""
     return f"{run_id}:{shard:06d} "
 
 

@@ -1,4 +1,4 @@
-"""Iterations in Datastore: queries, and the change of a record in a transaction."""
+"""Keeps iterations in Datastore: queries, and changes of records in transactions."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ class DatastoreIterations(Access, RunStore, ShardStore):
             [again] = self.get(what, row.path)
             if again is None or again.values["blob_name"] == row.values["blob_name"]:
                 # Damaged. The run can still be listed, swept and cancelled. A step that
-                # opens its description fails, and tells why.
+                # opens its description fails with the reason.
                 return run_of(row)
             row, description = again, blobs.load(self, what, again)
         return replace(run_of(row), description=description)
@@ -152,7 +152,7 @@ class DatastoreIterations(Access, RunStore, ShardStore):
             self.delete(what, [(COUNT, run_id), *blobs.paths(before)])
 
     def delete_run(self, run_id: str) -> None:
-        """The run goes last: a call that was interrupted can be repeated."""
+        """The run is deleted last, so an interrupted call can be repeated."""
         what = f"Deleting iteration {run_id}"
         [row] = self.get(what, run_path(run_id))
         self._delete_parts(what, run_id)
@@ -260,7 +260,7 @@ class DatastoreIterations(Access, RunStore, ShardStore):
     ) -> tuple[list[RowFailure], float | None]:
         what, now = f"Loading the rows of {run_id} that wait", self.now()
         waiting = beginning("due", failures_of(run_id, shard))
-        # One row more than asked for tells when the next one is due.
+        # One extra row shows when the next one is due.
         rows = self.query(what, FAILURE, waiting, order="due", limit=limit + 1)
         with self._refusing(run_id):
             found = [
@@ -288,7 +288,7 @@ class DatastoreIterations(Access, RunStore, ShardStore):
         return opened
 
     def _given_up(self, what: str, run_id: str) -> dict[int, list[Path]]:
-        """The failures of each shard that wait for nothing."""
+        """The paths of the failures in GIVEN_UP, by shard."""
         given_up = beginning("given_up", f"{run_id}:")
         found: dict[int, list[Path]] = {}
         for row in self.query(what, FAILURE, given_up, projection=["given_up"]):

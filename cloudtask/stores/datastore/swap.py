@@ -1,4 +1,4 @@
-"""One try of a change of runs and shards in Datastore."""
+"""Makes one try of a change of runs and shards in Datastore."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def has_undone(access: Access, what: str, run_id: str) -> bool:
 
 @dataclass(frozen=True)
 class Change:
-    """A change, whatever number of tries it takes."""
+    """A change, with all of its tries."""
 
     access: Access
     what: str
@@ -64,7 +64,7 @@ class Change:
 
 
 class DatastoreSwap:
-    """One try of a change; `cloudtask.stores.swaps.Swap` says what its methods do.
+    """One try of a change; `cloudtask.stores.swaps.Swap` describes its methods.
 
     A worker in a shard reads the run in the same transaction, to stop if the run was
     paused. The run is seldom written, so these readers don't disturb each other.
@@ -99,11 +99,11 @@ class DatastoreSwap:
         return self._shards[path]
 
     def has_undone(self, run_id: str) -> bool:
-        """Asked outside of the transaction, which would lock every shard otherwise.
+        """The query runs outside the transaction, which would else lock all shards.
 
-        Nothing that makes a shard undone can slip in before the commit of the run: a
-        split comes from a shard that is itself undone, which the query finds; a plan
-        is written together with the run, so that one of the two commits conflicts; and
+        No shard can become undone before the commit of the run. A split comes from a
+        shard that is itself undone, which the query finds. A plan is written together
+        with the run, so that one of the two commits conflicts. And
         `reopen_failures` is only called for a run that is PAUSED.
         """
         return has_undone(self._change.access, self._change.what, run_id)
@@ -129,7 +129,7 @@ class DatastoreSwap:
     def add_shards(self, run_id: str, shards: Sequence[Shard]) -> list[Shard]:
         if len(shards) > MOST_SHARDS:
             raise ValueError(f"A plan has at most {MOST_SHARDS} shards in Datastore.")
-        # Whoever adds shards writes their count: of two at once, one begins again.
+        # Every writer that adds shards writes their count: of two at once, one retries.
         row = self._attempt.get(count_path(run_id))
         first = row.values["count"] if row else 0
         placed = [replace(shard, index=first + shard.index) for shard in shards]
