@@ -76,6 +76,7 @@ def test_the_environment_is_put_back_after_an_error(
     assert not answers(address)
 
 
+@pytest.mark.xdist_group("default port")  # two processes could choose the same
 def test_a_taken_default_port_is_passed_over() -> None:
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

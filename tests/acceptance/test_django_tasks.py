@@ -1,7 +1,8 @@
 """Runs Django 6.1's own tests of tasks, from its source on PyPI, against our backend.
 
-Only the names of Django's two backends are replaced in them. The source of the
-backport, django-tasks 0.12, has no tests on PyPI, so they can't be run in this way.
+The names of the backends and the base class of the tests are replaced in them. The
+source of the backport, django-tasks 0.12, has no tests on PyPI, so they can't be run in
+this way.
 """
 
 from __future__ import annotations

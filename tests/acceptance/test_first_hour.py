@@ -161,6 +161,7 @@ def runs(project: Project, port: int, process: object) -> None:
     assert f"http://127.0.0.1:{port}/_cloudtask/run/" in project.log.read_text()
 
 
+@pytest.mark.xdist_group("default port")  # two processes could choose the same
 @pytest.mark.parametrize("reload", [(), ("--noreload",)], ids=["reloader", "noreload"])
 def test_with_the_lines_in_manage_py_tasks_run_on_the_port_of_runserver(
     project: Project, reload: tuple[str, ...]
