@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 
+from django.core.management import call_command
 from django.db import connection, transaction
 from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
@@ -35,6 +36,7 @@ class CountingClient:
 
 def show() -> bool:
     """Print the table; tell whether the budget is met."""
+    call_command("migrate", verbosity=0)
     print("\nThe commit of a transaction with N calls of defer(), SQLite")
     print(f"  {'N':>6}{'statements':>14}{'requests':>12}")
     met = True
