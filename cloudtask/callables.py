@@ -1,9 +1,10 @@
-"""Callables as values that travel: what `deferred.defer` makes of what it is given.
+"""Callables as values that travel, for `deferred.defer`.
 
 An import path, or an object and the name of its method; no code. Only callables of
 modules in INSTALLED_APPS and CLOUDTASK["TRUSTED_MODULES"] are named, and only those are
-resolved, whoever signed the payload. Methods and callable instances count by the module
-of their class; Django's own managers and querysets by the module of their model.
+resolved: a valid signature does not change that. Methods and callable instances count
+by the module of their class; Django's own managers and querysets by the module of their
+model.
 """
 
 from __future__ import annotations
