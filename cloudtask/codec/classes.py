@@ -14,15 +14,15 @@ from typing import Any
 from django.utils import functional
 
 from cloudtask.codec import shapes, tags
-from cloudtask.codec.kinds import (
+from cloudtask.codec.packing import (
     Packer,
+    Packing,
     decoders,
     families,
     family_packer,
     load_django_kinds,
     packers,
 )
-from cloudtask.codec.packing import Packing
 from cloudtask.codec.refusals import BUILTINS, REGISTER, Refusal
 from cloudtask.codec.tags import MARK
 from cloudtask.codec.trust import is_class, is_function, is_trusted, path_of, resolve

@@ -33,8 +33,14 @@ from django.utils.tree import Node
 
 from cloudtask.codec import shapes, tags
 from cloudtask.codec.classes import verified_kinds
-from cloudtask.codec.kinds import Decoder, Packer, decoders, families
-from cloudtask.codec.packing import Packing, as_bytes
+from cloudtask.codec.packing import (
+    Decoder,
+    Packer,
+    Packing,
+    as_bytes,
+    decoders,
+    families,
+)
 from cloudtask.codec.parsing import parse, parser
 from cloudtask.codec.refusals import REGISTER, Refusal
 from cloudtask.codec.tags import MARK

@@ -15,8 +15,7 @@ from django.db.models import Field, FileField, Model
 from django.db.models.base import ModelState
 
 from cloudtask.codec import tags
-from cloudtask.codec.kinds import decoders
-from cloudtask.codec.packing import Packing
+from cloudtask.codec.packing import Packing, decoders
 from cloudtask.codec.refusals import Refusal
 from cloudtask.codec.tags import MARK
 from cloudtask.exceptions import PayloadError

@@ -19,8 +19,7 @@ from django.db.models.base import ModelBase, ModelState
 
 from cloudtask.codec import shapes, tags
 from cloudtask.codec.fields import Prepared, pack_field
-from cloudtask.codec.kinds import Packer, decoders, families
-from cloudtask.codec.packing import Packing, escaped
+from cloudtask.codec.packing import Packer, Packing, decoders, escaped, families
 from cloudtask.codec.refusals import Refusal
 from cloudtask.codec.tags import MARK
 from cloudtask.exceptions import PayloadError

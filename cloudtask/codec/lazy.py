@@ -16,8 +16,7 @@ from django.utils.safestring import SafeString
 
 from cloudtask import conf
 from cloudtask.codec import shapes, tags
-from cloudtask.codec.kinds import Packer, decoders, families
-from cloudtask.codec.packing import Packing
+from cloudtask.codec.packing import Packer, Packing, decoders, families
 from cloudtask.codec.refusals import REGISTER, Refusal
 from cloudtask.codec.tags import MARK
 from cloudtask.codec.trust import loaded

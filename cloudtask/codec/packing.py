@@ -1,25 +1,120 @@
-"""Values to JSON bytes.
+"""Values to JSON bytes, and the list of the types that travel.
 
 A walk in Python looks at the exact type of each value, because json's own encoder takes
 any subclass of str, int, list or dict for the base and writes tuples as lists. What the
 walk returns has only plain values, and goes through json's C encoder in one step.
+
+Each type has a packer and each tag a decoder. A packer turns a value into what `json`
+can write: plain values as they are, all others as `{"$": [tag, content]}`. A decoder
+gets the content, whose parts are decoded already.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from typing import Any
+import sys
+from collections.abc import Callable
+from functools import lru_cache
+from importlib import import_module
+from typing import Any, TypeVar
 
 from cloudtask.codec import tags
-from cloudtask.codec.kinds import Packer, leaves, packer_for, packers
 from cloudtask.codec.refusals import REGISTER, Refusal, key_place, unsupported
+from cloudtask.codec.shapes import text
 from cloudtask.codec.tags import MARK
+from cloudtask.discretion import discreet
 from cloudtask.exceptions import UnsupportedValue
 
 MAX_DEPTH = 100
 ATOMS = frozenset({str, bool, type(None)})
 _INT64 = 1 << 63
+
+T = TypeVar("T")
+Packer = Callable[[Any, "Packing"], Any]
+Decoder = Callable[[Any], Any]
+
+packers: dict[type, Packer] = {}
+leaves: set[type] = {int, float}  # with nothing inside: they add no level
+decoders: dict[str, Decoder] = {}
+# Asked in order about a type that has no packer of its own.
+families: list[Callable[[type], Packer | None]] = []
+
+# The modules that import django.db.models.
+_OF_DJANGO = ("instances", "expressions", "querysets")
+_PLAIN = (type(None), bool, int, float, str, list, dict)
+
+
+def leaf(
+    kind: type[T],
+    tag: str,
+    encode: Callable[[T], Any],
+    decode: Decoder,
+    shape: Decoder = text,
+) -> None:
+    """Let a type travel whose `encode` gives plain JSON; `shape` checks that again."""
+    packers[kind] = lambda value, packing: {"$": [tag, encode(value)]}
+    leaves.add(kind)
+    decoders[tag] = lambda content: decode(shape(content))
+
+
+def register(
+    type: type[T], tag: str, encode: Callable[[T], Any], decode: Callable[[Any], T]
+) -> None:
+    """Let values of exactly this type travel.
+
+    `encode(value)` gives a value that travels already, for example a str or a dict;
+    `decode(encoded)` makes the value again. Both sides need the registration: put it
+    where every process imports it, such as `AppConfig.ready`. A subclass needs a
+    registration of its own.
+
+    Raises ValueError when the tag is taken, or when the type is written as plain JSON.
+    """
+    if type in _PLAIN:
+        raise ValueError(f"{type.__name__} is plain JSON; it can't be registered.")
+    taken = _registered.get(tag)
+    if taken is None and (tag in decoders or tag in tags.OF_DJANGO):
+        taken = object  # by the codec itself
+    if taken not in (None, type):
+        raise ValueError(f"The codec's tag {tag!r} is taken; choose another.")
+
+    def pack(value: T, packing: Packing) -> Any:
+        return {"$": [tag, packing.pack(encode(value))]}
+
+    packers[type] = pack
+    decoders[tag] = decode
+    _registered[tag] = type
+    packer_for.cache_clear()
+
+
+_registered: dict[str, type] = {}
+
+
+@lru_cache(maxsize=1024)
+def packer_for(kind: type) -> Packer | None:
+    """The packer of a type, also one found by what the type derives from."""
+    if "django.db.models" in sys.modules:  # else no value of theirs can exist
+        load_django_kinds()
+    return packers[kind] if kind in packers else family_packer(kind)
+
+
+def family_packer(kind: type) -> Packer | None:
+    """The packer that a type has by what it derives from."""
+    return next((packer for ask in families if (packer := ask(kind))), None)
+
+
+def decoder_for(tag: str) -> Decoder | None:
+    """The decoder of a tag; None for an unknown tag."""
+    if tag in tags.OF_DJANGO:
+        load_django_kinds()
+    return decoders.get(tag)
+
+
+@lru_cache(maxsize=1)
+def load_django_kinds() -> None:
+    """Register the types of django.db.models, whose import takes a while."""
+    for name in _OF_DJANGO:
+        import_module(f"cloudtask.codec.{name}")
 
 
 class Packing:
@@ -167,3 +262,40 @@ to_json = _json_writer()
 def as_bytes(packed: Any) -> bytes:
     """JSON in UTF-8; lone surrogates pass, as `str` values may have them."""
     return to_json(packed).encode("utf-8", "surrogatepass")  # type: ignore[no-any-return]
+
+
+@discreet
+def dumps(
+    value: Any, *, wipe_related_caches: bool = True, root: str = "value"
+) -> bytes:
+    """`value` as JSON in UTF-8, on one line.
+
+    `root` starts the place that errors name, as in `value[3].lock`. Cached relations of
+    model instances are left out unless `wipe_related_caches` is false; the instances
+    themselves are never changed. Raises UnsupportedValue.
+    """
+    try:
+        return as_bytes(Packing(wipe_related_caches).pack(value))
+    except Refusal as refusal:
+        raise refusal.placed(root) from refusal.__cause__
+
+
+def dumps_call(
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    wipe_related_caches: bool = True,
+    of: str | None = None,
+) -> bytes:
+    """The arguments of a call; errors name places as `args[0]`, `kwargs['items'][3]`.
+
+    `of` names the task in errors. Raises UnsupportedValue.
+    """
+    packing = Packing(wipe_related_caches)
+    root = "args"
+    try:
+        packed_args = packing.items(args)
+        root = "kwargs"
+        return as_bytes([packed_args, packing.mapping(kwargs)])
+    except Refusal as refusal:
+        raise refusal.placed(root, of) from refusal.__cause__

@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NoReturn
 
-from cloudtask.codec.kinds import Decoder, decoder_for, decoders
-from cloudtask.codec.packing import MAX_DEPTH
+from cloudtask.codec.packing import MAX_DEPTH, Decoder, decoder_for, decoders
 from cloudtask.codec.tags import MARK
+from cloudtask.discretion import discreet
 from cloudtask.exceptions import PayloadError
 
 # A tagged value takes up to five JSON levels, a tuple three, a list one.
@@ -118,3 +118,22 @@ def _brackets(data: bytes) -> bytes:
     if b'"' not in kept:
         return kept
     return _STRINGS.sub(b"", unescaped).translate(_SAME_BRACKETS, _NOT_BRACKETS)
+
+
+@discreet
+def loads(data: bytes) -> Any:
+    """The value that `dumps` was given. Raises PayloadError for any other bytes."""
+    return parse(data)
+
+
+def loads_call(data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments that `dumps_call` was given. Raises PayloadError."""
+    call = parse(data)
+    if type(call) is not list or len(call) != 2:
+        raise PayloadError("The payload is not a call: it wants a list of two.")
+    args, kwargs = call
+    if type(args) is not list or type(kwargs) is not dict:
+        raise PayloadError("The payload is not a call: it wants a list and a dict.")
+    if not all(type(key) is str for key in kwargs):
+        raise PayloadError("The payload is not a call: a keyword is no str.")
+    return tuple(args), kwargs

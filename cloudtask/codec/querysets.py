@@ -14,8 +14,7 @@ from django.db.models.sql import Query
 from cloudtask.codec import shapes, tags
 from cloudtask.codec.expressions import pack_graph, unpack_graph
 from cloudtask.codec.instances import label_of, model_of
-from cloudtask.codec.kinds import Packer, decoders, families, packers
-from cloudtask.codec.packing import Packing
+from cloudtask.codec.packing import Packer, Packing, decoders, families, packers
 from cloudtask.codec.refusals import REGISTER, Refusal
 from cloudtask.codec.tags import MARK
 from cloudtask.codec.trust import path_of, resolve

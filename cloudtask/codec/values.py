@@ -19,8 +19,15 @@ from zoneinfo import ZoneInfo
 from django.utils.safestring import SafeString
 
 from cloudtask.codec import shapes, tags
-from cloudtask.codec.kinds import Packer, decoders, families, leaf, packers
-from cloudtask.codec.packing import Packing, to_json
+from cloudtask.codec.packing import (
+    Packer,
+    Packing,
+    decoders,
+    families,
+    leaf,
+    packers,
+    to_json,
+)
 from cloudtask.codec.refusals import REGISTER, Refusal
 from cloudtask.codec.tags import MARK
 from cloudtask.exceptions import PayloadError

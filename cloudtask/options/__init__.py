@@ -12,11 +12,18 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Any, Self
 
-from cloudtask.options import checking
-from cloudtask.options.checking import is_a
-from cloudtask.options.durations import Backoff, BackoffFunction, as_timedelta
-from cloudtask.options.hints import check_known, nearest
-from cloudtask.options.option import Option, option, option_of
+from cloudtask.options import facts
+from cloudtask.options.facts import (
+    Backoff,
+    BackoffFunction,
+    Option,
+    as_timedelta,
+    check_known,
+    is_a,
+    nearest,
+    option,
+    option_of,
+)
 
 __all__ = [
     "OPTIONS",
@@ -31,6 +38,18 @@ __all__ = [
 ]
 
 RUN_AFTER = "give run_after to using()"
+
+
+def _routing(part: str, shown: str) -> Any:
+    """The option of a part of App Engine's routing."""
+    return option(
+        None,
+        facts.app_engine_id,
+        f"the App Engine {part}; other targets ignore it",
+        shown=shown,
+        travels=True,
+        deferred=(f"_{part}",),
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +76,7 @@ class Options:
     )
     countdown: timedelta | None = option(
         None,
-        checking.duration,
+        facts.duration,
         "earliest start, as a duration from now",
         shown="",
         only_in_using=True,
@@ -66,7 +85,7 @@ class Options:
     )
     eta: datetime | None = option(
         None,
-        checking.moment,
+        facts.moment,
         "earliest start, as a moment, 30 days ahead at most; the past means now",
         shown="now",
         only_in_using=True,
@@ -85,21 +104,21 @@ class Options:
     )
     unique: bool | Callable[..., Any] = option(
         False,
-        checking.unique,
+        facts.unique,
         "`True`, or a function of the arguments that returns a key: only one call of "
         "each key [waits](../explanation/guarantees.md#unique-in-detail); it always "
         "uses the outbox",
     )
     max_attempts: int | None = option(
         None,
-        checking.attempts,
+        facts.attempts,
         "number of all attempts, including those before a `Retry`",
         shown="the queue's, else 100",
         travels=True,
     )
     backoff: Backoff | BackoffFunction | None = option(
         None,
-        checking.backoff,
+        facts.backoff,
         "`Backoff(min, max, doublings)`, or a function `(exception, context)` that "
         "returns seconds, a `timedelta`, or `None` to give up",
         shown="the queue's",
@@ -107,7 +126,7 @@ class Options:
     )
     timeout: timedelta | None = option(
         None,
-        checking.duration,
+        facts.duration,
         "how long Cloud Tasks waits for the answer: 15 seconds to 30 minutes, or to 24 "
         "hours and 15 seconds on App Engine",
         shown="the target's",
@@ -141,30 +160,9 @@ class Options:
         deferred=("_wipe_related_caches",),
         not_in_django_tasks="its arguments are JSON, without model instances",
     )
-    service: str | None = option(
-        None,
-        checking.app_engine_id,
-        "the App Engine service; other targets ignore it",
-        shown="the running one",
-        travels=True,
-        deferred=("_service",),
-    )
-    version: str | None = option(
-        None,
-        checking.app_engine_id,
-        "the App Engine version; other targets ignore it",
-        shown="the running one",
-        travels=True,
-        deferred=("_version",),
-    )
-    instance: str | None = option(
-        None,
-        checking.app_engine_id,
-        "the App Engine instance; other targets ignore it",
-        shown="any",
-        travels=True,
-        deferred=("_instance",),
-    )
+    service: str | None = _routing("service", "the running one")
+    version: str | None = _routing("version", "the running one")
+    instance: str | None = _routing("instance", "any")
     url: str | None = option(
         None,
         is_a(str),
@@ -215,7 +213,7 @@ class Options:
             given = {"countdown": None, **given}
         after = replace(self, **given)
         if "headers" in given:  # options that arrive were checked by their sender
-            checking.check_headers(after.headers or {})
+            facts.check_headers(after.headers or {})
         return after
 
 

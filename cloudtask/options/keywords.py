@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypedDict
 
-from cloudtask.options.durations import Backoff, BackoffFunction
+from cloudtask.options.facts import Backoff, BackoffFunction
 
 
 class TaskOptions(TypedDict, total=False):

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-from cloudtask.codec import kinds, tags
+from cloudtask.codec import packing, tags
 
 SCRIPT = """
 import sys
@@ -23,8 +23,8 @@ def test_plain_calls_load_neither_models_nor_google():
 
 
 def test_the_tags_of_djangos_kinds_are_all_listed():
-    before = set(kinds.decoders)
-    kinds.load_django_kinds()
+    before = set(packing.decoders)
+    packing.load_django_kinds()
     listed = tags.OF_DJANGO - {tags.NODE, tags.MET}  # those two stand in a graph only
-    assert listed <= set(kinds.decoders)
-    assert not (set(kinds.decoders) - before) - listed
+    assert listed <= set(packing.decoders)
+    assert not (set(packing.decoders) - before) - listed

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cloudtask.codec import dumps, loads
-from cloudtask.codec.kinds import decoders
+from cloudtask.codec.packing import decoders
 from cloudtask.codec.tags import OF_DJANGO
 from cloudtask.exceptions import PayloadError
 from tests.codec.samples import (

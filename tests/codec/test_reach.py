@@ -18,7 +18,7 @@ from django.utils.functional import Promise
 from django.utils.text import format_lazy
 from django.utils.translation import gettext_lazy
 
-from cloudtask.codec import dumps, kinds, loads, tags
+from cloudtask.codec import dumps, loads, packing, tags
 from cloudtask.exceptions import PayloadError, UnsupportedValue
 from tests.codec import traps
 from tests.codec.traps import Described, Loud, Order, Paper
@@ -68,8 +68,8 @@ HOSTILE = {
     "an expression": json.loads(dumps(F("x"))),
     "a namedtuple": wire(tags.ROW, {"a": 1, "b": 2}),
 }
-kinds.load_django_kinds()
-TAGS = sorted(kinds.decoders)
+packing.load_django_kinds()
+TAGS = sorted(packing.decoders)
 
 
 def contents(hostile: Any) -> Iterator[Any]:

@@ -17,7 +17,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db.models import Q
 
 from cloudtask import codec
-from cloudtask.codec import dumps, dumps_call, kinds, loads
+from cloudtask.codec import dumps, dumps_call, loads, packing
 from cloudtask.exceptions import PayloadError, UnsupportedValue
 from tests.codec import samples
 from tests.codec.samples import (
@@ -282,10 +282,10 @@ def register_money(encode=lambda money: money.amount, decode=Money):
 @pytest.fixture(autouse=True)
 def forget_money():
     yield
-    kinds.packers.pop(Money, None)
-    kinds.decoders.pop("money", None)
-    kinds._registered.pop("money", None)
-    kinds.packer_for.cache_clear()
+    packing.packers.pop(Money, None)
+    packing.decoders.pop("money", None)
+    packing._registered.pop("money", None)
+    packing.packer_for.cache_clear()
 
 
 def test_a_refusal_is_also_a_type_error_and_leaves_no_private_class():

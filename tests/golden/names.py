@@ -23,7 +23,7 @@ from cloudtask import (
     signals,
     urls,
 )
-from cloudtask.codec import kinds
+from cloudtask.codec import packing
 from cloudtask.codec import tags as codec_tags
 from cloudtask.conf import queues
 from cloudtask.context import TaskContext
@@ -73,9 +73,9 @@ def _tasks(tasks: Mapping[str, Definition]) -> Iterator[str]:
 
 
 def _tags() -> Iterator[str]:
-    kinds.load_django_kinds()
+    packing.load_django_kinds()
     yield from codec_tags.OF_DJANGO
-    for tag, decode in kinds.decoders.items():
+    for tag, decode in packing.decoders.items():
         # Test modules may have registered kinds of their own.
         if (getattr(decode, "__module__", None) or "").startswith("tests."):
             continue

@@ -15,7 +15,7 @@ from django.db.models import QuerySet
 from django.test.utils import CaptureQueriesContext
 
 from cloudtask import codec
-from cloudtask.codec.kinds import decoders
+from cloudtask.codec.packing import decoders
 from cloudtask.exceptions import PayloadError
 from cloudtask.failpoints import Crashed
 from cloudtask.iteration import RunState, planner
