@@ -20,9 +20,8 @@ ROOT = Path(cloudtask.__file__).parent
 # is one noun.
 FLOORS = [
     {
-        *("addresses", "clients", "clock", "development", "discretion"),
-        *("exceptions", "failpoints"),
-        *("quotas", "signals"),
+        *("addresses", "asynchrony", "clients", "clock", "development", "discretion"),
+        *("exceptions", "failpoints", "quotas", "signals"),
     },
     {"options", "runs", "context"},
     {"transitions"},

@@ -18,9 +18,9 @@ from typing import (
 )
 
 from asgiref.sync import sync_to_async
-from django.core.exceptions import SynchronousOnlyOperation
 
 from cloudtask import iteration, runtime
+from cloudtask.asynchrony import synchronous
 from cloudtask.deferrable.captured import Call, captured
 from cloudtask.deferrable.familiar import hint
 from cloudtask.discretion import discreet
@@ -40,26 +40,6 @@ VERBS = (
     *("adefer", "adefer_many", "aiterate", "amap"),
 )
 SHOWN = "defer, adefer, using, iterate, map"  # in the repr of a task
-
-
-class _synchronous:
-    """Lets Django's refusal of synchronous code name the method to await instead."""
-
-    __slots__ = ("path", "verb")
-
-    def __init__(self, path: str, verb: str) -> None:
-        self.path = path
-        self.verb = verb
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: object, traceback: object) -> None:
-        if isinstance(error, SynchronousOnlyOperation):
-            raise SynchronousOnlyOperation(
-                f"{self.path}.{self.verb}() uses the database, which asynchronous code "
-                f"can't do: write await {self.path}.a{self.verb}(...)."
-            ) from error
 
 
 class TakesRow(Protocol[T_contra]):
@@ -88,7 +68,7 @@ class Deferrable(Generic[P, R]):
         """
         definition, options, subject = self._parts()
         arguments = _with_subject(definition, (*subject, *args))
-        with _synchronous(definition.path, "defer"):
+        with synchronous(definition.path, "defer"):
             return runtime.enqueue(definition, options, arguments, kwargs)
 
     @discreet
@@ -110,7 +90,7 @@ class Deferrable(Generic[P, R]):
             (_with_subject(definition, (*subject, *one.args)), one.kwargs)
             for one in map(captured, calls)
         ]
-        with _synchronous(definition.path, "defer_many"):
+        with synchronous(definition.path, "defer_many"):
             return runtime.enqueue_many(definition, options, taken)
 
     @discreet
@@ -168,7 +148,7 @@ class Deferrable(Generic[P, R]):
         definition, options, _ = self._parts()
         call = f"{definition.path}.iterate()"
         check_known(call, policy, IterateOptions.__optional_keys__ | {"batch_size"})
-        with _synchronous(definition.path, "iterate"):
+        with synchronous(definition.path, "iterate"):
             run: Iteration = iteration.iterate(definition, options, queryset, **policy)
             return run
 
@@ -217,7 +197,7 @@ class Deferrable(Generic[P, R]):
         definition, options, _ = self._parts()
         call = f"{definition.path}.map()"
         check_known(call, policy, MapOptions.__optional_keys__ | {"batch_size"})
-        with _synchronous(definition.path, "map"):
+        with synchronous(definition.path, "map"):
             run: Iteration = iteration.map_items(definition, options, items, **policy)
             return run
 

@@ -11,9 +11,11 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.db import connections, transaction
 
 from cloudtask import clock, codec, stores
+from cloudtask.asynchrony import synchronous
 from cloudtask.iteration import finalizing, planning, walking  # noqa: F401  the steps
 from cloudtask.iteration.control import prune, sweep
 from cloudtask.iteration.description import (
@@ -51,6 +53,8 @@ __all__ = [
     "RunState",
     "ShardReport",
     "ShardState",
+    "aget",
+    "alist",
     "get",
     "hand_over_on_sigterm",
     "iterate",
@@ -101,7 +105,8 @@ def map_items(
 
 def get(run_id: str) -> Iteration:
     """The run of this id; raises LookupError if there is none, or not any more."""
-    run = stores.store().load_run(run_id)
+    with synchronous("iteration", "get"):
+        run = stores.store().load_run(run_id)
     if run is None:
         raise LookupError(f"There is no iteration {run_id!r}.")
     return Iteration(run_id, run)
@@ -110,8 +115,19 @@ def get(run_id: str) -> Iteration:
 def list(*states: RunState, limit: int = 100) -> Sequence[Iteration]:
     """The latest runs, newest first; only those in `states` if any are given. Raises
     ValueError for a name that is no state."""
-    runs = stores.store().list_runs(states=[*map(RunState, states)], limit=limit)
+    with synchronous("iteration", "list"):
+        runs = stores.store().list_runs(states=[*map(RunState, states)], limit=limit)
     return [Iteration(run.id, run) for run in runs]
+
+
+async def aget(run_id: str) -> Iteration:
+    """As `get`, for asynchronous code."""
+    return await sync_to_async(get)(run_id)
+
+
+async def alist(*states: RunState, limit: int = 100) -> Sequence[Iteration]:
+    """As `list`, for asynchronous code."""
+    return await sync_to_async(list)(*states, limit=limit)
 
 
 def _start(

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import sys
+import asyncio
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import timedelta
-from functools import partial
-from typing import Any, TextIO
+from functools import partial, wraps
+from typing import Any, ParamSpec, TextIO, TypeVar
 
-from cloudtask import clock, conf, stores
+from asgiref.sync import sync_to_async
+
+from cloudtask import stores
+from cloudtask.asynchrony import synchronous
 from cloudtask.discretion import discreet
-from cloudtask.exceptions import CloudTaskError
 from cloudtask.iteration import control, stopping
+from cloudtask.iteration.counts import progress_of, report_of
+from cloudtask.iteration.waiting import Waiting
 from cloudtask.runs import (
     ENDED,
     IterationReport,
@@ -22,19 +25,33 @@ from cloudtask.runs import (
     Run,
     RunState,
     Shard,
-    ShardReport,
-    ShardState,
 )
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 POLL = 0.5  # seconds between two looks of `wait()`
-BAR = 30  # characters
-HAS_ALL = (RunState.FINALIZING, RunState.FINISHED)
+AWAITED = {"wait": "await_end"}  # not "a" and the name, as all others
+
+
+def _verb(method: Callable[P, R]) -> Callable[P, R]:
+    """A method of the handle: its errors show no locals, and in asynchronous code they
+    name the method to await."""
+    name = method.__name__
+
+    @wraps(method)
+    def called(*args: P.args, **kwargs: P.kwargs) -> R:
+        with synchronous("run", name, AWAITED.get(name)):
+            return method(*args, **kwargs)
+
+    return discreet(called)
 
 
 class Iteration:
     """A run of `fn.iterate()` or `fn.map()`.
 
-    Everything that it shows is read from the store when it is asked for.
+    Everything that it shows is read from the store when it is asked for. Asynchronous
+    code awaits the methods whose names begin with "a", and `await_end()`.
     """
 
     def __init__(self, run_id: str, run: Run | None = None) -> None:
@@ -51,7 +68,7 @@ class Iteration:
     def __hash__(self) -> int:
         return hash(self.id)
 
-    @discreet
+    @_verb
     def refresh(self) -> Iteration:
         """Read the run again; returns self."""
         run = stores.store().load_run(self.id)
@@ -69,6 +86,7 @@ class Iteration:
         return state
 
     @property
+    @_verb
     def state(self) -> RunState:
         """Where the run stands. ROLLED_BACK if the transaction of `iterate()` was
         rolled back, so that there is no run."""
@@ -76,6 +94,7 @@ class Iteration:
         return self._state or RunState.ROLLED_BACK
 
     @property
+    @_verb
     def task(self) -> str | None:
         """The import path of the callback."""
         if self._run is None:
@@ -83,6 +102,7 @@ class Iteration:
         return self._run.task if self._run else None
 
     @property
+    @_verb
     def error(self) -> str:
         """Why the run waits, is paused or has failed, or is slowed down by workers that
         are killed; empty if nothing is wrong."""
@@ -101,25 +121,25 @@ class Iteration:
             )
         return run, [] if run.is_summary else stores.store().load_shards(self.id)
 
-    @discreet
+    @_verb
     def progress(self) -> Progress:
         """How far the run is. Raises LookupError if there is no such run."""
         return progress_of(*self._read())
 
-    @discreet
+    @_verb
     def report(self) -> IterationReport:
         """The run's counts, shard by shard. Raises LookupError if there is no such
         run."""
         return report_of(*self._read())
 
-    @discreet
+    @_verb
     def failures(self, limit: int = 1000) -> list[RowFailure]:
         """The rows that raised an error and have not succeeded since, with tracebacks.
         Raises LookupError if there is no such run."""
         self._read()
         return stores.store().load_failures(self.id, limit=limit)
 
-    @discreet
+    @_verb
     def pause(self) -> None:
         """Let shards stop at their next checkpoint. Raises CloudTaskError if the run
         has ended or finalizes."""
@@ -132,20 +152,20 @@ class Iteration:
         self.refresh()
         return is_done
 
-    @discreet
+    @_verb
     def resume(self, queryset: Any = None) -> None:
         """Go on after a pause or a failure. `queryset` replaces one that the running
         version can't read. Raises CloudTaskError in any other state."""
         control.resume(self.id, queryset)
         self.refresh()
 
-    @discreet
+    @_verb
     def cancel(self) -> None:
         """Stop for good; `on_failure` runs instead of finalize. Raises CloudTaskError
         if the run has ended or finalizes."""
         self._ask(control.cancel)
 
-    @discreet
+    @_verb
     def retry_failures(self) -> int:
         """Try the rows again that have failed or were skipped; returns how many.
 
@@ -162,7 +182,7 @@ class Iteration:
             return counts[0]
         return stores.store().count_failures(self.id, given_up=True)
 
-    @discreet
+    @_verb
     def wait(
         self,
         timeout: timedelta | float | None = None,
@@ -176,31 +196,81 @@ class Iteration:
         `progress_bar` a bar is drawn on `file`, by default standard error. Raises
         CloudTaskError if there is no timeout and tasks stay in the memory of a test.
         """
-        seconds = timeout.total_seconds() if isinstance(timeout, timedelta) else timeout
-        stop = None if seconds is None else time.monotonic() + seconds
-        out = file or sys.stderr
-        while (state := self.state) not in (*ENDED, RunState.ROLLED_BACK):
-            if progress_bar:
-                out.write(f"\r{_bar(self.progress())}")
-                out.flush()
-            if stop is None:
-                self._refuse_to_wait_for_ever()
-            elif time.monotonic() >= stop:
-                raise TimeoutError(
-                    f"Iteration {self.id} is still {state}: {self.progress()}"
-                )
+        waiting = Waiting(self, timeout, progress_bar, file)
+        while not waiting.is_over():
             time.sleep(POLL)
-        if progress_bar and state is not RunState.ROLLED_BACK:
-            out.write(f"\r{_bar(self.progress())}\n")
         return self
 
-    def _refuse_to_wait_for_ever(self) -> None:
-        backend = conf.transport_options(conf.settings())["BACKEND"]
-        if backend == conf.MEMORY_TRANSPORT:
-            raise CloudTaskError(
-                f"Iteration {self.id} would never end: its tasks stay in the memory of "
-                "this process. Call cloudtask.testing.run_queued() to run them."
-            )
+    # Asynchronous code. Each does what the method without the "a" does.
+
+    @discreet
+    async def arefresh(self) -> Iteration:
+        """As `refresh`, for asynchronous code."""
+        return await sync_to_async(self.refresh)()
+
+    @discreet
+    async def astate(self) -> RunState:
+        """As `state`, for asynchronous code."""
+        return await sync_to_async(lambda: self.state)()
+
+    @discreet
+    async def atask(self) -> str | None:
+        """As `task`, for asynchronous code."""
+        return await sync_to_async(lambda: self.task)()
+
+    @discreet
+    async def aerror(self) -> str:
+        """As `error`, for asynchronous code."""
+        return await sync_to_async(lambda: self.error)()
+
+    @discreet
+    async def aprogress(self) -> Progress:
+        """As `progress`, for asynchronous code."""
+        return await sync_to_async(self.progress)()
+
+    @discreet
+    async def areport(self) -> IterationReport:
+        """As `report`, for asynchronous code."""
+        return await sync_to_async(self.report)()
+
+    @discreet
+    async def afailures(self, limit: int = 1000) -> list[RowFailure]:
+        """As `failures`, for asynchronous code."""
+        return await sync_to_async(self.failures)(limit)
+
+    @discreet
+    async def apause(self) -> None:
+        """As `pause`, for asynchronous code."""
+        await sync_to_async(self.pause)()
+
+    @discreet
+    async def aresume(self, queryset: Any = None) -> None:
+        """As `resume`, for asynchronous code."""
+        await sync_to_async(self.resume)(queryset)
+
+    @discreet
+    async def acancel(self) -> None:
+        """As `cancel`, for asynchronous code."""
+        await sync_to_async(self.cancel)()
+
+    @discreet
+    async def aretry_failures(self) -> int:
+        """As `retry_failures`, for asynchronous code."""
+        return await sync_to_async(self.retry_failures)()
+
+    @discreet
+    async def await_end(
+        self,
+        timeout: timedelta | float | None = None,
+        *,
+        progress_bar: bool = False,
+        file: TextIO | None = None,
+    ) -> Iteration:
+        """As `wait`, for asynchronous code, whose other work goes on meanwhile."""
+        waiting = Waiting(self, timeout, progress_bar, file)
+        while not await sync_to_async(waiting.is_over)():
+            await asyncio.sleep(POLL)
+        return self
 
 
 def _slowed(run: Run) -> str:
@@ -213,85 +283,4 @@ def _slowed(run: Run) -> str:
         "most now. If the server ends requests that take long, raise its limit "
         "(gunicorn: --timeout; Cloud Run: --timeout) above the timeout of the task, or "
         "give the task a shorter timeout. Otherwise look for a lack of memory."
-    )
-
-
-def _bar(progress: Progress) -> str:
-    filled = int(BAR * progress.fraction)
-    return f"[{'#' * filled}{' ' * (BAR - filled)}] {progress}"
-
-
-# Made of the row of a run and of its shards
-
-
-@dataclass(frozen=True, slots=True)
-class _Counts:
-    done: int
-    failed: int
-    skipped: int
-
-    @property
-    def settled(self) -> int:
-        return self.done + self.failed + self.skipped
-
-
-def _counts(run: Run, shards: Sequence[Shard]) -> _Counts:
-    if run.is_summary:
-        return _Counts(run.done, run.failed, run.skipped)
-    return _Counts(
-        sum(shard.done for shard in shards),
-        sum(shard.failed for shard in shards),
-        sum(shard.skipped for shard in shards),
-    )
-
-
-def progress_of(run: Run, shards: Sequence[Shard]) -> Progress:
-    """How far a run is, by its row and its shards."""
-    counts = _counts(run, shards)
-    has_all = run.state in HAS_ALL
-    total = counts.settled if has_all else sum(map(_size, shards))
-    fraction = counts.settled / total if total else float(has_all)
-    rate = _rate(run, counts.settled)
-    left = total - counts.settled
-    return Progress(
-        counts.done,
-        counts.failed,
-        counts.skipped,
-        total,
-        fraction,
-        rate,
-        timedelta(seconds=round(left / rate)) if rate else None,
-        is_estimated=not has_all and (run.is_estimated or not run.is_planned),
-    )
-
-
-def _size(shard: Shard) -> int:
-    """The rows of a shard: those of the plan, until the shard is DONE."""
-    settled = shard.done + shard.failed + shard.skipped
-    if shard.state is ShardState.DONE:
-        return settled
-    return max(shard.expected, settled)
-
-
-def _rate(run: Run, settled: int) -> float:
-    if run.started_at is None:
-        return 0.0
-    is_over = run.state in ENDED and run.finished_at is not None
-    end = run.finished_at.timestamp() if is_over and run.finished_at else clock.now()
-    return settled / max(end - run.started_at.timestamp(), 0.001)
-
-
-def report_of(run: Run, shards: Sequence[Shard]) -> IterationReport:
-    """The report of a run, from its row and its shards."""
-    counts = _counts(run, shards)
-    return IterationReport(
-        done=counts.done,
-        failed=counts.failed,
-        skipped=counts.skipped,
-        started=run.started_at,
-        finished=run.finished_at,
-        shards=tuple(
-            ShardReport(s.index, s.state, s.expected, s.done, s.failed, s.skipped)
-            for s in shards
-        ),
     )

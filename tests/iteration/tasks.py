@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from asgiref.sync import sync_to_async
+
 from cloudtask import clock, current, task
 from tests.iteration.models import Effect
 
@@ -60,6 +62,13 @@ def visit(row, *args, **kwargs):
 def act(row):
     trace.visit(row.pk)
     trace.acts.get(row.pk, bool)(row)
+
+
+@task(timeout=TIMEOUT)
+async def act_async(row):
+    await sync_to_async(trace.visit)(row.pk)
+    if action := trace.acts.get(row.pk):
+        await action(row)
 
 
 @task(timeout=TIMEOUT)
