@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import random
 import socket
 import threading
+import urllib.error
+import urllib.request
 from urllib.parse import urlsplit
 
 import grpc
 import pytest
 from google.api_core import exceptions
+from google.auth.credentials import AnonymousCredentials
 from google.auth.transport import requests as google_requests
 from google.cloud import tasks_v2
+from google.cloud.tasks_v2.services.cloud_tasks.transports import (
+    CloudTasksRestTransport,
+)
 from google.oauth2 import id_token
 
 from cloudtask.emulator import Emulator
@@ -322,13 +329,69 @@ def test_grpc_on_the_http_port_is_told_the_right_one(emulator) -> None:
     assert f"Its gRPC port is {emulator.address}." in caught.value.message
 
 
-def test_a_connection_that_says_nothing_does_not_hold_up_the_end() -> None:
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "OPTIONS"])
+def test_rest_on_the_grpc_port_is_told_the_right_one(emulator, method: str) -> None:
+    body = b"x" * 300_000 if method == "POST" else None
+    url = f"http://{emulator.address}/v2/{QUEUE}/tasks"
+    request = urllib.request.Request(url, method=method, data=body)
+
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=PATIENCE)
+
+    assert caught.value.code == 421
+    error = json.load(caught.value)["error"]
+    assert error["message"] == (
+        f"{emulator.address} is the gRPC port of the Cloud Tasks emulator. "
+        f"REST and the status page are at {emulator.http_address}."
+    )
+
+
+def test_the_rest_client_shows_the_sentence_of_the_grpc_port(emulator) -> None:
+    transport = CloudTasksRestTransport(
+        host=f"http://{emulator.address}", credentials=AnonymousCredentials()
+    )
+
+    with (
+        tasks_v2.CloudTasksClient(transport=transport) as client,
+        pytest.raises(exceptions.GoogleAPICallError, match=r"REST .* are at http://"),
+    ):
+        client.get_task(name=f"{QUEUE}/tasks/1")
+
+
+def test_large_requests_and_answers_pass_through_the_grpc_port(client) -> None:
+    client.pause_queue(name=QUEUE)
+    body = bytes(range(256)) * 3_900
+    task = {"http_request": {"url": "http://h/", "body": body}}
+    names = [client.create_task(parent=QUEUE, task=task).name for _ in range(12)]
+
+    view = tasks_v2.Task.View.FULL
+    wanted = {"parent": QUEUE, "response_view": view, "page_size": 4}
+    listed = list(client.list_tasks(request=wanted))
+
+    assert {each.name for each in listed} == set(names)
+    assert {each.http_request.body for each in listed} == {body}
+
+
+def test_a_taken_grpc_port_is_an_error(emulator) -> None:
+    taken = int(emulator.address.rpartition(":")[2])
+    with pytest.raises(OSError, match=str(taken)):
+        Emulator(port=taken).start()
+
+
+@pytest.mark.parametrize("side", ["http", "grpc"])
+@pytest.mark.parametrize("beginning", [b"", b"P", b"PR"])
+def test_a_connection_that_says_nothing_does_not_hold_up_the_end(
+    side: str, beginning: bytes
+) -> None:
     with Emulator() as emulator:
-        parts = urlsplit(emulator.http_address)
+        address = emulator.http_address if side == "http" else f"//{emulator.address}"
+        parts = urlsplit(address)
         silent = socket.create_connection((parts.hostname, parts.port))
+        silent.sendall(beginning)
         wrong = socket.create_connection((parts.hostname, parts.port))
         wrong.sendall(b"PRI * HTTP/2.0")
-        assert wrong.recv(9)  # the frame SETTINGS
+        if side == "http":
+            assert wrong.recv(9)  # the frame SETTINGS
     with silent, wrong:
         silent.settimeout(PATIENCE)
         assert silent.recv(1) == b""

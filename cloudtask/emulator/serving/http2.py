@@ -12,7 +12,9 @@ from collections.abc import Callable
 from urllib.parse import quote
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_METHOD = _PREFACE[:3]
+METHOD = _PREFACE[:3]
+"""The bytes with which a connection of HTTP/2 begins, and none of HTTP/1.1."""
+
 _FRAME_HEADER = 9
 _LONGEST_FRAME = 1 << 14  # as long as the other side is not allowed longer ones
 
@@ -51,9 +53,9 @@ class FirstBytes(asyncio.Protocol):
             self._refusal.take(data)
             return
         self._seen += data
-        if len(self._seen) < len(_METHOD) and _METHOD.startswith(self._seen):
+        if len(self._seen) < len(METHOD) and METHOD.startswith(self._seen):
             return
-        if self._seen.startswith(_METHOD):
+        if self._seen.startswith(METHOD):
             self._refusal = Refusal(self._transport, self._sentence())
             self._refusal.take(self._seen)
         else:

@@ -13,6 +13,7 @@ from aiohttp import web as aiohttp_web
 from cloudtask.emulator.options import Settings
 from cloudtask.emulator.serving import rpc
 from cloudtask.emulator.serving.engine import Engine
+from cloudtask.emulator.serving.front import Front
 from cloudtask.emulator.serving.http2 import FirstBytes
 from cloudtask.emulator.serving.web import application
 
@@ -26,6 +27,9 @@ _GRPC_OPTIONS = (
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
     ("grpc.keepalive_permit_without_calls", 1),
 )
+
+Kept = set[asyncio.Transport]
+"""Connections that are to be closed at the end."""
 
 
 class Server:
@@ -85,37 +89,48 @@ class Server:
         )
         await runner.setup()
         self._stops.append(runner.cleanup)
-        kept: set[asyncio.Transport] = set()
-        listening = await asyncio.get_running_loop().create_server(
-            lambda: FirstBytes(_handler_of(runner), self._wrong_port, kept),
-            settings.host,
+        address = await self._listen(
+            lambda kept: FirstBytes(_handler_of(runner), self._not_for_grpc, kept),
             settings.http_port,
         )
-        self._stops.append(lambda: _closed(listening, kept))
-        port = listening.sockets[0].getsockname()[1]
-        self.engine.http_address = f"http://{_bracketed(settings.host)}:{port}"
+        self.engine.http_address = f"http://{address}"
 
-    def _wrong_port(self) -> str:
+    def _not_for_grpc(self) -> str:
         engine = self.engine
         return (
             f"{engine.http_address} is the HTTP port of the Cloud Tasks emulator, for "
             f"REST and the status page. Its gRPC port is {engine.address}."
         )
 
+    def _only_for_grpc(self) -> str:
+        engine = self.engine
+        return (
+            f"{engine.address} is the gRPC port of the Cloud Tasks emulator. REST and "
+            f"the status page are at {engine.http_address}."
+        )
+
     async def _start_grpc(self) -> None:
-        settings = self.engine.settings
         pool, waiting = self._pools
         server = grpc.server(pool, options=_GRPC_OPTIONS)
         server.add_generic_rpc_handlers((rpc.Handlers(self.engine.state, waiting),))
-        host = _bracketed(settings.host)
-        wanted = f"{host}:{settings.port}"
-        try:
-            port = server.add_insecure_port(wanted)
-        except RuntimeError as error:
-            raise OSError(f"The address {wanted} can't be listened on.") from error
+        private = server.add_insecure_port("127.0.0.1:0")
         server.start()
         self._stops.append(lambda: _stopped(server))
-        self.engine.address = f"{host}:{port}"
+        self.engine.address = await self._listen(
+            lambda kept: Front(private, self._only_for_grpc, kept),
+            self.engine.settings.port,
+        )
+
+    async def _listen(
+        self, protocol: Callable[[Kept], asyncio.Protocol], port: int
+    ) -> str:
+        """The address, as "host:port", where connections are now accepted."""
+        host, kept = self.engine.settings.host, set[asyncio.Transport]()
+        listening = await asyncio.get_running_loop().create_server(
+            lambda: protocol(kept), host, port
+        )
+        self._stops.append(lambda: _closed(listening, kept))
+        return f"{_bracketed(host)}:{listening.sockets[0].getsockname()[1]}"
 
 
 def _handler_of(runner: aiohttp_web.AppRunner) -> Callable[[], asyncio.Protocol]:
@@ -123,7 +138,7 @@ def _handler_of(runner: aiohttp_web.AppRunner) -> Callable[[], asyncio.Protocol]
     return runner.server
 
 
-async def _closed(server: asyncio.Server, kept: set[asyncio.Transport]) -> None:
+async def _closed(server: asyncio.Server, kept: Kept) -> None:
     server.close()
     for transport in kept:
         transport.abort()
