@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from django.http import HttpRequest
 
 from cloudtask.context import current
+from cloudtask.targets import delivery_of, header
 from cloudtask.targets.guards import is_cron_request
-from cloudtask.targets.headers import delivery_of, header
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,20 +7,19 @@ docs/howto/testing.md.
 
 from cloudtask.testruns.assertions import (
     assert_enqueued,
+    assert_idempotent,
     assert_not_enqueued,
     enqueues,
     enqueues_nothing,
     queued,
 )
-from cloudtask.testruns.calls import QueuedTask
+from cloudtask.testruns.deliveries import Undelivered
 from cloudtask.testruns.djangae import (
     TaskFailedBehaviour,
     TaskFailedError,
     TestCaseMixin,
 )
 from cloudtask.testruns.faults import CrashPoint, Faults, crash_at
-from cloudtask.testruns.http import Undelivered
-from cloudtask.testruns.idempotence import assert_idempotent
 from cloudtask.testruns.misfortune import NotIdempotent
 from cloudtask.testruns.mixin import CloudTaskTestMixin, TasksLeft
 from cloudtask.testruns.queue_run import EndlessTasks
@@ -31,6 +30,7 @@ from cloudtask.testruns.report import (
     ReportedIteration,
 )
 from cloudtask.testruns.runners import arun_queued, eager, run_queued
+from cloudtask.testruns.waiting import QueuedTask
 
 __all__ = [
     "CloudTaskTestMixin",

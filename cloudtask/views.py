@@ -24,9 +24,8 @@ from cloudtask.exceptions import (
 from cloudtask.iteration import sweep
 from cloudtask.message import Message
 from cloudtask.sending.relay import relay_all
-from cloudtask.targets import AppEngineTarget, on_app_engine, target
+from cloudtask.targets import AppEngineTarget, delivery_of, on_app_engine, target
 from cloudtask.targets.guards import is_cron_request, is_trusted
-from cloudtask.targets.headers import delivery_of
 
 OUTCOME_HEADER = "X-CloudTask-Outcome"
 RELAY_SECONDS = 25.0  # a database; Cloud Scheduler waits three minutes by default

@@ -1,4 +1,4 @@
-"""Chooses the request of a dispatch, and verifies the sender when it arrives."""
+"""Chooses the request of a dispatch; verifies and reads it when it arrives."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cloudtask import conf, development
 from cloudtask.addresses import Origin, origin_of
 from cloudtask.discretion import discreet
 from cloudtask.exceptions import ConfigurationError, UntrustedRequest
-from cloudtask.message import Message
+from cloudtask.message import Delivery, Message
 from cloudtask.targets import oidc
 from cloudtask.targets.appengine import AppEngineTarget, on_app_engine
 from cloudtask.targets.dispatches import (
@@ -34,7 +34,9 @@ __all__ = [
     "HttpDispatch",
     "HttpTarget",
     "Target",
+    "delivery_of",
     "handler_path",
+    "header",
     "oidc",
     "on_app_engine",
     "target",
@@ -200,3 +202,44 @@ def using(chosen: Target) -> Iterator[None]:
         yield
     finally:
         _in_context.reset(before)
+
+
+# Headers of a dispatch. Their names and meaning:
+# https://cloud.google.com/tasks/docs/creating-http-target-tasks and
+# .../creating-appengine-handlers, "Reading request headers".
+
+PREFIXES = ("X-CloudTasks-", "X-AppEngine-")
+LATEST = 253_402_300_800.0  # unix seconds; no datetime is later
+
+
+def delivery_of(headers: Mapping[str, str]) -> Delivery:
+    """The delivery that `headers`, a case-insensitive mapping, describe."""
+    return Delivery(
+        retries=_whole(headers, "TaskRetryCount") or 0,
+        executions=_whole(headers, "TaskExecutionCount") or 0,
+        eta=_seconds(headers, "TaskETA"),
+        previous_response=_whole(headers, "TaskPreviousResponse"),
+        retry_reason=header(headers, "TaskRetryReason"),
+    )
+
+
+def header(headers: Mapping[str, str], name: str) -> str | None:
+    """The value of X-CloudTasks-<name> or X-AppEngine-<name>."""
+    for prefix in PREFIXES:
+        value = headers.get(prefix + name)
+        if value:
+            return value
+    return None
+
+
+def _whole(headers: Mapping[str, str], name: str) -> int | None:
+    text = header(headers, name) or ""
+    return int(text) if text.isdecimal() and len(text) <= 9 else None
+
+
+def _seconds(headers: Mapping[str, str], name: str) -> float | None:
+    text = header(headers, name) or ""
+    if not text.replace(".", "", 1).isdecimal():
+        return None
+    seconds = float(text)
+    return seconds if seconds < LATEST else None

@@ -17,8 +17,7 @@ from django.views.decorators.csrf import csrf_exempt, csrf_protect
 
 from cloudtask import clock, envelope
 from cloudtask.exceptions import PayloadError, UntrustedRequest
-from cloudtask.targets import on_app_engine, target
-from cloudtask.targets.headers import header
+from cloudtask.targets import header, on_app_engine, target
 
 View = Callable[..., Any]  # returns a response, or a coroutine of one
 

@@ -13,7 +13,7 @@ from cloudtask import signals
 from cloudtask.context import TaskContext
 from cloudtask.exceptions import PermanentTaskFailure
 from cloudtask.sending.on_commit import Entry
-from cloudtask.testruns import commits, deliveries
+from cloudtask.testruns import deliveries, waiting
 from cloudtask.testruns.queue_run import EndlessTasks
 from cloudtask.testruns.report import ReportedAttempt
 from cloudtask.testruns.runners import run_queued
@@ -108,7 +108,7 @@ class TestCaseMixin(Base):
 
     def _queued(self, queue_name: str | None) -> list[Waiting]:
         with self._open_blocks_left_alone():
-            commits.flush()
+            waiting.flush()
         return [
             entry
             for entry in memory.queue()
@@ -118,15 +118,15 @@ class TestCaseMixin(Base):
     def _retry(self, queue_name: str | None) -> None:
         """Run in rounds, so that a task that failed goes to the end of the queue."""
         failures: Counter[str] = Counter()
-        while waiting := {e.message.id: e for e in self._queued(queue_name)}:
+        while found := {e.message.id: e for e in self._queued(queue_name)}:
             report = run_queued(queue=queue_name, errors="collect", recursive=False)
             for ran in report.failed:
                 if isinstance(ran.error, PermanentTaskFailure) or ran.row is not None:
                     continue  # the service would not try it again
                 failures[ran.id] += 1
                 if failures[ran.id] >= self.max_task_retry_count:
-                    raise _failed(waiting[ran.id], ran) from ran.error
-                memory.queue().put_back([_again(waiting[ran.id], ran)])
+                    raise _failed(found[ran.id], ran) from ran.error
+                memory.queue().put_back([_again(found[ran.id], ran)])
 
     @contextmanager
     def _open_blocks_left_alone(self) -> Iterator[None]:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from cloudtask import codec
 from cloudtask.exceptions import PayloadError
 from cloudtask.registry import Subject
-from cloudtask.testruns.calls import QueuedTask
 from cloudtask.testruns.named import Named, named
+from cloudtask.testruns.waiting import QueuedTask
 
 if TYPE_CHECKING:
     from cloudtask.testruns.named import Nameable

@@ -16,7 +16,7 @@ from cloudtask.exceptions import EnqueueUnavailable
 from cloudtask.failpoints import Crashed
 from cloudtask.message import Message
 from cloudtask.sending.relay import relay
-from cloudtask.testruns import commits, deliveries
+from cloudtask.testruns import deliveries, waiting
 from cloudtask.testruns.contents import contents, usable_aliases
 from cloudtask.testruns.faults import CrashPoint, Faults, rival_inside
 from cloudtask.testruns.report import Report, ReportedAttempt
@@ -244,12 +244,12 @@ def _relay(alias: str, queue: MemoryQueue) -> None:
     from cloudtask.models import OutboxMessage
 
     rows = OutboxMessage.objects.using(alias)
-    waiting = rows.filter(state=OutboxMessage.State.WAITING)
-    if left_alone := commits.keys_of_no_test():
+    unsent = rows.filter(state=OutboxMessage.State.WAITING)
+    if left_alone := waiting.keys_of_no_test():
         # It is not enough to exclude them: in virtual time they may be due.
-        waiting.filter(key__in=left_alone).update(due_at=database_now() + NEVER)
+        unsent.filter(key__in=left_alone).update(due_at=database_now() + NEVER)
     for _ in range(TRIES):
-        ours = waiting.exclude(key__in=left_alone)
+        ours = unsent.exclude(key__in=left_alone)
         if not ours.update(due_at=database_now() - timedelta(seconds=1)):
             return
         try:

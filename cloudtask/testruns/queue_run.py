@@ -14,11 +14,10 @@ from cloudtask.iteration.finalizing import GivenUp
 from cloudtask.iteration.steps import STEPS
 from cloudtask.message import Delivery, Message
 from cloudtask.stores import AlreadyDone
-from cloudtask.testruns import calls, commits, deliveries
-from cloudtask.testruns.http import Http
-from cloudtask.testruns.iterations import Iterations
+from cloudtask.testruns import deliveries, waiting
+from cloudtask.testruns.deliveries import Http
 from cloudtask.testruns.misfortune import InjectedFailure, Misfortune, sweep
-from cloudtask.testruns.report import Parked, Report, ReportedAttempt
+from cloudtask.testruns.report import Iterations, Parked, Report, ReportedAttempt
 from cloudtask.testruns.virtual import VirtualClock, frozen
 from cloudtask.transports import memory
 from cloudtask.transports.memory import Waiting
@@ -79,7 +78,7 @@ class QueueRun:
                 while swept and (swept := sweep(self.queue)):
                     self._drain()
         self._tell_refused()
-        self.report.left = calls.snapshot()
+        self.report.left = waiting.snapshot()
         self.report.iterations = self.iterations.all()
         self.report.rows = self.iterations.failed_rows()
         return self.report
@@ -202,7 +201,7 @@ class QueueRun:
             if self.http is not None:
                 return self.http.deliver(entry, now)
             return deliveries.deliver(
-                entry, now, settles=self.errors == "retry", commit=commits.flush
+                entry, now, settles=self.errors == "retry", commit=waiting.flush
             )
         except Crashed as crashed:
             self.queue.is_disturbed = True
@@ -212,7 +211,7 @@ class QueueRun:
         """Do what commits would do; after a crash the rest stays in the outbox."""
         while True:
             try:
-                return commits.flush()
+                return waiting.flush()
             except Crashed as crashed:
                 self.queue.is_disturbed = True
                 self.report.struck.append(f"{crashed} in a commit")
@@ -227,7 +226,7 @@ class QueueRun:
         """
         refused = self.queue.take_refused()
         for message, error in refused:
-            self.report.parked.append(Parked(calls.call_of(message), error))
+            self.report.parked.append(Parked(waiting.call_of(message), error))
         if refused and self.errors == "raise" and self.misfortune is None:
             raise refused[0][1]
 

@@ -25,9 +25,9 @@ from cloudtask import failpoints
 from cloudtask.iteration.steps import SENT, STEPS
 from cloudtask.message import Message
 from cloudtask.sending.enqueueing import ENQUEUED
-from cloudtask.testruns import calls, commits
+from cloudtask.testruns import waiting
+from cloudtask.testruns.deliveries import Http
 from cloudtask.testruns.faults import CrashPoint, Faults
-from cloudtask.testruns.http import Http
 from cloudtask.testruns.misfortune import Misfortune
 from cloudtask.testruns.named import named
 from cloudtask.testruns.queue_run import (
@@ -130,7 +130,7 @@ def _wanted(tasks: Sequence[Nameable], queue: str | None) -> Wanted | None:
 
     def wanted(message: Message) -> bool:
         return queue in (None, message.queue) and (
-            not paths or calls.task_of(message) in paths
+            not paths or waiting.task_of(message) in paths
         )
 
     return wanted
@@ -192,9 +192,9 @@ class eager(ContextDecorator):
 
 def _run_now(messages: Sequence[Message]) -> None:
     ids = {message.id for message in messages}
-    for entry in list(commits.entries()):
+    for entry in list(waiting.entries()):
         if any(message.id in ids for message in entry.messages):
-            commits.send(entry)
+            waiting.send(entry)
     _run(ids)
 
 

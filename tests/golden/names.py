@@ -32,7 +32,7 @@ from cloudtask.message import Message
 from cloudtask.models import OutboxMessage
 from cloudtask.options import OPTIONS, Options
 from cloudtask.registry import Definition
-from cloudtask.targets.headers import PREFIXES, delivery_of
+from cloudtask.targets import PREFIXES, delivery_of
 from tests.golden import entities, words
 
 

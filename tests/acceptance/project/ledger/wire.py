@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from django.http import HttpRequest, HttpResponse
 
-from cloudtask.targets.headers import header
+from cloudtask.targets import header
 from tests.acceptance.project.ledger.models import Delivery
 
 
