@@ -16,11 +16,16 @@ if TYPE_CHECKING:
     from cloudtask.exceptions import (
         CloudTaskError,
         PermanentTaskFailure,
+        ResultError,
+        ResultExpired,
+        ResultNotKept,
         Retry,
         SingularTaskFailure,
+        TaskFailed,
     )
     from cloudtask.message import Enqueued
     from cloudtask.options import Backoff
+    from cloudtask.receipts import Receipt
 
 __version__ = "0.1.0"
 
@@ -29,10 +34,15 @@ __all__ = [
     "CloudTaskError",
     "Enqueued",
     "PermanentTaskFailure",
+    "Receipt",
+    "ResultError",
+    "ResultExpired",
+    "ResultNotKept",
     "Retry",
     "SingularTaskFailure",
     "Task",
     "TaskContext",
+    "TaskFailed",
     "call",
     "current",
     "task",
@@ -43,10 +53,15 @@ _HOMES = {
     "CloudTaskError": "exceptions",
     "Enqueued": "message",
     "PermanentTaskFailure": "exceptions",
+    "Receipt": "receipts",
+    "ResultError": "exceptions",
+    "ResultExpired": "exceptions",
+    "ResultNotKept": "exceptions",
     "Retry": "exceptions",
     "SingularTaskFailure": "exceptions",
     "Task": "deferrable",
     "TaskContext": "context",
+    "TaskFailed": "exceptions",
     "call": "deferrable",
     "current": "context",
     "task": "decorators",

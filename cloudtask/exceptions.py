@@ -14,6 +14,10 @@ CloudTaskError
 ├── TaskNotFound
 ├── UntrustedRequest
 ├── WorkerAborted           recorded as the error of an attempt
+├── ResultError             raised by receipt.result()
+│   ├── TaskFailed
+│   ├── ResultNotKept
+│   └── ResultExpired
 ├── Retry                   raised by tasks
 ├── PermanentTaskFailure    raised by tasks
 └── SingularTaskFailure     raised by tasks
@@ -101,6 +105,29 @@ class UntrustedRequest(CloudTaskError):
 
 class WorkerAborted(CloudTaskError):
     """The server ended its worker while the task ran: gunicorn at its timeout."""
+
+
+class ResultError(CloudTaskError):
+    """There is no result to return; the message names the task."""
+
+
+class TaskFailed(ResultError):
+    """The task failed, and is kept as a failed task.
+
+    The message has the error of its last attempt, `traceback` the text of the rest.
+    """
+
+    def __init__(self, message: str, traceback: str = "") -> None:
+        super().__init__(message)
+        self.traceback = traceback
+
+
+class ResultNotKept(ResultError):
+    """The task has no `keep_result`, so its result was never stored."""
+
+
+class ResultExpired(ResultError):
+    """The time that `keep_result` gives is over, and the result was removed."""
 
 
 class Retry(CloudTaskError):

@@ -29,6 +29,8 @@ POINTS = frozenset(
         "store.before_load",
         "store.before_finish",
         "store.after_finish",
+        "result.before_save",
+        "result.after_save",
         "failures.before_save",
         "failures.after_save",
         "execute.received",

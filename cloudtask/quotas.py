@@ -21,6 +21,7 @@ BATCH_BYTES = 3_500_000  # of one request; gRPC servers take 4 MiB by default
 # Of this library.
 SMALL = 100 * 1024  # bytes of payload with `small`, which is djangae's limit
 PAYLOAD = 32 * 1024 * 1024  # bytes of payload in all
+RESULT = 1_000_000  # bytes of an encoded result
 EXPANDED = 2 * PAYLOAD  # bytes that compressed data may expand to
 PAST = 60.0  # seconds by which an eta may lie behind without a warning: clocks differ
 INLINE = 1_000_000  # bytes of a task that needs no store: the default of MAX_TASK_SIZE

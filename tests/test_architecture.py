@@ -35,7 +35,7 @@ FLOORS = [
     {"sending"},
     {"delivering"},
     {"runtime"},
-    {"iteration"},
+    {"iteration", "receipts"},
     {"deferrable"},
     {"decorators"},
     {"backend", "deferred", "environment"},

@@ -143,7 +143,7 @@ class Results:
         self.rows.update_or_create(pk=row.pk, defaults=values)
 
     def find(self, key: str) -> TaskResult[..., Any] | None:
-        row = self.rows.filter(pk=key).first()
+        row = self.rows.filter(pk=key).exclude(backend="").first()
         if row is None:
             return None
         call = _unsealed(row, "call")

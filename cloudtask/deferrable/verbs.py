@@ -25,9 +25,9 @@ from cloudtask.deferrable.captured import Call, captured
 from cloudtask.deferrable.familiar import hint
 from cloudtask.discretion import discreet
 from cloudtask.iteration import IterateOptions, Iteration, MapOptions
-from cloudtask.message import Enqueued
 from cloudtask.options import Options, check_known
 from cloudtask.options.keywords import UsingOptions
+from cloudtask.receipts import Receipt, receipt_of
 from cloudtask.registry import Definition, Subject
 
 P = ParamSpec("P")
@@ -60,7 +60,7 @@ class Deferrable(Generic[P, R]):
         raise NotImplementedError  # every subclass has its own
 
     @discreet
-    def defer(self, /, *args: P.args, **kwargs: P.kwargs) -> Enqueued:
+    def defer(self, /, *args: P.args, **kwargs: P.kwargs) -> Receipt[R]:
         """Have the function called with these arguments, once, later.
 
         Raises TypeError for arguments that the function does not take, UnsupportedValue
@@ -69,16 +69,18 @@ class Deferrable(Generic[P, R]):
         definition, options, subject = self._parts()
         arguments = _with_subject(definition, (*subject, *args))
         with synchronous(definition.path, "defer"):
-            return runtime.enqueue(definition, options, arguments, kwargs)
+            enqueued = runtime.enqueue(definition, options, arguments, kwargs)
+        return receipt_of(enqueued, options)
 
     @discreet
-    async def adefer(self, /, *args: P.args, **kwargs: P.kwargs) -> Enqueued:
+    async def adefer(self, /, *args: P.args, **kwargs: P.kwargs) -> Receipt[R]:
         """As `defer`, for asynchronous code."""
         deferred = partial(self.defer, *args, **kwargs)
-        return await sync_to_async(deferred)()
+        receipt: Receipt[R] = await sync_to_async(deferred)()
+        return receipt
 
     @discreet
-    def defer_many(self, calls: Iterable[Call[Callable[P, Any]]]) -> list[Enqueued]:
+    def defer_many(self, calls: Iterable[Call[Callable[P, Any]]]) -> list[Receipt[R]]:
         """Enqueue many calls, in as few requests as the service allows.
 
         Arguments that can't be taken or can't travel raise before anything is sent.
@@ -91,12 +93,13 @@ class Deferrable(Generic[P, R]):
             for one in map(captured, calls)
         ]
         with synchronous(definition.path, "defer_many"):
-            return runtime.enqueue_many(definition, options, taken)
+            enqueued = runtime.enqueue_many(definition, options, taken)
+        return [receipt_of(one, options) for one in enqueued]
 
     @discreet
     async def adefer_many(
         self, calls: Iterable[Call[Callable[P, Any]]]
-    ) -> list[Enqueued]:
+    ) -> list[Receipt[R]]:
         """As `defer_many`, for asynchronous code."""
         return await sync_to_async(self.defer_many)(calls)
 

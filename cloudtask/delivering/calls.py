@@ -18,7 +18,7 @@ from django.db import connections, transaction
 
 from cloudtask import clock, codec, conf, failpoints, signals
 from cloudtask.context import KILLED_ATTEMPTS, TaskContext, entered
-from cloudtask.delivering import executions
+from cloudtask.delivering import executions, results
 from cloudtask.delivering.errors import UNCAUGHT, explained
 from cloudtask.discretion import emptied
 from cloudtask.exceptions import (
@@ -67,6 +67,7 @@ class Attempt:
 
     call: Call
     value: Any = field(default=None, repr=False)
+    result: bytes | None = field(default=None, repr=False)
     error: BaseException | None = None
 
     @property
@@ -183,9 +184,9 @@ def attempted(call: Call) -> Attempt:
 def _watched(call: Call, payload: bytes) -> Attempt:
     """Call the function, and put back what it leaves changed on the connections."""
     before, started = _states(), clock.now()
-    value, raised = None, None
+    value, result, raised = None, None, None
     try:
-        value = _called(call, payload)
+        value, result = _called(call, payload)
     except UNCAUGHT:
         raise
     except BaseException as error:  # noqa: BLE001  the attempt has it
@@ -200,7 +201,7 @@ def _watched(call: Call, payload: bytes) -> Attempt:
         return Attempt(call, error=explained(raised, late))
     if late:
         logger.warning("Task %s succeeded too late. %s", call, late)
-    return Attempt(call, value)
+    return Attempt(call, value, result)
 
 
 def _states() -> dict[str, tuple[int, bool]]:
@@ -246,34 +247,40 @@ def _lateness(call: Call, seconds: float) -> str | None:
     )
 
 
-def _called(call: Call, payload: bytes) -> Any:
-    """The function's return value; its errors pass."""
+def _called(call: Call, payload: bytes) -> tuple[Any, bytes | None]:
+    """The function's return value, and its result if it is kept; its errors pass."""
     args, kwargs = codec.loads_call(payload)
     definition, options = call.definition, call.message.options
     if definition.has_subject and args and isinstance(args[0], Subject):
         args = (args[0].load(), *args[1:])
     failpoints.reached("execute.before_call")
     if options.atomic:
-        value = _called_once(call, args, kwargs)
+        returned = _called_once(call, args, kwargs)
     else:
         value = awaited(definition.function(*args, **kwargs))
+        returned = value, results.encoded(call.message, value)
     failpoints.reached("execute.after_call")
-    return value
+    return returned
 
 
-def _called_once(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _called_once(
+    call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Any, bytes | None]:
     """Call the function in a transaction that also records that it ran.
 
     Raises AlreadyDone when such a transaction was committed before.
     """
     message = call.message
     commits: list[int] = []
-    value = None
+    value, result = None, None
     try:
         with transaction.atomic(using=message.options.database):
             note_commit(message.options.database, commits)
             executions.record(message)
             value = awaited(call.definition.function(*args, **kwargs))
+            result = results.encoded(message, value)
+            if result is not None:
+                results.keep(message, result)
             failpoints.reached("execute.before_commit")
     except UNCAUGHT:
         raise
@@ -287,7 +294,7 @@ def _called_once(call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]) -> A
             message.id,
         )
         look()  # ours may be among them
-    return value
+    return value, result
 
 
 def awaited(value: Any) -> Any:

@@ -10,6 +10,15 @@ from cloudtask.failpoints import Crashed
 UNCAUGHT = (KeyboardInterrupt, Crashed)
 
 
+LONGEST = 20_000  # characters of a traceback or of arguments that are stored
+
+
+def storable(text: str) -> str:
+    """`text` without lone surrogates and NUL, which some databases refuse."""
+    clean = text.encode("utf-8", "backslashreplace").decode()
+    return clean.replace("\0", "\\x00")
+
+
 def explained(error: BaseException, note: str | None = None) -> BaseException:
     """The error as an attempt has it: with a note, and no values in our own frames."""
     if is_abort(error):

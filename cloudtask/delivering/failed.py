@@ -14,7 +14,7 @@ from django.db.models import QuerySet
 
 from cloudtask import clock, codec, conf, envelope, failpoints
 from cloudtask.delivering.calls import Call
-from cloudtask.delivering.errors import summary
+from cloudtask.delivering.errors import LONGEST, storable, summary
 from cloudtask.exceptions import BadSignature, CloudTaskError, PayloadError
 from cloudtask.message import Message
 from cloudtask.registry import Definition, find
@@ -23,7 +23,6 @@ from cloudtask.sending.enqueueing import send
 from cloudtask.stores import FailedCall, store
 
 HIDDEN = "********"
-LONGEST = 20_000  # characters of a traceback or of arguments that are stored
 MOST = 20  # entries of a collection that are shown
 DEEPEST = 6  # levels of collections that are shown
 
@@ -53,12 +52,6 @@ def save(call: Call, error: BaseException) -> None:
     if message.stored is not None:
         store().touch_payload(message.stored)
     failpoints.reached("failures.after_save")
-
-
-def storable(text: str) -> str:
-    """`text` without lone surrogates and NUL, which some databases refuse."""
-    clean = text.encode("utf-8", "backslashreplace").decode()
-    return clean.replace("\0", "\\x00")
 
 
 def described(message: Message, definition: Definition) -> str:

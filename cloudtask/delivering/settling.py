@@ -14,7 +14,7 @@ from enum import Enum
 from django.db import DatabaseError, Error, connections
 
 from cloudtask import clock, conf, failpoints, quotas, signals
-from cloudtask.delivering import failed
+from cloudtask.delivering import failed, results
 from cloudtask.delivering.calls import Attempt, backoff_of, service_backoff_of
 from cloudtask.exceptions import (
     CloudTaskError,
@@ -71,6 +71,7 @@ def finish(attempt: Attempt) -> Outcome:
 def _settle(attempt: Attempt) -> Outcome:
     error, call = attempt.error, attempt.call
     if error is None:
+        _keep_result(attempt)
         _tidy(attempt, _remove_remains)
         return Outcome.SUCCEEDED
     if isinstance(error, AlreadyDone):
@@ -175,8 +176,26 @@ def _exhausted(attempt: Attempt, error: BaseException) -> Outcome:
         # connection. A new one may work.
         _drop_broken_connections()
         failed.save(attempt.call, error)
+    results.keep_failure(attempt.call.message, error)
     _tidy(attempt, outbox.forget)
     return Outcome.EXHAUSTED
+
+
+def _keep_result(attempt: Attempt) -> None:
+    """Store what the function returned. An atomic call has stored it with its effects.
+
+    A redelivery repeats what fails here, and the function with it.
+    """
+    message = attempt.call.message
+    if attempt.result is None or message.options.atomic:
+        return
+    failpoints.reached("result.before_save")
+    try:
+        results.keep(message, attempt.result)
+    except EnqueueUnavailable:
+        _drop_broken_connections()
+        results.keep(message, attempt.result)
+    failpoints.reached("result.after_save")
 
 
 def _remove_remains(message: Message) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from django.db import Error
 
 from cloudtask import signals
-from cloudtask.delivering.failed import storable
+from cloudtask.delivering.errors import storable
 from cloudtask.exceptions import CloudTaskError, PermanentTaskFailure, Retry
 from cloudtask.iteration.bounds import key_of, text_of
 from cloudtask.iteration.leg import End, Leg, RowRaised

@@ -13,8 +13,7 @@ from django.db import transaction
 from cloudtask import failpoints, stores
 from cloudtask.context import current, entered
 from cloudtask.delivering.calls import awaited
-from cloudtask.delivering.errors import UNCAUGHT
-from cloudtask.delivering.failed import storable
+from cloudtask.delivering.errors import UNCAUGHT, storable
 from cloudtask.exceptions import (
     PayloadError,
     PermanentTaskFailure,

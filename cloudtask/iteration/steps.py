@@ -16,7 +16,7 @@ from datetime import timedelta
 from typing import Any
 
 from cloudtask import clock, codec, conf, failpoints, registry, stores
-from cloudtask.delivering.failed import storable
+from cloudtask.delivering.errors import storable
 from cloudtask.exceptions import PayloadError, TaskNotFound
 from cloudtask.iteration.description import Description, unsealed
 from cloudtask.iteration.sources import Source

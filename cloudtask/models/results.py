@@ -1,7 +1,7 @@
-"""The table of results of `django.tasks`, for backends that keep results.
+"""The table of results: of tasks with `keep_result`, and of `django.tasks`.
 
-`call` and `value` are sealed: their bytes are decoded, and who may write to the table
-may not say to what.
+`call`, `value` and `errors` are sealed, since their bytes are decoded. Anyone who can
+write to the table must not decide what they are decoded to.
 """
 
 from __future__ import annotations
@@ -13,14 +13,19 @@ from django.db.models.functions import Now
 
 
 class TaskResultRow(models.Model):
-    """One call of a task of `django.tasks`; `backend.task_results` reads it."""
+    """The result of one call.
+
+    A task of `django.tasks` has a `backend` and a `call`, which `backend.task_results`
+    reads. A task with `keep_result` has neither, but `expires_at`: see
+    `stores.database.results`.
+    """
 
     id = models.CharField(max_length=64, primary_key=True)
     task = models.CharField(max_length=500, db_index=True)
-    backend = models.CharField(max_length=200)
+    backend = models.CharField(max_length=200, blank=True, default="")
     queue = models.CharField(max_length=200)
     status = models.CharField(max_length=12, db_index=True)
-    call = models.BinaryField()
+    call = models.BinaryField(default=b"")
     value = models.BinaryField(null=True)
     errors = models.BinaryField(null=True)
     worker_ids = models.JSONField(default=list)
@@ -28,6 +33,7 @@ class TaskResultRow(models.Model):
     started_at = models.DateTimeField(null=True)
     last_attempted_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True, db_index=True)
+    expires_at = models.DateTimeField(null=True, db_index=True)
 
     class Meta:
         verbose_name = "task result"
@@ -37,8 +43,8 @@ class TaskResultRow(models.Model):
 
 
 def prune(alias: str, older_than: timedelta, limit: int = 10_000) -> int:
-    """Forget results of calls that ended longer ago; how many."""
-    rows = TaskResultRow.objects.using(alias)
+    """Forget results of `django.tasks` that ended longer ago; how many."""
+    rows = TaskResultRow.objects.using(alias).exclude(backend="")
     old = rows.filter(finished_at__lt=Now() - older_than)
     keys = list(old.values_list("pk", flat=True)[:limit])
     return rows.filter(pk__in=keys).delete()[0]

@@ -153,6 +153,15 @@ class Options:
         travels=True,
         deferred=("_using",),
     )
+    keep_result: timedelta | None = option(
+        None,
+        facts.kept,
+        "how long the [result](../howto/results.md) is kept: what the function "
+        "returned, or why it failed",
+        shown="not kept",
+        travels=True,
+        not_in_django_tasks='set OPTIONS["results"]',
+    )
     wipe_related_caches: bool = option(
         True,
         is_a(bool),

@@ -155,6 +155,14 @@ def duration(name: str, value: Any) -> timedelta:
     return as_timedelta(value, name)
 
 
+def kept(name: str, value: Any) -> timedelta:
+    """How long something is kept: above 0."""
+    found = as_timedelta(value, name)
+    if found <= timedelta(0):
+        raise ValueError(f"{name} must be above 0, not {value!r}.")
+    return found
+
+
 def moment(name: str, value: Any) -> datetime:
     found: datetime = is_a(datetime)(name, value)
     if is_naive(found):

@@ -24,6 +24,7 @@ class TaskOptions(TypedDict, total=False):
     atomic: bool
     transactional: bool | None
     database: str
+    keep_result: timedelta | float | None
     wipe_related_caches: bool
     service: str | None
     version: str | None

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 
 from cloudtask import conf
+from cloudtask.stores.results import ResultStore
 from cloudtask.stores.runs import RunStore
 from cloudtask.stores.shards import ShardStore
 
@@ -33,8 +34,8 @@ class FailedCall:
     failed_at: datetime | None = None
 
 
-class Store(RunStore, ShardStore):
-    """Payloads, failed calls, and the records of iterations.
+class Store(RunStore, ShardStore, ResultStore):
+    """Payloads, failed calls, results, and the records of iterations.
 
     Every implementation passes tests/stores/*_contract.py. All methods raise
     EnqueueUnavailable if the store can't be reached.

@@ -9,6 +9,7 @@ from typing import Any
 from cloudtask.runs import FailureState
 from cloudtask.stores import FailedCall
 from cloudtask.stores.datastore import DatastoreStore
+from cloudtask.stores.results import ResultState, StoredResult
 from tests.stores import runs_making as runs
 from tests.support.datastore import DatastoreServer
 
@@ -32,6 +33,7 @@ def _fill(store: DatastoreStore) -> None:
     store.save_payload("payload", b"x" * 100_000)
     store.save_failed(_failed())
     store.note_start("late")
+    store.save_result(_result(), timedelta(days=1))
     runs.start(store, shards=2)
     runs.finish(store)
     for state in (FailureState.WAITING, FailureState.FAILED):
@@ -45,6 +47,18 @@ def _failed() -> FailedCall:
     )
     now = datetime.now(UTC)
     return FailedCall(**values, envelope=b"x", attempts=1, enqueued_at=now)
+
+
+def _result() -> StoredResult:
+    now = datetime.now(UTC)
+    return StoredResult(
+        id="result",
+        task="text",
+        queue="text",
+        state=ResultState.SUCCEEDED,
+        value=b"x",
+        enqueued_at=now,
+    )
 
 
 def _entities() -> list[Any]:

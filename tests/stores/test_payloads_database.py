@@ -1,5 +1,5 @@
-"""The contracts of payloads and failed tasks, kept in the database of this test run;
-and what only a database does."""
+"""The contracts of payloads, failed tasks and results, kept in the database of this
+test run; and what only a database does."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from cloudtask.stores.database import CHUNK, DatabaseStore
 from tests.durability.database import committing, rolled_back
 from tests.stores.failed_contract import FailedContract
 from tests.stores.payloads_contract import PayloadsContract, noise
+from tests.stores.results_contract import ResultsContract
 
 both = pytest.mark.django_db(databases=["default", "other"])
 
 
 @both
-class TestDatabase(PayloadsContract, FailedContract):
+class TestDatabase(PayloadsContract, FailedContract, ResultsContract):
     @pytest.fixture
     def store(self, db: None) -> Store:
         return DatabaseStore({"ALIAS": "other"})

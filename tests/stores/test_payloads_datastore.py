@@ -1,4 +1,4 @@
-"""The contracts of payloads and failed tasks, kept in Datastore."""
+"""The contracts of payloads, failed tasks and results, kept in Datastore."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from cloudtask.stores import Store
 from cloudtask.stores.datastore import DatastoreStore
 from tests.stores.failed_contract import FailedContract
 from tests.stores.payloads_contract import PayloadsContract
+from tests.stores.results_contract import ResultsContract
 
 pytest_plugins = ["tests.stores.datastore_fixtures"]
 
 
-class TestDatastore(PayloadsContract, FailedContract):
+class TestDatastore(PayloadsContract, FailedContract, ResultsContract):
     @pytest.fixture
     def store(self, datastore_store: DatastoreStore) -> Store:
         return datastore_store

@@ -9,7 +9,7 @@ from typing import assert_type
 
 from django.db.models import Model
 
-from cloudtask import Backoff, Enqueued, Task, call, current, task
+from cloudtask import Backoff, Receipt, Task, call, current, task
 from cloudtask.context import TaskContext
 from cloudtask.decorators import BoundTask, TaskWithOptions
 from cloudtask.iteration import Iteration
@@ -58,8 +58,9 @@ send(1, tmplate="rich")  # type: ignore[call-arg]
 
 # Later.
 
-assert_type(send.defer(1), Enqueued)
-assert_type(send.defer(1, template="rich"), Enqueued)
+assert_type(send.defer(1), Receipt[bool])
+assert_type(send.defer(1, template="rich"), Receipt[bool])
+assert_type(send.defer(1).result(timeout=5), bool)
 send.defer()  # type: ignore[call-arg]
 send.defer("1")  # type: ignore[arg-type]
 send.defer(1, "rich", 3)  # type: ignore[call-arg]
@@ -74,9 +75,10 @@ assert_type(send, Task[[int, str], bool])  # type: ignore[assert-type]
 
 
 async def asynchronously() -> None:
-    assert_type(await send.adefer(1), Enqueued)
+    assert_type(await send.adefer(1), Receipt[bool])
     assert_type(await fetch("https://app.example"), bytes)
-    assert_type(await fetch.adefer("https://app.example"), Enqueued)
+    fetched = await fetch.adefer("https://app.example")
+    assert_type(await fetched.aresult(), bytes)
     await send.adefer()  # type: ignore[call-arg]
     await fetch.adefer(1)  # type: ignore[arg-type]
     await send.using(countdown=5).adefer("1")  # type: ignore[arg-type]
@@ -84,7 +86,7 @@ async def asynchronously() -> None:
 
 # Options first, arguments last.
 
-assert_type(send.using(countdown=60, queue="slow").defer(7), Enqueued)
+assert_type(send.using(countdown=60, queue="slow").defer(7), Receipt[bool])
 send.using(eta=datetime.now(UTC), name="mine", unique=True).defer(7, "rich")
 send.using(countdown=timedelta(minutes=1)).using(max_attempts=3).defer(7)
 send.using(countdwon=60)  # type: ignore[call-arg]
@@ -105,7 +107,7 @@ def measure(values: list[float], labels: dict[str, object] | None = None) -> Non
 def tidy() -> None: ...
 
 
-many: list[Enqueued] = send.defer_many([call(1), call(2, template="rich")])
+many: list[Receipt[bool]] = send.defer_many([call(1), call(2, template="rich")])
 send.defer_many(call(user, "rich") for user in range(3))
 send.defer_many([call(user=1), call(2)])
 mixed = [call(1), call(1, template="rich")]
@@ -181,9 +183,9 @@ async def rows_asynchronously() -> None:
 
 report = Report()
 assert_type(report.render(3), str)
-assert_type(report.render.defer(3), Enqueued)
-assert_type(report.render.using(queue="slow").defer(3), Enqueued)
-assert_type(Report.render.defer(report, 3), Enqueued)
+assert_type(report.render.defer(3), Receipt[str])
+assert_type(report.render.using(queue="slow").defer(3), Receipt[str])
+assert_type(Report.render.defer(report, 3), Receipt[str])
 report.render()  # type: ignore[call-arg]
 report.render.defer()  # type: ignore[call-arg]
 report.render.defer("3")  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from cloudtask.discretion import discreet
 from cloudtask.models import results
 from cloudtask.sending import outbox, relay, uniqueness
 from cloudtask.stores import store
+from cloudtask.stores.database.results import ResultsIn
 
 A_DAY = timedelta(days=1)
 
@@ -49,12 +50,14 @@ class Command(BaseCommand):
         for alias in aliases:
             outbox.keep_payloads(alias, A_DAY)
         payloads = store().prune_payloads(unneeded, limit)
+        kept = store().prune_results(settings.max_age, limit)
         starts = store().prune_starts(settings.max_age, limit)
-        executed = unique = kept = 0
+        executed = unique = 0
         for alias in aliases:
             executed += executions.prune(alias, settings.max_age, limit)
             unique += uniqueness.prune(alias, limit)
             kept += results.prune(alias, keep_failed, limit)
+            kept += ResultsIn(alias).prune_results(settings.max_age, limit)
         self.stdout.write(
             f"removed {tasks} failed tasks, {payloads} payloads, {executed} execution "
             f"records, {unique} unique keys, {kept} results, {runs} iterations, "

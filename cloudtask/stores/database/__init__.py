@@ -14,6 +14,7 @@ from cloudtask.conf import check_backend_options
 from cloudtask.exceptions import PayloadLost
 from cloudtask.stores import AlreadyDone, FailedCall, Store
 from cloudtask.stores.database.iterations import DatabaseIterations
+from cloudtask.stores.database.results import DatabaseResults
 from cloudtask.stores.transactions import apart, delete_by_key, translated
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 CHUNK = 512 * 1024  # bytes a row: well under any server's packet limit
 
 
-class DatabaseStore(DatabaseIterations, Store):
+class DatabaseStore(DatabaseIterations, DatabaseResults, Store):
     """Keeps state in the tables of this app; option ALIAS, default "default"."""
 
     database: str

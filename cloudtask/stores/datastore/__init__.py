@@ -17,6 +17,7 @@ from cloudtask.stores.datastore.calls import (
 )
 from cloudtask.stores.datastore.client import Place
 from cloudtask.stores.datastore.iterations import DatastoreIterations
+from cloudtask.stores.datastore.results import DatastoreResults
 
 DEFAULT_DATABASE = "(default)"
 _PATTERNS = {
@@ -33,6 +34,7 @@ class DatastoreStore(
     DatastorePayloads,
     DatastoreFailedCalls,
     DatastoreStarts,
+    DatastoreResults,
     DatastoreIterations,
     Store,
 ):

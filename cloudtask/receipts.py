@@ -1,0 +1,158 @@
+"""The receipt of a call, which waits for its result."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Generic, TypeVar, overload
+
+from asgiref.sync import sync_to_async
+from django.db import connections
+
+from cloudtask import codec, envelope
+from cloudtask.context import current
+from cloudtask.delivering import results
+from cloudtask.discretion import discreet
+from cloudtask.exceptions import ResultExpired, ResultNotKept, TaskFailed
+from cloudtask.message import Enqueued
+from cloudtask.options import Options, as_timedelta
+from cloudtask.stores.results import ResultState, StoredResult, result_place
+from cloudtask.stores.transactions import is_undecided
+from cloudtask.transports import transport
+from cloudtask.transports.memory import MemoryTransport
+
+R_co = TypeVar("R_co", covariant=True)
+T = TypeVar("T")
+Timeout = timedelta | float | None  # seconds, if it is a number
+
+SHORTEST, LONGEST = 0.05, 1.0  # seconds between two looks at the store
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt(Enqueued, Generic[R_co]):
+    """The receipt of `defer()`: the call's id, its Cloud Tasks task id, its queue.
+
+    `keeps_result` says whether the task has `keep_result`; `kept_in` is the database
+    that keeps the result of an atomic call.
+    """
+
+    keeps_result: bool = field(default=True, repr=False, compare=False)
+    kept_in: str | None = field(default=None, repr=False, compare=False)
+
+    @overload
+    def result(
+        self: Receipt[Coroutine[Any, Any, T]], *, timeout: Timeout = None
+    ) -> T: ...
+    @overload
+    def result(self, *, timeout: Timeout = None) -> R_co: ...
+    @discreet
+    def result(self, *, timeout: Timeout = None) -> Any:
+        """What the function returned. Waits for it, without end by default.
+
+        Raises TimeoutError after `timeout`, a timedelta or seconds; TaskFailed with the
+        text of the error once the call is kept as failed; ResultNotKept for a task
+        without `keep_result`; ResultExpired once the result was removed. Raises
+        RuntimeError where waiting can't help: in a task, in an open transaction, and in
+        a test before `run_queued()`.
+        """
+        self._refuse_to_wait()
+        for pause in _pauses(timeout):
+            found = self._look()
+            if found is not None:
+                return value_of(found)
+            self._refuse_memory()
+            if pause is None:
+                break
+            time.sleep(pause)
+        raise TimeoutError(f"The call {self.id} has no result yet.")
+
+    @overload
+    async def aresult(
+        self: Receipt[Coroutine[Any, Any, T]], *, timeout: Timeout = None
+    ) -> T: ...
+    @overload
+    async def aresult(self, *, timeout: Timeout = None) -> R_co: ...
+    @discreet
+    async def aresult(self, *, timeout: Timeout = None) -> Any:
+        """As `result`, for asynchronous code."""
+        await sync_to_async(self._refuse_to_wait)()
+        for pause in _pauses(timeout):
+            found = await sync_to_async(self._look)()
+            if found is not None:
+                return value_of(found)
+            self._refuse_memory()
+            if pause is None:
+                break
+            await asyncio.sleep(pause)
+        raise TimeoutError(f"The call {self.id} has no result yet.")
+
+    def _look(self) -> StoredResult | None:
+        return results.find(self.id, self.kept_in)
+
+    def _refuse_to_wait(self) -> None:
+        if not self.keeps_result:
+            raise ResultNotKept(
+                f"The result of the call {self.id} is not kept. Declare its task with "
+                "@task(keep_result=timedelta(days=1))."
+            )
+        if current() is not None:
+            raise RuntimeError(
+                "A task that waits for the result of another one can keep that one "
+                "from running. Let the other task defer what follows."
+            )
+        for connection in connections.all(initialized_only=True):
+            if is_undecided(connection.alias):
+                raise RuntimeError(
+                    f"A transaction is open on {connection.alias!r}: the call may wait "
+                    "for its commit. Ask for the result after it."
+                )
+
+    def _refuse_memory(self) -> None:
+        if isinstance(transport(), MemoryTransport):
+            raise RuntimeError(
+                f"The call {self.id} has no result, and in tests nothing runs by "
+                "itself. Call cloudtask.testing.run_queued() before result()."
+            )
+
+
+def receipt_of(enqueued: Enqueued, options: Options) -> Receipt[Any]:
+    """The receipt of a call that was enqueued with `options`."""
+    return Receipt(
+        enqueued.id,
+        enqueued.name,
+        enqueued.queue,
+        options.keep_result is not None,
+        options.database if options.atomic else None,
+    )
+
+
+def value_of(found: StoredResult) -> Any:
+    """The value of a stored result.
+
+    Raises TaskFailed, ResultExpired, or BadSignature for a value that was altered.
+    """
+    what = f"Task {found.task} ({found.id})"
+    if found.state is ResultState.FAILED:
+        first = found.error.partition("\n")[0] or "its error has been removed"
+        raise TaskFailed(f"{what} failed: {first}", found.traceback)
+    if found.value is None:
+        raise ResultExpired(f"{what} has succeeded, but its result was removed.")
+    data = envelope.unseal_value(found.value, place=result_place(found.id))
+    return codec.loads(data)
+
+
+def _pauses(timeout: Timeout) -> Iterator[float | None]:
+    """Seconds to wait between two looks; None before the last one."""
+    seconds = None if timeout is None else as_timedelta(timeout, "timeout")
+    stop = None if seconds is None else time.monotonic() + seconds.total_seconds()
+    pause = SHORTEST
+    while True:
+        left = pause if stop is None else stop - time.monotonic()
+        if left <= 0:
+            yield None
+            return
+        yield min(pause, left)
+        pause = min(pause * 1.5, LONGEST)

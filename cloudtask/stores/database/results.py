@@ -1,0 +1,118 @@
+"""Keeps the results of calls in the table that `django.tasks` uses, too."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import Q, QuerySet
+
+from cloudtask import codec, envelope
+from cloudtask.clock import database_now as now
+from cloudtask.codec import shapes
+from cloudtask.exceptions import BadSignature
+from cloudtask.stores.database.records import aware
+from cloudtask.stores.results import ResultState, ResultStore, StoredResult
+from cloudtask.stores.transactions import delete_by_key, translated
+
+if TYPE_CHECKING:
+    from cloudtask.models import TaskResultRow
+
+
+class DatabaseResults(ResultStore):
+    """The results in one database.
+
+    The store uses its own database. An atomic task has its result in the database of
+    its effects, so that both commit together.
+    """
+
+    database: str
+
+    def _results(self) -> QuerySet[TaskResultRow]:
+        from cloudtask.models import TaskResultRow
+
+        return TaskResultRow.objects.using(self.database).filter(backend="")
+
+    def _reaching(self, what: str) -> AbstractContextManager[None]:
+        return translated(what, self.database)
+
+    def save_result(self, result: StoredResult, keep: timedelta) -> None:
+        from cloudtask.models import TaskResultRow
+
+        values = _columns(result) | {"finished_at": now(), "expires_at": now() + keep}
+        row = TaskResultRow(id=result.id, enqueued_at=result.enqueued_at, **values)
+        with self._reaching(f"Saving the result of {result.id}"):
+            self._results().bulk_create([row], ignore_conflicts=True)
+            ours = self._results().filter(id=result.id)
+            ours.exclude(status=ResultState.SUCCEEDED.value).update(**values)
+
+    def load_result(self, key: str) -> StoredResult | None:
+        is_expired = Q(expires_at__lt=now())
+        with self._reaching(f"Loading the result of {key}"):
+            row: Any = (
+                self._results().filter(id=key).annotate(is_expired=is_expired).first()
+            )
+        return None if row is None else _result(row)
+
+    def prune_results(self, forget_after: timedelta, limit: int) -> int:
+        with self._reaching("Pruning results"):
+            expired = self._results().filter(expires_at__lt=now())
+            old = expired.filter(expires_at__lt=now() - forget_after)
+            delete_by_key(old, list(old.values_list("pk", flat=True)[:limit]))
+            full = expired.exclude(value=None, errors=None)
+            keys = list(full.values_list("pk", flat=True)[:limit])
+            return expired.filter(pk__in=keys).update(value=None, errors=None)
+
+
+class ResultsIn(DatabaseResults):
+    """The results in the database `alias`."""
+
+    def __init__(self, alias: str) -> None:
+        self.database = alias
+
+
+def _columns(result: StoredResult) -> dict[str, Any]:
+    return {
+        "task": result.task,
+        "queue": result.queue,
+        "status": result.state.value,
+        "value": result.value,
+        "errors": _sealed_errors(result),
+    }
+
+
+def _sealed_errors(result: StoredResult) -> bytes | None:
+    if result.state is ResultState.SUCCEEDED:
+        return None
+    data = codec.dumps([[result.error, result.traceback]])
+    return envelope.seal_value(data, place=("result", result.id, "errors"))
+
+
+def _result(row: Any) -> StoredResult:
+    is_there = not row.is_expired
+    error, traceback = _errors(row) if is_there else ("", "")
+    return StoredResult(
+        id=row.pk,
+        task=row.task,
+        queue=row.queue,
+        state=ResultState(row.status),
+        value=bytes(row.value) if is_there and row.value is not None else None,
+        error=error,
+        traceback=traceback,
+        enqueued_at=aware(row.enqueued_at, row),
+        finished_at=aware(row.finished_at, row),
+        expires_at=aware(row.expires_at, row),
+    )
+
+
+def _errors(row: Any) -> tuple[str, str]:
+    if row.errors is None:
+        return "", ""
+    place = ("result", row.pk, "errors")
+    try:
+        [pair] = codec.loads(envelope.unseal_value(bytes(row.errors), place=place))
+    except BadSignature as error:
+        return str(error), ""
+    error_text, traceback = shapes.parts(pair, 2)
+    return shapes.text(error_text), shapes.text(traceback)

@@ -1,0 +1,82 @@
+"""Tasks whose results are kept."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from cloudtask import PermanentTaskFailure, Retry, current, task
+from tests.testapp.models import Author
+
+A_DAY = timedelta(days=1)
+
+broken: set[str] = set()
+asked: list[Any] = []
+
+
+@task(keep_result=A_DAY)
+def echo(value: Any) -> Any:
+    return value
+
+
+@task(keep_result=A_DAY)
+async def aecho(value: int) -> int:
+    return value
+
+
+@task(keep_result=A_DAY, atomic=True)
+def write(name: str, value: Any = None) -> Any:
+    return Author.objects.create(name=name).pk if value is None else value
+
+
+@task(keep_result=A_DAY, atomic=True, database="other")
+def write_elsewhere(name: str) -> str:
+    Author.objects.using("other").create(name=name)
+    return name
+
+
+@task(keep_result=A_DAY, max_attempts=2)
+def fragile(word: str) -> str:
+    if "fragile" in broken:
+        raise ValueError(f"no {word} today")
+    return word
+
+
+@task(keep_result=A_DAY)
+def once_more() -> int:
+    attempt = current(required=True).attempt
+    if attempt < 3:
+        raise Retry(delay=1)
+    return attempt
+
+
+@task(keep_result=A_DAY)
+def hopeless() -> None:
+    raise PermanentTaskFailure("never")
+
+
+@task
+def forgetful() -> int:
+    return 1
+
+
+@task
+def impatient() -> None:
+    echo.defer(1).result(timeout=1)
+
+
+@task(keep_result=A_DAY)
+def huge(size: int) -> str:
+    Author.objects.create(name="huge")
+    return "x" * size
+
+
+@task(keep_result=A_DAY)
+def returns_asked() -> list[Any]:
+    return asked
+
+
+@task(keep_result=A_DAY)
+def counted() -> int:
+    asked.append(1)
+    return len(asked)
