@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import copy_context
 from io import BytesIO
 from typing import Any
@@ -12,6 +15,9 @@ from urllib.parse import urlsplit
 from django.core.checks import CheckMessage, Warning
 from django.core.handlers.base import BaseHandler
 from django.core.handlers.wsgi import WSGIRequest
+from django.core.signals import got_request_exception
+from django.db import DatabaseError
+from django.http import HttpResponseServerError
 from django.urls import get_script_prefix
 
 from cloudtask import conf, views
@@ -30,14 +36,17 @@ def handler_answers(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
         return []  # W001 says so
     if conf.settings().prefix is not None:
         return []  # the handler may be in another service
-    answer = copy_context().run(_answer_to, path)
+    with _errors() as errors:
+        answer = copy_context().run(_answer_to, path)
     if answer.status_code == 405 and answer.content == views.POST_ONLY.encode():
         return []
+    if any(isinstance(error, DatabaseError) for error in errors):
+        return []  # the tables of a middleware, which `migrate` may be about to make
     return [
         Warning(
             f"A request to the handler at {path} was answered {answer.status_code}"
-            f"{_place_of(answer)}, not by the handler. Cloud Tasks would try again, "
-            "and no task would run.",
+            f"{_cause_of(answer, errors)}, not by the handler. Cloud Tasks would try "
+            "again, and no task would run.",
             hint=_hint_for(answer),
             id="cloudtask.W008",
         )
@@ -62,10 +71,39 @@ def _answer_to(path: str) -> Any:
     }
     handler = BaseHandler()
     handler.load_middleware()
-    return handler.get_response(WSGIRequest(environ))
+    try:
+        return handler.get_response(WSGIRequest(environ))
+    except Exception:  # noqa: BLE001 - with DEBUG_PROPAGATE_EXCEPTIONS
+        return HttpResponseServerError()
 
 
-def _place_of(answer: Any) -> str:
+@contextmanager
+def _errors() -> Iterator[list[BaseException]]:
+    """Collects what views and middleware raise, and keeps it out of Django's log."""
+    found: list[BaseException] = []
+    here = threading.get_ident()
+
+    def collect(**kwargs: Any) -> None:
+        error = sys.exception() if threading.get_ident() == here else None
+        if error is not None:
+            found.append(error)
+
+    def is_elsewhere(record: logging.LogRecord) -> bool:
+        return record.thread != here
+
+    log = logging.getLogger("django.request")
+    log.addFilter(is_elsewhere)
+    got_request_exception.connect(collect)
+    try:
+        yield found
+    finally:
+        got_request_exception.disconnect(collect)
+        log.removeFilter(is_elsewhere)
+
+
+def _cause_of(answer: Any, errors: Sequence[BaseException]) -> str:
+    if errors:
+        return f" after {type(errors[0]).__name__}"
     return f" with a redirect to {answer['Location']}" if "Location" in answer else ""
 
 

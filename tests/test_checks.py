@@ -10,7 +10,7 @@ import pytest
 from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage, run_checks
-from django.db import connections
+from django.db import ProgrammingError, connections
 from django.db.migrations.recorder import MigrationRecorder
 from django.http import HttpResponse, HttpResponseRedirect
 from django.test import override_settings
@@ -303,6 +303,38 @@ def test_middleware_that_answers_itself_is_found(name: str, hint: str) -> None:
     middleware = [*settings.MIDDLEWARE, f"{__name__}.{name}"]
     message = found(CLOUDTASK=GOOD, MIDDLEWARE=middleware)["cloudtask.W008"]
     assert hint in str(message.hint)
+
+
+def count(get_response: Any) -> Any:
+    def middleware(request: Any) -> HttpResponse:
+        raise ProgrammingError('relation "visits" does not exist')
+
+    return middleware
+
+
+def stumble(get_response: Any) -> Any:
+    def middleware(request: Any) -> HttpResponse:
+        raise LookupError("no tenant of that name")
+
+    return middleware
+
+
+def test_a_middleware_whose_tables_are_missing_says_nothing(caplog) -> None:
+    middleware = [*settings.MIDDLEWARE, f"{__name__}.count"]
+    assert "cloudtask.W008" not in found(CLOUDTASK=GOOD, MIDDLEWARE=middleware)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("propagated", [True, False])
+def test_a_middleware_that_raises_is_found_without_a_traceback_in_the_log(
+    caplog, propagated: bool
+) -> None:
+    middleware = [*settings.MIDDLEWARE, f"{__name__}.stumble"]
+    message = found(
+        CLOUDTASK=GOOD, MIDDLEWARE=middleware, DEBUG_PROPAGATE_EXCEPTIONS=propagated
+    )["cloudtask.W008"]
+    assert "answered 500 after LookupError" in message.msg
+    assert caplog.records == []
 
 
 def test_a_required_login_lets_the_handler_answer() -> None:

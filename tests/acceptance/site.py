@@ -9,7 +9,7 @@ import subprocess
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ WSGI = "tests.acceptance.project.wsgi:application"
 ACCOUNT = "tasks@p.iam.gserviceaccount.com"
 APP_ENGINE = "cloudtask.targets.AppEngineTarget"
 HTTP = "cloudtask.targets.HttpTarget"
+THREADED = ("--threads=4",)
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,12 @@ def listening() -> Iterator[socket.socket]:
 
 @contextmanager
 def served(
-    sock: socket.socket, cloud: Cloud, target: str, folder: Path, **environ: str
+    sock: socket.socket,
+    cloud: Cloud,
+    target: str,
+    folder: Path,
+    workers: Sequence[str] = THREADED,
+    **environ: str,
 ) -> Iterator[Site]:
     """gunicorn on `sock`, its application loaded before it forks two workers."""
     url = f"http://127.0.0.1:{sock.getsockname()[1]}"
@@ -130,7 +136,7 @@ def served(
     }
     _migrate(environ)
     command = [sys.executable, "-m", "gunicorn", WSGI, f"--bind=fd://{sock.fileno()}"]
-    command += ["--preload", "--workers=2", "--threads=4", "--no-control-socket"]
+    command += ["--preload", "--workers=2", *workers, "--no-control-socket"]
     with running(command, log, environ=environ, pass_fds=[sock.fileno()]) as process:
         site = Site(url, cloud, target, log)
         wait_for_server(process, lambda: _answers(site), log)

@@ -61,3 +61,9 @@ def ask_again(text: str) -> None:
 @task
 def measure(text: str, data: bytes) -> None:
     note(f"{text}: {len(data)}")
+
+
+@task(max_attempts=2, backoff=Backoff(min=0.1, max=1))
+def hang(text: str) -> None:
+    note(text)
+    time.sleep(600)

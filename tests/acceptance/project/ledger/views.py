@@ -16,6 +16,8 @@ from cloudtask.models import FailedTask, OutboxMessage, Payload
 from tests.acceptance.project.ledger import tasks
 from tests.acceptance.project.ledger.models import Delivery, Entry
 
+FAILED = ("key", "name", "error", "traceback", "attempts")
+
 
 class ChangeOfMind(Exception):
     """Rolls a transaction back."""
@@ -87,8 +89,6 @@ def leftovers(request: HttpRequest) -> JsonResponse:
         {
             "outbox": list(OutboxMessage.objects.values("key", "state", "error")),
             "payloads": Payload.objects.filter(is_done=False).count(),
-            "failed": list(
-                FailedTask.objects.values("key", "name", "error", "attempts")
-            ),
+            "failed": list(FailedTask.objects.values(*FAILED)),
         }
     )
