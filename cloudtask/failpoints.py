@@ -33,6 +33,8 @@ POINTS = frozenset(
         "result.after_save",
         "failures.before_save",
         "failures.after_save",
+        "bulk.sent",
+        "bulk.page_done",
         "execute.received",
         "execute.before_call",
         "execute.before_commit",

@@ -6,7 +6,7 @@ as they allow, and docs/explanation/iteration-states.md is drawn from them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -179,6 +179,36 @@ class Shard:
     done: int = 0
     failed: int = 0
     skipped: int = 0
+
+    @property
+    def size(self) -> int:
+        """The rows of the shard: those of the plan, until it is DONE."""
+        settled = self.done + self.failed + self.skipped
+        return settled if self.state is ShardState.DONE else max(self.expected, settled)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardSums:
+    """The counts of all shards of a run. `size` is the number of their rows, by the
+    plan where a shard is not DONE; `undone` of the `shards` are not DONE."""
+
+    done: int = 0
+    failed: int = 0
+    skipped: int = 0
+    size: int = 0
+    shards: int = 0
+    undone: int = 0
+
+    @classmethod
+    def of(cls, shards: Sequence[Shard]) -> ShardSums:
+        return cls(
+            done=sum(shard.done for shard in shards),
+            failed=sum(shard.failed for shard in shards),
+            skipped=sum(shard.skipped for shard in shards),
+            size=sum(shard.size for shard in shards),
+            shards=len(shards),
+            undone=sum(shard.state is not ShardState.DONE for shard in shards),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import sys
+import traceback
+from types import FrameType
+
 from cloudtask.discretion import emptied
 from cloudtask.exceptions import WorkerAborted
 from cloudtask.failpoints import Crashed
@@ -28,11 +33,44 @@ def explained(error: BaseException, note: str | None = None) -> BaseException:
     return emptied(error)
 
 
-def summary(error: BaseException) -> str:
-    """The name and text of an error, and its notes; never raises."""
+def kind_of(error: BaseException) -> str:
+    """The import path of the error's class; the name alone of a builtin."""
     kind = type(error)
     is_builtin = kind.__module__ == "builtins"
-    name = kind.__qualname__ if is_builtin else f"{kind.__module__}.{kind.__qualname__}"
+    return kind.__qualname__ if is_builtin else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def group_of(task: str, error: BaseException) -> str:
+    """A digest that failures have in common which probably have one cause.
+
+    Made of the task, the kind of the error, and the innermost function of the project
+    in its traceback. The message does not count, since it often quotes a value, and no
+    line either, since a deploy moves it.
+    """
+    place = f"{task}\n{kind_of(error)}\n{_innermost(error)}"
+    return hashlib.sha256(place.encode("utf-8", "backslashreplace")).hexdigest()[:32]
+
+
+def _innermost(error: BaseException) -> str:
+    """Module and function of the project where the error arose, if any, else of a
+    library."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    own = [frame for frame in frames if _is_of_project(frame)] or frames
+    if not own:
+        return ""
+    module = own[-1].f_globals.get("__name__")
+    return f"{module}.{own[-1].f_code.co_qualname}"
+
+
+def _is_of_project(frame: FrameType) -> bool:
+    first = str(frame.f_globals.get("__name__")).partition(".")[0]
+    is_library = first in sys.stdlib_module_names or first == "cloudtask"
+    return not is_library and "site-packages" not in frame.f_code.co_filename
+
+
+def summary(error: BaseException) -> str:
+    """The name and text of an error, and its notes; never raises."""
+    name = kind_of(error)
     try:
         text = str(error)
     except Exception:  # noqa: BLE001  as the traceback module does

@@ -14,8 +14,19 @@ from django.db.models import QuerySet
 
 from cloudtask import clock, codec, conf, envelope, failpoints
 from cloudtask.delivering.calls import Call
-from cloudtask.delivering.errors import LONGEST, storable, summary
-from cloudtask.exceptions import BadSignature, CloudTaskError, PayloadError
+from cloudtask.delivering.errors import (
+    LONGEST,
+    group_of,
+    kind_of,
+    storable,
+    summary,
+)
+from cloudtask.exceptions import (
+    BadSignature,
+    CloudTaskError,
+    DuplicateTask,
+    PayloadError,
+)
 from cloudtask.message import Message
 from cloudtask.registry import Definition, find
 from cloudtask.sending import payloads
@@ -23,6 +34,7 @@ from cloudtask.sending.enqueueing import send
 from cloudtask.stores import FailedCall, store
 
 HIDDEN = "********"
+LONGEST_KIND = 300  # characters of the path of an error's class
 MOST = 20  # entries of a collection that are shown
 DEEPEST = 6  # levels of collections that are shown
 
@@ -46,6 +58,8 @@ def save(call: Call, error: BaseException) -> None:
         traceback=storable(text[-LONGEST:]),
         attempts=call.context.attempt,
         enqueued_at=call.context.enqueued_at,
+        kind=storable(kind_of(error))[:LONGEST_KIND],
+        group=group_of(message.task, error),
     )
     failpoints.reached("failures.before_save")
     store().save_failed(failed)
@@ -138,6 +152,10 @@ def _joined(parts: Iterable[str], count: int) -> str:
 def retry(key: str) -> Message:
     """Enqueue a failed task again; its attempts are counted from zero.
 
+    Safe to repeat: the name of the new message follows from the failed one, so a name
+    that exists is that of an earlier retry, which was killed before it could delete the
+    failed task.
+
     Raises CloudTaskError if there is no such task, TaskNotFound if this version does
     not know the task, EnqueueError if the queue refuses it, and BadSignature if the
     stored envelope is refused. The task then stays failed.
@@ -151,7 +169,11 @@ def retry(key: str) -> Message:
     again = replace(again, created=clock.now())
     if message.stored is not None:
         store().touch_payload(message.stored)
-    send([again])
+    try:
+        send([again])
+    except DuplicateTask:
+        logger.info("Failed task %s was enqueued again before.", key)
+    failpoints.reached("bulk.sent")
     store().delete_failed(key)
     return again
 

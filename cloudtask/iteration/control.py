@@ -268,6 +268,7 @@ def sweep(limit: int = 100, *, seconds: float = 60.0) -> int:
             failure = failure or error
     if failure is not None:
         raise failure
+    stores.note_upkeep("sweep", f"{made} lost steps made again")
     return made
 
 

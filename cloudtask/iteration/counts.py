@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 
 from cloudtask import clock
@@ -15,41 +14,36 @@ from cloudtask.runs import (
     RunState,
     Shard,
     ShardReport,
-    ShardState,
+    ShardSums,
 )
 
 HAS_ALL = (RunState.FINALIZING, RunState.FINISHED)
 
 
-@dataclass(frozen=True, slots=True)
-class _Counts:
-    done: int
-    failed: int
-    skipped: int
-
-    @property
-    def settled(self) -> int:
-        return self.done + self.failed + self.skipped
+def _sums(run: Run, shards: Sequence[Shard]) -> ShardSums:
+    return sums_of(run, ShardSums.of(shards))
 
 
-def _counts(run: Run, shards: Sequence[Shard]) -> _Counts:
-    if run.is_summary:
-        return _Counts(run.done, run.failed, run.skipped)
-    return _Counts(
-        sum(shard.done for shard in shards),
-        sum(shard.failed for shard in shards),
-        sum(shard.skipped for shard in shards),
-    )
+def sums_of(run: Run, sums: ShardSums | None) -> ShardSums:
+    """The counts of a run: those of its row if it has no shards any more."""
+    if not run.is_summary:
+        return sums or ShardSums()
+    return ShardSums(done=run.done, failed=run.failed, skipped=run.skipped)
 
 
 def progress_of(run: Run, shards: Sequence[Shard]) -> Progress:
     """How far a run is, by its row and its shards."""
-    counts = _counts(run, shards)
+    return progress_by(run, _sums(run, shards))
+
+
+def progress_by(run: Run, counts: ShardSums) -> Progress:
+    """How far a run is, by its row and the counts of its shards."""
     has_all = run.state in HAS_ALL
-    total = counts.settled if has_all else sum(map(_size, shards))
-    fraction = counts.settled / total if total else float(has_all)
-    rate = _rate(run, counts.settled)
-    left = total - counts.settled
+    settled = counts.done + counts.failed + counts.skipped
+    total = settled if has_all else counts.size
+    fraction = settled / total if total else float(has_all)
+    rate = _rate(run, settled)
+    left = total - settled
     return Progress(
         counts.done,
         counts.failed,
@@ -62,14 +56,6 @@ def progress_of(run: Run, shards: Sequence[Shard]) -> Progress:
     )
 
 
-def _size(shard: Shard) -> int:
-    """The rows of a shard: those of the plan, until the shard is DONE."""
-    settled = shard.done + shard.failed + shard.skipped
-    if shard.state is ShardState.DONE:
-        return settled
-    return max(shard.expected, settled)
-
-
 def _rate(run: Run, settled: int) -> float:
     if run.started_at is None:
         return 0.0
@@ -80,7 +66,7 @@ def _rate(run: Run, settled: int) -> float:
 
 def report_of(run: Run, shards: Sequence[Shard]) -> IterationReport:
     """The report of a run, from its row and its shards."""
-    counts = _counts(run, shards)
+    counts = _sums(run, shards)
     return IterationReport(
         done=counts.done,
         failed=counts.failed,

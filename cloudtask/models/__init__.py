@@ -10,6 +10,17 @@ from cloudtask.models.calls import (
     Payload,
     PayloadChunk,
     UniqueKey,
+    UpkeepNote,
+)
+from cloudtask.models.dashboard import (
+    Doctor,
+    Failed,
+    Iteration,
+    Outbox,
+    Overview,
+    Queue,
+    Result,
+    Task,
 )
 from cloudtask.models.iteration import (
     IterationChunk,
@@ -20,16 +31,25 @@ from cloudtask.models.iteration import (
 from cloudtask.models.results import TaskResultRow
 
 __all__ = [
+    "Doctor",
     "Execution",
+    "Failed",
     "FailedTask",
+    "Iteration",
     "IterationChunk",
     "IterationFailure",
     "IterationRun",
     "IterationShard",
     "LateStart",
+    "Outbox",
     "OutboxMessage",
+    "Overview",
     "Payload",
     "PayloadChunk",
+    "Queue",
+    "Result",
+    "Task",
     "TaskResultRow",
     "UniqueKey",
+    "UpkeepNote",
 ]

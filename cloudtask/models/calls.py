@@ -67,7 +67,9 @@ class FailedTask(models.Model):
     """A call that will not be tried again by itself."""
 
     key = models.CharField(max_length=80, primary_key=True)
-    task = models.CharField(max_length=500, db_index=True)
+    task = models.CharField(max_length=500)
+    kind = models.CharField(max_length=300, default="", db_default="")
+    group = models.CharField(max_length=32, default="", db_default="")
     queue = models.CharField(max_length=100)
     name = models.CharField(max_length=500)
     envelope = models.BinaryField()
@@ -80,6 +82,14 @@ class FailedTask(models.Model):
 
     class Meta:
         verbose_name = "failed task"
+        indexes = [
+            models.Index(
+                fields=["group", "failed_at", "key"], name="cloudtask_failed_group"
+            ),
+            models.Index(
+                fields=["task", "failed_at", "key"], name="cloudtask_failed_task"
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.task} ({self.key})"
@@ -123,3 +133,17 @@ class UniqueKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.task} ({self.message})"
+
+
+class UpkeepNote(models.Model):
+    """When a regular job of the library, such as the relay, last ended well."""
+
+    job = models.CharField(max_length=40, primary_key=True)
+    ran_at = models.DateTimeField(db_default=Now())
+    report = models.TextField(blank=True, default="")
+
+    class Meta:
+        verbose_name = "upkeep note"
+
+    def __str__(self) -> str:
+        return f"{self.job}: {self.ran_at}"

@@ -50,6 +50,9 @@ class IterationRun(models.Model):
 
     class Meta:
         verbose_name = "iteration"
+        indexes = [
+            models.Index(fields=["created_at", "id"], name="cloudtask_run_age"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.task} ({self.id})"

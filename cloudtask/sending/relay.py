@@ -29,6 +29,7 @@ from cloudtask.exceptions import (
     PayloadTooLarge,
 )
 from cloudtask.message import Message
+from cloudtask.stores import note_upkeep
 from cloudtask.stores.transactions import MOST_KEYS
 from cloudtask.transports import transport
 
@@ -106,6 +107,7 @@ def relay_all(
             failure = failure or error
     if failure is not None:
         raise failure
+    note_upkeep("relay", str(report))
     return report
 
 

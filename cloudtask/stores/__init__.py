@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 
 from cloudtask import conf
+from cloudtask.stores.failed import FailedCall, FailedStore
 from cloudtask.stores.results import ResultStore
 from cloudtask.stores.runs import RunStore
 from cloudtask.stores.shards import ShardStore
+
+__all__ = ["AlreadyDone", "FailedCall", "Store", "Upkeep", "note_upkeep", "store"]
+
+logger = logging.getLogger("cloudtask")
 
 
 class AlreadyDone(Exception):
@@ -18,23 +24,19 @@ class AlreadyDone(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FailedCall:
-    """A call that has failed for good. `envelope` can be sent again."""
+class Upkeep:
+    """When a regular job of the library last ended well, and what it did.
 
-    key: str
-    task: str
-    queue: str
-    name: str
-    envelope: bytes = field(repr=False)
-    arguments: str = field(repr=False)
-    error: str
-    traceback: str = field(repr=False)
-    attempts: int
-    enqueued_at: datetime
-    failed_at: datetime | None = None
+    `age` is measured with the store's clock.
+    """
+
+    job: str
+    ran_at: datetime
+    age: timedelta
+    report: str
 
 
-class Store(RunStore, ShardStore, ResultStore):
+class Store(RunStore, ShardStore, FailedStore, ResultStore):
     """Payloads, failed calls, results, and the records of iterations.
 
     Every implementation passes tests/stores/*_contract.py. All methods raise
@@ -77,25 +79,6 @@ class Store(RunStore, ShardStore, ResultStore):
         """
 
     @abstractmethod
-    def save_failed(self, failed: FailedCall) -> None:
-        """Save a failed call, and replace one with the same key."""
-
-    @abstractmethod
-    def load_failed(self, key: str) -> FailedCall | None: ...
-
-    @abstractmethod
-    def list_failed(self, *, task: str | None, limit: int) -> list[FailedCall]:
-        """The latest failed calls, newest first, without their envelopes."""
-
-    @abstractmethod
-    def delete_failed(self, key: str) -> bool:
-        """Delete a failed call; returns whether there was one."""
-
-    @abstractmethod
-    def old_failed(self, older_than: timedelta, limit: int) -> list[str]:
-        """Keys of up to `limit` calls that failed longer ago."""
-
-    @abstractmethod
     def note_start(self, key: str) -> int:
         """Count a start of a call whose attempts are used up.
 
@@ -109,6 +92,14 @@ class Store(RunStore, ShardStore, ResultStore):
         Returns the number of calls.
         """
 
+    @abstractmethod
+    def note_upkeep(self, job: str, report: str) -> None:
+        """Record that a regular job has ended well just now."""
+
+    @abstractmethod
+    def upkeep(self) -> dict[str, Upkeep]:
+        """The last run of each regular job that has ever run, by its name."""
+
 
 @lru_cache(maxsize=8)
 def _made(settings: conf.Settings) -> Store:
@@ -119,3 +110,11 @@ def _made(settings: conf.Settings) -> Store:
 def store() -> Store:
     """The store that CLOUDTASK["STORE"] describes; raises ConfigurationError."""
     return _made(conf.settings())
+
+
+def note_upkeep(job: str, report: str) -> None:
+    """Record that a regular job has ended well; never raises, since it has."""
+    try:
+        store().note_upkeep(job, report)
+    except Exception as error:  # noqa: BLE001  the note is not worth the job
+        logger.warning("That %s ran could not be noted: %s", job, error)

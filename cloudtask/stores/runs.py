@@ -11,6 +11,7 @@ from functools import partial
 
 from cloudtask import transitions
 from cloudtask.runs import Run, RunState, Shard
+from cloudtask.stores.pages import Page
 from cloudtask.stores.sealing import opened_run
 from cloudtask.stores.swaps import Swap, Swaps
 from cloudtask.transitions import Moment
@@ -73,6 +74,26 @@ class RunStore(Swaps):
     @abstractmethod
     def list_runs(self, *, states: Sequence[RunState], limit: int) -> list[Run]:
         """The latest runs in `states`, newest first. No states mean all."""
+
+    @abstractmethod
+    def page_runs(
+        self,
+        *,
+        states: Sequence[RunState] = (),
+        task: str | None = None,
+        before: str | None = None,
+        limit: int,
+    ) -> Page[Run]:
+        """Runs in brief, newest first, from the mark `before` on. No states mean all.
+
+        Brief runs have neither options nor description. A page may have fewer than
+        `limit` items although more follow: `next` tells. Raises ValueError for a mark
+        that no store has made.
+        """
+
+    @abstractmethod
+    def count_runs(self, states: Sequence[RunState]) -> dict[RunState, int]:
+        """The number of runs in each of `states`; counting may stop at MOST."""
 
     @abstractmethod
     def summarize_run(self, run_id: str) -> None:

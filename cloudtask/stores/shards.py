@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -11,7 +11,16 @@ from functools import partial
 
 from cloudtask import transitions
 from cloudtask.exceptions import BadSignature
-from cloudtask.runs import LeaseLost, RowFailure, Run, Shard, Walked
+from cloudtask.runs import (
+    FailureState,
+    LeaseLost,
+    RowFailure,
+    Run,
+    Shard,
+    ShardSums,
+    Walked,
+)
+from cloudtask.stores.pages import Page
 from cloudtask.stores.sealing import opened_shard
 from cloudtask.stores.swaps import Swap, Swaps
 from cloudtask.transitions import Moment
@@ -32,6 +41,11 @@ class ShardStore(Swaps):
     @abstractmethod
     def load_shards(self, run_id: str) -> list[Shard]:
         """The shards of a run by index, with sealed keys: for counts and states."""
+
+    @abstractmethod
+    def sums_of_shards(self, run_ids: Sequence[str]) -> dict[str, ShardSums]:
+        """The counts of the shards of each run, by its id; none for a run without
+        shards."""
 
     @abstractmethod
     def read_shard(self, run_id: str, index: int) -> Shard | None:
@@ -251,6 +265,18 @@ class ShardStore(Swaps):
         self, run_id: str, *, shard: int | None = None, limit: int = 1000
     ) -> list[RowFailure]:
         """Failures of a run, or of one of its shards."""
+
+    @abstractmethod
+    def page_failures(
+        self,
+        run_id: str,
+        *,
+        states: Sequence[FailureState] = (),
+        after: str | None = None,
+        limit: int,
+    ) -> Page[RowFailure]:
+        """Failures of a run in a fixed order, from the mark `after` on. No states mean
+        all. A page may have fewer than `limit` items although more follow."""
 
     @abstractmethod
     def waiting_failures(

@@ -9,7 +9,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.core.management import CommandError, call_command
 
-from cloudtask import envelope, task
+from cloudtask import envelope, failpoints, task
+from cloudtask.delivering import bulk
 from cloudtask.delivering.failed import discard, retry
 from cloudtask.exceptions import (
     BadSignature,
@@ -17,8 +18,10 @@ from cloudtask.exceptions import (
     EnqueueUnavailable,
     TaskNotFound,
 )
+from cloudtask.failpoints import Crashed
 from cloudtask.models import Execution, FailedTask, Payload, PayloadChunk, UniqueKey
 from cloudtask.stores import store
+from cloudtask.stores.failed import FailedFilter
 from tests.durability import tasks
 from tests.durability.test_payloads import LARGE
 from tests.testapp.models import Author
@@ -289,7 +292,7 @@ def test_a_beginning_of_several_keys_is_refused(world):
     for number in (1, 2):
         failed = fail(world, tasks.fail_for_good, "x")
         FailedTask.objects.filter(key=failed.key).update(key=f"c0ffee{number}")
-    with pytest.raises(CommandError, match="2 keys begin with 'c0ffee'"):
+    with pytest.raises(CommandError, match="Several keys begin with 'c0ffee'"):
         run("cloudtask_failed", "discard", "c0ffee")
     assert FailedTask.objects.count() == 2
 
@@ -392,3 +395,76 @@ def test_an_envelope_of_another_failed_task_is_refused(world):
 
     assert len(world.queue.messages) == before
     assert FailedTask.objects.count() == 2
+
+
+def test_a_retry_that_was_killed_before_the_delete_can_be_repeated(world):
+    failed = fail(world, tasks.fail_thrice)
+    before = len(world.queue.messages)
+    with failpoints.at("bulk.sent", failpoints.crash), pytest.raises(Crashed):
+        retry(failed.key)
+    assert FailedTask.objects.count() == 1
+
+    again = retry(failed.key)
+
+    assert not FailedTask.objects.exists()
+    assert [m.name for m in world.queue.messages[before:]] == [again.name]
+
+
+def test_one_that_cannot_be_retried_keeps_no_other_back(world):
+    keys = [fail(world, tasks.fail_thrice).key for _ in range(3)]
+    FailedTask.objects.filter(key=keys[1]).update(envelope=b"altered")
+
+    report = bulk.act_on(keys, bulk.retry)
+
+    assert report.done == 2
+    assert [key for key, _ in report.problems] == [keys[1]]
+    assert [row.key for row in FailedTask.objects.all()] == [keys[1]]
+
+
+@pytest.mark.parametrize("name", [bulk.RETRY, bulk.DISCARD])
+def test_tasks_of_the_library_take_all_page_by_page(world, monkeypatch, name):
+    monkeypatch.setattr(bulk, "PAGE", 2)
+    keys = [fail(world, tasks.fail_thrice).key for _ in range(5)]
+    FailedTask.objects.filter(key=keys[2]).update(envelope=b"altered")
+    late = bulk.until_now(FailedFilter())
+    with world.later(60):
+        fail(world, tasks.fail_thrice)
+    before = len(world.queue.messages)
+
+    bulk.enqueue(name, late)
+    pages = 0
+    while ours := [m for m in world.queue.messages[before:] if m.task == name][pages:]:
+        world.deliver(ours[0])
+        pages += 1
+
+    assert pages == 3
+    left = FailedTask.objects.filter(key__in=keys)
+    assert [row.key for row in left] == ([keys[2]] if name == bulk.RETRY else [])
+    assert FailedTask.objects.count() == left.count() + 1
+
+
+def test_the_command_reads_more_than_a_page(world, monkeypatch):
+    monkeypatch.setattr(bulk, "PAGE", 2)
+    for _ in range(5):
+        fail(world, tasks.fail_thrice)
+
+    assert run("cloudtask_failed", "discard", "--all").count("discarded") == 5
+
+
+def test_calls_that_fail_alike_have_one_group(world):
+    alike = [fail(world, log_in, n) for n in ("a", "b")]
+    other = fail(world, tasks.fail_thrice)
+
+    assert alike[0].group == alike[1].group != other.group
+    assert (alike[0].kind, len(alike[0].group)) == ("ValueError", 32)
+
+
+def test_relay_sweep_and_prune_note_that_they_ran(world):
+    assert store().upkeep() == {}
+
+    run("cloudtask_relay")
+    run("cloudtask_prune")
+
+    noted = store().upkeep()
+    assert set(noted) == {"relay", "sweep", "prune"}
+    assert noted["relay"].report == "0 sent, 0 postponed, 0 parked"

@@ -52,6 +52,7 @@ def collected(tasks: Mapping[str, Definition]) -> dict[str, list[str]]:
         "URLs": list(_urls()),
         "tables and columns": list(_columns()),
         "indexes and constraints": list(_indexes()),
+        "rights": list(_rights()),
         "migrations": list(_migrations()),
         "states": list(_states()),
         "entities and properties": entities.collected(),
@@ -105,7 +106,8 @@ def _urls() -> Iterator[str]:
 
 
 def _models() -> Iterator[type[Model]]:
-    yield from apps.get_app_config("cloudtask").get_models(include_auto_created=True)
+    found = apps.get_app_config("cloudtask").get_models(include_auto_created=True)
+    yield from (model for model in found if model._meta.managed)
 
 
 def _columns() -> Iterator[str]:
@@ -118,6 +120,11 @@ def _indexes() -> Iterator[str]:
     for model in _models():
         yield from (index.name for index in model._meta.indexes)
         yield from (constraint.name for constraint in model._meta.constraints)
+
+
+def _rights() -> Iterator[str]:
+    for model in apps.get_app_config("cloudtask").get_models():
+        yield from (codename for codename, _ in model._meta.permissions)
 
 
 def _migrations() -> Iterator[str]:

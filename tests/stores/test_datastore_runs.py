@@ -6,6 +6,7 @@ import pytest
 
 from cloudtask.stores import Store
 from cloudtask.stores.datastore import DatastoreStore
+from tests.stores.pages_contract import RunPagesContract
 from tests.stores.row_failures_contract import RowFailuresContract, SweepingContract
 from tests.stores.run_races_contract import RunRacesContract
 from tests.stores.runs_contract import RunsContract
@@ -20,6 +21,7 @@ class TestDatastoreRuns(
     RowFailuresContract,
     SweepingContract,
     RunRacesContract,
+    RunPagesContract,
 ):
     @pytest.fixture
     def store(self, datastore_store: DatastoreStore) -> Store:

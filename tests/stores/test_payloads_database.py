@@ -15,6 +15,7 @@ from cloudtask.stores import Store
 from cloudtask.stores.database import CHUNK, DatabaseStore
 from tests.durability.database import committing, rolled_back
 from tests.stores.failed_contract import FailedContract
+from tests.stores.pages_contract import FailedPagesContract
 from tests.stores.payloads_contract import PayloadsContract, noise
 from tests.stores.results_contract import ResultsContract
 
@@ -22,7 +23,9 @@ both = pytest.mark.django_db(databases=["default", "other"])
 
 
 @both
-class TestDatabase(PayloadsContract, FailedContract, ResultsContract):
+class TestDatabase(
+    PayloadsContract, FailedContract, FailedPagesContract, ResultsContract
+):
     @pytest.fixture
     def store(self, db: None) -> Store:
         return DatabaseStore({"ALIAS": "other"})

@@ -7,13 +7,16 @@ import pytest
 from cloudtask.stores import Store
 from cloudtask.stores.datastore import DatastoreStore
 from tests.stores.failed_contract import FailedContract
+from tests.stores.pages_contract import FailedPagesContract
 from tests.stores.payloads_contract import PayloadsContract
 from tests.stores.results_contract import ResultsContract
 
 pytest_plugins = ["tests.stores.datastore_fixtures"]
 
 
-class TestDatastore(PayloadsContract, FailedContract, ResultsContract):
+class TestDatastore(
+    PayloadsContract, FailedContract, FailedPagesContract, ResultsContract
+):
     @pytest.fixture
     def store(self, datastore_store: DatastoreStore) -> Store:
         return datastore_store

@@ -10,6 +10,7 @@ import pytest
 from cloudtask.stores import Store
 from cloudtask.stores.database import DatabaseStore
 from tests.durability.database import committing
+from tests.stores.pages_contract import RunPagesContract
 from tests.stores.row_failures_contract import RowFailuresContract, SweepingContract
 from tests.stores.run_races_contract import RunRacesContract
 from tests.stores.runs_contract import RunsContract
@@ -22,7 +23,11 @@ def test_writes_join_a_transaction_of_the_database_of_the_option() -> None:
 
 
 class TestDatabaseRuns(
-    RunsContract, ShardsContract, RowFailuresContract, SweepingContract
+    RunsContract,
+    ShardsContract,
+    RowFailuresContract,
+    SweepingContract,
+    RunPagesContract,
 ):
     @pytest.fixture
     def store(self, db: None) -> Store:

@@ -9,13 +9,13 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from cloudtask.delivering import failed
+from cloudtask.delivering import bulk
 from cloudtask.discretion import discreet, printable
 from cloudtask.exceptions import CloudTaskError
 from cloudtask.stores import FailedCall, store
+from cloudtask.stores.failed import FailedFilter
 
 NEWLINE = "\n"
-MOST = 10_000  # failed tasks that one command reads
 FULL_KEY = 32  # characters
 
 
@@ -69,18 +69,10 @@ class Command(BaseCommand):
             )
 
     def _retry(self, options: dict[str, Any]) -> None:
-        self._each(options, self._retry_one)
+        self._each(options, bulk.retry)
 
     def _discard(self, options: dict[str, Any]) -> None:
-        self._each(options, self._discard_one)
-
-    def _retry_one(self, key: str) -> str:
-        return f"enqueued again as {failed.retry(key).name}"
-
-    def _discard_one(self, key: str) -> str:
-        if not failed.discard(key):
-            raise CloudTaskError(f"There is no failed task {key!r}.")
-        return "discarded"
+        self._each(options, bulk.discard)
 
     def _each(self, options: dict[str, Any], act: Callable[[str], str]) -> None:
         """Call `act` for every chosen key, even if it failed for an earlier one."""
@@ -99,10 +91,11 @@ class Command(BaseCommand):
             return [_full_key(key) for key in options["keys"]]
         if not options["task"] and not options["all"]:
             raise CommandError("Name keys, or give --task PATH or --all.")
-        chosen = store().list_failed(task=options["task"], limit=MOST)
+        wanted = bulk.until_now(FailedFilter(task=options["task"]))
+        chosen = [call.key for call in bulk.each(wanted)]
         if not chosen:
             self.stdout.write(_nothing(options))
-        return [one.key for one in chosen]
+        return chosen
 
 
 def _add_common(verb: argparse.ArgumentParser, command: CommandParser) -> None:
@@ -127,13 +120,12 @@ def _full_key(given: str) -> str:
     start = given.rstrip(".\N{HORIZONTAL ELLIPSIS}")
     if not start or len(start) >= FULL_KEY:
         return given
-    listed = store().list_failed(task=None, limit=MOST)
-    found = [one.key for one in listed if one.key.startswith(start)]
+    found = store().find_failed(start, limit=6)
     if start in found or not found:
         return start
     if len(found) > 1:
         shown = ", ".join(found[:5])
-        raise CommandError(f"{len(found)} keys begin with {start!r}: {shown}, ...")
+        raise CommandError(f"Several keys begin with {start!r}: {shown}, ...")
     return found[0]
 
 

@@ -12,7 +12,7 @@ from cloudtask.delivering import executions, failed
 from cloudtask.discretion import discreet
 from cloudtask.models import results
 from cloudtask.sending import outbox, relay, uniqueness
-from cloudtask.stores import store
+from cloudtask.stores import note_upkeep, store
 from cloudtask.stores.database.results import ResultsIn
 
 A_DAY = timedelta(days=1)
@@ -58,8 +58,10 @@ class Command(BaseCommand):
             unique += uniqueness.prune(alias, limit)
             kept += results.prune(alias, keep_failed, limit)
             kept += ResultsIn(alias).prune_results(settings.max_age, limit)
-        self.stdout.write(
+        report = (
             f"removed {tasks} failed tasks, {payloads} payloads, {executed} execution "
             f"records, {unique} unique keys, {kept} results, {runs} iterations, "
             f"{starts} late starts"
         )
+        note_upkeep("prune", report)
+        self.stdout.write(report)

@@ -5,25 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from django.db import transaction
 
 from cloudtask.clock import database_now as now
 from cloudtask.conf import check_backend_options
 from cloudtask.exceptions import PayloadLost
-from cloudtask.stores import AlreadyDone, FailedCall, Store
+from cloudtask.stores import AlreadyDone, Store, Upkeep
+from cloudtask.stores.database.failed import DatabaseFailed
 from cloudtask.stores.database.iterations import DatabaseIterations
+from cloudtask.stores.database.records import aware
 from cloudtask.stores.database.results import DatabaseResults
 from cloudtask.stores.transactions import apart, delete_by_key, translated
-
-if TYPE_CHECKING:
-    from cloudtask.models import FailedTask
 
 CHUNK = 512 * 1024  # bytes a row: well under any server's packet limit
 
 
-class DatabaseStore(DatabaseIterations, DatabaseResults, Store):
+class DatabaseStore(DatabaseIterations, DatabaseFailed, DatabaseResults, Store):
     """Keeps state in the tables of this app; option ALIAS, default "default"."""
 
     database: str
@@ -111,50 +110,6 @@ class DatabaseStore(DatabaseIterations, DatabaseResults, Store):
             keys = list(old.values_list("key", flat=True)[:limit])
             return delete_by_key(Payload.objects.using(self.database), keys)
 
-    def save_failed(self, failed: FailedCall) -> None:
-        from cloudtask.models import FailedTask
-
-        values = {f: getattr(failed, f) for f in (*_KEPT, "envelope")}
-        with self.writing(f"Keeping failed task {failed.key}"):
-            FailedTask.objects.using(self.database).update_or_create(
-                key=failed.key, defaults={**values, "failed_at": now()}
-            )
-
-    def load_failed(self, key: str) -> FailedCall | None:
-        from cloudtask.models import FailedTask
-
-        with self.writing(f"Loading failed task {key}"):
-            row = FailedTask.objects.using(self.database).filter(key=key).first()
-        return _failed_call(row, bytes(row.envelope)) if row else None
-
-    def list_failed(self, *, task: str | None, limit: int) -> list[FailedCall]:
-        from cloudtask.models import FailedTask
-
-        # An envelope may be as large as a task, and no list needs them.
-        rows = FailedTask.objects.using(self.database).defer("envelope")
-        rows = rows.order_by("-failed_at", "key")
-        if task is not None:
-            rows = rows.filter(task=task)
-        with self.writing("Listing failed tasks"):
-            return [_failed_call(row, b"") for row in rows[:limit]]
-
-    def delete_failed(self, key: str) -> bool:
-        from cloudtask.models import FailedTask
-
-        with self.writing(f"Deleting failed task {key}"):
-            return bool(
-                FailedTask.objects.using(self.database).filter(key=key).delete()[0]
-            )
-
-    def old_failed(self, older_than: timedelta, limit: int) -> list[str]:
-        from cloudtask.models import FailedTask
-
-        old = FailedTask.objects.using(self.database).filter(
-            failed_at__lt=now() - older_than
-        )
-        with self.writing("Listing old failed tasks"):
-            return list(old.values_list("key", flat=True)[:limit])
-
     def note_start(self, key: str) -> int:
         from cloudtask.models import LateStart
 
@@ -174,19 +129,27 @@ class DatabaseStore(DatabaseIterations, DatabaseResults, Store):
             keys = list(old.values_list("key", flat=True)[:limit])
             return delete_by_key(rows, keys)
 
+    def note_upkeep(self, job: str, report: str) -> None:
+        from cloudtask.models import UpkeepNote
 
-_KEPT = (
-    "task",
-    "queue",
-    "name",
-    "arguments",
-    "error",
-    "traceback",
-    "attempts",
-    "enqueued_at",
-)
+        rows = UpkeepNote.objects.using(self.database)
+        values = {"ran_at": now(), "report": report}
+        with self.writing(f"Noting that {job} ran"):
+            if not rows.filter(job=job).update(**values):
+                rows.update_or_create(job=job, defaults=values)
 
+    def upkeep(self) -> dict[str, Upkeep]:
+        from cloudtask.models import UpkeepNote
 
-def _failed_call(row: FailedTask, envelope: bytes) -> FailedCall:
-    values = {f: getattr(row, f) for f in _KEPT}
-    return FailedCall(key=row.key, envelope=envelope, failed_at=row.failed_at, **values)
+        rows = UpkeepNote.objects.using(self.database).annotate(now=now())
+        with self.reading("Looking when the relay ran"):
+            found = list(rows)
+        return {
+            row.job: Upkeep(
+                job=row.job,
+                ran_at=aware(row.ran_at, row),
+                age=row.now - row.ran_at,
+                report=row.report,
+            )
+            for row in found
+        }

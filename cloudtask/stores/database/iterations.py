@@ -10,7 +10,18 @@ from itertools import count
 from typing import Any, TypeVar
 
 from django.db import connections
-from django.db.models import Exists, OuterRef, Q, Sum
+from django.db.models import (
+    BigIntegerField,
+    Case,
+    Count,
+    Exists,
+    F,
+    OuterRef,
+    Q,
+    Sum,
+    When,
+)
+from django.db.models.functions import Greatest
 
 from cloudtask.clock import database_now as now
 from cloudtask.runs import (
@@ -24,15 +35,19 @@ from cloudtask.runs import (
     RunState,
     Shard,
     ShardState,
+    ShardSums,
 )
+from cloudtask.stores.database.paging import page_of
 from cloudtask.stores.database.records import (
     Tables,
+    brief_run_of,
     failure_of,
     inline,
     run_of,
     shard_of,
 )
 from cloudtask.stores.database.swap import Conflict, DatabaseSwap
+from cloudtask.stores.pages import Page
 from cloudtask.stores.runs import RunStore
 from cloudtask.stores.sealing import (
     opened_failure,
@@ -103,6 +118,30 @@ class DatabaseIterations(Tables, RunStore, ShardStore):
         with self.reading("Listing iterations"):
             return [opened_run(self._whole_run(row))[0] for row in rows[:limit]]
 
+    def page_runs(
+        self,
+        *,
+        states: Sequence[RunState] = (),
+        task: str | None = None,
+        before: str | None = None,
+        limit: int,
+    ) -> Page[Run]:
+        rows = self.runs.defer("description", "options", "rest")
+        if states:
+            rows = rows.filter(state__in=states)
+        if task is not None:
+            rows = rows.filter(task=task)
+        with self.reading("Listing iterations"):
+            return page_of(
+                rows, "created_at", before=before, limit=limit, made=brief_run_of
+            )
+
+    def count_runs(self, states: Sequence[RunState]) -> dict[RunState, int]:
+        rows = self.runs.filter(state__in=states).order_by().values_list("state")
+        with self.reading("Counting iterations"):
+            found = dict(rows.annotate(number=Count("pk")))
+        return {state: found.get(state.value, 0) for state in states}
+
     def summarize_run(self, run_id: str) -> None:
         shards = self.shards.filter(run_id=run_id)
         whole = self.runs.filter(pk=run_id, state=RunState.FINISHED, is_summary=False)
@@ -154,6 +193,30 @@ class DatabaseIterations(Tables, RunStore, ShardStore):
         with self.reading(f"Loading the shards of iteration {run_id}"):
             return [shard_of(row) for row in rows]
 
+    def sums_of_shards(self, run_ids: Sequence[str]) -> dict[str, ShardSums]:
+        is_done = Q(state=ShardState.DONE)
+        settled = F("done") + F("failed") + F("skipped")
+        larger = Greatest("expected", settled, output_field=BigIntegerField())
+        size = Case(
+            When(is_done, then=settled),
+            default=larger,
+            output_field=BigIntegerField(),
+        )
+        rows = self.shards.filter(run_id__in=run_ids).order_by().values("run_id")
+        sums = rows.annotate(
+            **{f"{name}_sum": Sum(name) for name in ("done", "failed", "skipped")},
+            size=Sum(size, output_field=BigIntegerField()),
+            shards=Count("pk"),
+            undone=Count("pk", filter=~is_done),
+        )
+        with self.reading("Adding up the shards of iterations"):
+            return {
+                one.pop("run_id"): ShardSums(
+                    **{n.removesuffix("_sum"): int(v) for n, v in one.items()}
+                )
+                for one in sums
+            }
+
     def read_shard(self, run_id: str, index: int) -> Shard | None:
         with self.reading(f"Loading shard {index} of iteration {run_id}"):
             row = self.shards.filter(run_id=run_id, index=index).first()
@@ -191,6 +254,25 @@ class DatabaseIterations(Tables, RunStore, ShardStore):
         with self.reading(f"Loading the failed rows of {run_id}"):
             found = list(rows.order_by("pk")[:limit])
         return [shown_failure(failure_of(row), row.digest) for row in found]
+
+    def page_failures(
+        self,
+        run_id: str,
+        *,
+        states: Sequence[FailureState] = (),
+        after: str | None = None,
+        limit: int,
+    ) -> Page[RowFailure]:
+        rows = self.failures.filter(run_id=run_id)
+        if states:
+            rows = rows.filter(state__in=states)
+        if after is not None:
+            rows = rows.filter(digest__gt=after)
+        with self.reading(f"Listing the failed rows of {run_id}"):
+            found = list(rows.order_by("digest")[: limit + 1])
+        page = found[:limit]
+        shown = tuple(shown_failure(failure_of(row), row.digest) for row in page)
+        return Page(shown, page[-1].digest if len(found) > limit else None)
 
     def waiting_failures(
         self, run_id: str, shard: int, *, limit: int

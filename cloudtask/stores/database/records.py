@@ -38,6 +38,12 @@ def run_of(row: Model) -> Run:
     )
 
 
+def brief_run_of(row: Model) -> Run:
+    """`row` as a run for lists, without its sealed values."""
+    run: Run = _record(Run, row)
+    return replace(run, state=RunState(run.state))
+
+
 def shard_of(row: Model) -> Shard:
     shard: Shard = _record(Shard, row)
     return replace(shard, state=ShardState(shard.state))
@@ -64,9 +70,14 @@ def aware(value: Any, row: Model) -> Any:
     PostgreSQL returns the zone, or the project's time with USE_TZ=False. Elsewhere the
     stored time is UTC, whatever zone the settings give the database.
     """
+    return aware_at(value, row._state.db or "default")
+
+
+def aware_at(value: Any, alias: str) -> Any:
+    """A time from the database `alias` with its zone; see `aware`."""
     if not isinstance(value, datetime):
         return value
-    if connections[row._state.db or "default"].vendor != "postgresql":
+    if connections[alias].vendor != "postgresql":
         return value.replace(tzinfo=UTC)
     return timezone.make_aware(value) if timezone.is_naive(value) else value
 

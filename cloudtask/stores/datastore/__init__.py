@@ -10,12 +10,9 @@ from typing import Any
 from cloudtask import conf
 from cloudtask.exceptions import ConfigurationError
 from cloudtask.stores import Store
-from cloudtask.stores.datastore.calls import (
-    DatastoreFailedCalls,
-    DatastorePayloads,
-    DatastoreStarts,
-)
+from cloudtask.stores.datastore.calls import DatastorePayloads, DatastoreStarts
 from cloudtask.stores.datastore.client import Place
+from cloudtask.stores.datastore.failed import DatastoreFailed
 from cloudtask.stores.datastore.iterations import DatastoreIterations
 from cloudtask.stores.datastore.results import DatastoreResults
 
@@ -32,7 +29,7 @@ _PATTERNS = {
 
 class DatastoreStore(
     DatastorePayloads,
-    DatastoreFailedCalls,
+    DatastoreFailed,
     DatastoreStarts,
     DatastoreResults,
     DatastoreIterations,

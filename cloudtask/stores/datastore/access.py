@@ -125,18 +125,27 @@ class Access:
 
         return self.calling(what, run)
 
-    def count(self, what: str, kind: str, filters: Sequence[Filter]) -> int:
-        """The number of rows; the emulator can't count, so keys are read there."""
+    def count(
+        self,
+        what: str,
+        kind: str,
+        filters: Sequence[Filter],
+        *,
+        most: int | None = None,
+    ) -> int:
+        """The number of rows, counted up to `most`. The emulator can't count, so keys
+        are read there."""
         from google.api_core.exceptions import MethodNotImplemented
 
         def run(client: Any) -> int:
             query = self._query(client, kind, filters)
             try:
                 counting = client.aggregation_query(query).count(alias="all")
-                return sum(int(one.value) for [one] in counting.fetch(**once()))
+                counted = counting.fetch(limit=most, **once())
+                return sum(int(one.value) for [one] in counted)
             except MethodNotImplemented:
                 query.keys_only()
-                return sum(1 for _ in query.fetch(**once()))
+                return sum(1 for _ in query.fetch(limit=most, **once()))
 
         return self.calling(what, run)
 
@@ -297,14 +306,14 @@ def in_groups(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
 
 def names_beginning(kind: str, prefix: str) -> tuple[Filter, Filter]:
     """Filters for the rows of `kind` whose name begins with `prefix`."""
-    return ("__key__", ">=", (kind, prefix)), ("__key__", "<", (kind, _after(prefix)))
+    return ("__key__", ">=", (kind, prefix)), ("__key__", "<", (kind, after(prefix)))
 
 
 def beginning(name: str, prefix: str) -> tuple[Filter, Filter]:
     """Filters for the rows whose property `name` begins with `prefix`."""
-    return (name, ">=", prefix), (name, "<", _after(prefix))
+    return (name, ">=", prefix), (name, "<", after(prefix))
 
 
-def _after(prefix: str) -> str:
+def after(prefix: str) -> str:
     """The first text, in the order of Datastore, after all that begin with `prefix`."""
     return prefix[:-1] + chr(ord(prefix[-1]) + 1)

@@ -1,14 +1,13 @@
-"""Keeps payloads, failed tasks, and starts after the last attempt in Datastore."""
+"""Keeps payloads, late starts and notes of upkeep in Datastore."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 from cloudtask.exceptions import PayloadLost
-from cloudtask.stores import AlreadyDone, FailedCall
+from cloudtask.stores import AlreadyDone, Upkeep
 from cloudtask.stores.datastore import blobs
 from cloudtask.stores.datastore.access import (
     Access,
@@ -16,18 +15,16 @@ from cloudtask.stores.datastore.access import (
     Filter,
     Path,
     Row,
-    beginning,
     in_groups,
 )
 from cloudtask.stores.datastore.blobs import Blob
-from cloudtask.stores.datastore.entities import moment, shortened, sortable
+from cloudtask.stores.datastore.entities import moment
 
 PAYLOAD = "CloudtaskPayload"
-FAILED = "CloudtaskFailedTask"
 START = "CloudtaskLateStart"
+UPKEEP = "CloudtaskUpkeep"
 
 PRUNED = 10  # payloads in one transaction: with all their chunks under 500 mutations
-LARGE = 500_000  # bytes of a failed task's envelope that lie in its own entity
 
 
 class DatastorePayloads(Access):
@@ -93,7 +90,7 @@ class DatastorePayloads(Access):
     def delete_payload(self, key: str) -> None:
         self.transact(
             f"Deleting payload {key}",
-            lambda attempt: _delete(attempt, (PAYLOAD, key)),
+            lambda attempt: deleted(attempt, (PAYLOAD, key)),
         )
 
     def prune_payloads(self, older_than: timedelta, limit: int) -> int:
@@ -122,7 +119,8 @@ def _payload(path: Path, blob: Blob | None, *, saved_at: datetime) -> Row:
     )
 
 
-def _delete(attempt: Attempt, path: Path) -> bool:
+def deleted(attempt: Attempt, path: Path) -> bool:
+    """Delete a row with its chunks; returns whether there was one."""
     row = attempt.get(path)
     if row is None:
         return attempt.is_doubtful
@@ -142,94 +140,8 @@ def _pruning(paths: Sequence[Path], before: datetime) -> Callable[[Attempt], int
     return work
 
 
-class DatastoreFailedCalls(Access):
-    """The part of DatastoreStore that keeps failed tasks."""
-
-    def save_failed(self, failed: FailedCall) -> None:
-        what, path = f"Keeping failed task {failed.key}", (FAILED, failed.key)
-        blob = Blob.of(failed.envelope, inline=LARGE)
-        last = blobs.save(self, what, path, blob, failed.envelope)
-        row = _failed_row(path, failed, blob, self.now())
-
-        def work(attempt: Attempt) -> None:
-            replaced = blobs.paths(attempt.get(path))
-            attempt.put(row, *last)
-            attempt.delete(*replaced)
-
-        self.transact(what, work)
-
-    def load_failed(self, key: str) -> FailedCall | None:
-        what = f"Loading failed task {key}"
-        [row] = self.get(what, (FAILED, key))
-        if row is None:
-            return None
-        envelope = blobs.load(self, what, row)
-        if envelope is None:
-            raise PayloadLost(
-                f"The failed task {key!r} is damaged: the chunks of its envelope are "
-                "missing or not what was saved."
-            )
-        return _failed_call(row, envelope)
-
-    def list_failed(self, *, task: str | None, limit: int) -> list[FailedCall]:
-        what, order = "Listing failed tasks", "-failed_at"
-        filters = beginning("place", _place(task)) if task is not None else ()
-        if filters:
-            order = "-place"
-        rows = self.query(what, FAILED, filters, order=order, limit=limit)
-        return [_failed_call(row, b"") for row in rows]
-
-    def delete_failed(self, key: str) -> bool:
-        return self.transact(
-            f"Deleting failed task {key}",
-            lambda attempt: _delete(attempt, (FAILED, key)),
-        )
-
-    def old_failed(self, older_than: timedelta, limit: int) -> list[str]:
-        old = [("failed_at", "<", self.now() - older_than)]
-        rows = self.query(
-            "Listing old failed tasks",
-            FAILED,
-            old,
-            projection=["__key__"],
-            limit=limit,
-        )
-        return [row.path[-1] for row in rows]
-
-
-_KEPT = ("task", "queue", "name", "arguments", "error", "traceback", "attempts")
-
-
-def _place(task: str) -> str:
-    """The prefix of the places of failed calls of `task`.
-
-    It is a hash because a task's path may be longer than an index allows.
-    """
-    return hashlib.sha256(task.encode()).hexdigest() + " "
-
-
-def _failed_row(path: Path, failed: FailedCall, blob: Blob, now: datetime) -> Row:
-    values = {name: shortened(getattr(failed, name)) for name in _KEPT}
-    values |= blob.values
-    values |= {"enqueued_at": failed.enqueued_at, "failed_at": now}
-    # By task and then by time, so that one property serves both.
-    values["place"] = _place(failed.task) + sortable(now)
-    return Row(path, values, ("failed_at", "place"))
-
-
-def _failed_call(row: Row, envelope: bytes) -> FailedCall:
-    values = {name: row.values[name] for name in _KEPT}
-    return FailedCall(
-        key=row.path[-1],
-        envelope=envelope,
-        enqueued_at=moment(row.values["enqueued_at"]),
-        failed_at=moment(row.values["failed_at"]),
-        **values,
-    )
-
-
 class DatastoreStarts(Access):
-    """The part of DatastoreStore that counts late starts."""
+    """The part of DatastoreStore that counts late starts, and notes upkeep."""
 
     def note_start(self, key: str) -> int:
         path, now = (START, key), self.now()
@@ -249,3 +161,20 @@ class DatastoreStarts(Access):
         rows = self.query(what, START, old, projection=["__key__"], limit=limit)
         self.delete(what, [row.path for row in rows])
         return len(rows)
+
+    def note_upkeep(self, job: str, report: str) -> None:
+        values = {"ran_at": self.now(), "report": report}
+        self.put(f"Noting that {job} ran", [Row((UPKEEP, job), values)])
+
+    def upkeep(self) -> dict[str, Upkeep]:
+        rows = self.query("Looking when the relay ran", UPKEEP)
+        return {row.path[-1]: self._upkeep(row) for row in rows}
+
+    def _upkeep(self, row: Row) -> Upkeep:
+        ran_at = moment(row.values["ran_at"])
+        return Upkeep(
+            job=row.path[-1],
+            ran_at=ran_at,
+            age=self.now() - ran_at,
+            report=row.values["report"],
+        )

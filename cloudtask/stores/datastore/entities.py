@@ -2,7 +2,7 @@
 
 | kind | name | found by |
 |---|---|---|
-| CloudtaskRun | id | state and time of creation; `unsettled` if it has a next step |
+| CloudtaskRun | id | time, state and time; `unsettled` if it has a next step |
 | CloudtaskShard | id:index | its name; `undone_of` while it is undone |
 | CloudtaskShardCount | id of the run | only its name |
 | CloudtaskRowFailure | id:digest of the key | its name; `due` or `given_up` by state |
@@ -86,11 +86,12 @@ def run_row(run: Run, blob: dict[str, Any], touched_at: datetime) -> Row:
     values |= {
         "created_at": created,
         # By state and then by time, so that one property serves both.
-        "place": place(run.state) + sortable(created),
+        "place": f"{place(run.state)}{sortable(created)} {run.id}",
+        "at": f"{sortable(created)} {run.id}",
     }
     if _is_unsettled(run):
         values["unsettled"] = True
-    return Row(run_path(run.id), values, ("created_at", "place", "unsettled"))
+    return Row(run_path(run.id), values, ("at", "place", "unsettled"))
 
 
 def place(state: RunState) -> str:

@@ -17,7 +17,6 @@ from cloudtask.runs import (
 )
 from cloudtask.stores.datastore import blobs
 from cloudtask.stores.datastore.access import (
-    Access,
     Attempt,
     Path,
     Row,
@@ -44,13 +43,13 @@ from cloudtask.stores.datastore.entities import (
     shard_row,
     sortable,
 )
+from cloudtask.stores.datastore.lists import DatastoreLists, shown
 from cloudtask.stores.datastore.swap import SKEW, Change, DatastoreSwap, has_undone
 from cloudtask.stores.runs import RunStore
 from cloudtask.stores.sealing import (
     opened_failure,
     opened_run,
     sealed_run,
-    shown_failure,
 )
 from cloudtask.stores.shards import ShardStore
 from cloudtask.stores.swaps import Swap
@@ -61,7 +60,7 @@ T = TypeVar("T")
 REOPENED = 15  # rows in one transaction: read at once, each may have 200 KB of text
 
 
-class DatastoreIterations(Access, RunStore, ShardStore):
+class DatastoreIterations(DatastoreLists, RunStore, ShardStore):
     """The part of DatastoreStore that keeps iterations."""
 
     def moment(self) -> Moment:
@@ -109,7 +108,7 @@ class DatastoreIterations(Access, RunStore, ShardStore):
     def list_runs(self, *, states: Sequence[RunState], limit: int) -> list[Run]:
         what = "Listing iterations"
         if not states:
-            rows = self.query(what, RUN, order="-created_at", limit=limit)
+            rows = self.query(what, RUN, order="-at", limit=limit)
             return [self._opened(what, row) for row in rows]
         rows = [
             row
@@ -253,7 +252,7 @@ class DatastoreIterations(Access, RunStore, ShardStore):
         if shard is not None:
             filters.append(("shard", "=", shard))
         rows = self.query(what, FAILURE, filters, limit=limit)
-        return [shown_failure(failure_of(row), digest_of(row.path)) for row in rows]
+        return [shown(row) for row in rows]
 
     def waiting_failures(
         self, run_id: str, shard: int, *, limit: int

@@ -1,0 +1,145 @@
+"""Keeps failed tasks in a relational database."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+from django.db.models import Count, Max, Min, QuerySet
+from django.db.models.functions import Left
+
+from cloudtask.clock import database_now as now
+from cloudtask.clock import database_time
+from cloudtask.stores.database.paging import count_up_to, page_of
+from cloudtask.stores.database.records import aware, aware_at
+from cloudtask.stores.failed import (
+    BRIEF,
+    EVERY,
+    FailedCall,
+    FailedFilter,
+    FailedGroup,
+    FailedStore,
+)
+from cloudtask.stores.pages import MOST, Page
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from cloudtask.models import FailedTask
+
+
+class DatabaseFailed(FailedStore):
+    """The part of DatabaseStore that keeps failed tasks."""
+
+    database: str
+
+    def writing(self, what: str) -> AbstractContextManager[None]:
+        raise NotImplementedError  # DatabaseStore has it
+
+    def reading(self, what: str) -> AbstractContextManager[None]:
+        raise NotImplementedError  # DatabaseIterations has it
+
+    @property
+    def _failed(self) -> QuerySet[FailedTask]:
+        from cloudtask.models import FailedTask
+
+        return FailedTask.objects.using(self.database)
+
+    def _wanted(self, wanted: FailedFilter) -> QuerySet[FailedTask]:
+        same = ("task", "kind", "group", "queue")
+        exact = {n: getattr(wanted, n) for n in same if getattr(wanted, n) is not None}
+        rows = self._failed.filter(**exact)
+        if wanted.since is not None:
+            rows = rows.filter(failed_at__gte=database_time(wanted.since))
+        if wanted.until is not None:
+            rows = rows.filter(failed_at__lte=database_time(wanted.until))
+        return rows
+
+    def save_failed(self, failed: FailedCall) -> None:
+        values = {f: getattr(failed, f) for f in (*_KEPT, "envelope")}
+        with self.writing(f"Keeping failed task {failed.key}"):
+            self._failed.update_or_create(
+                key=failed.key, defaults={**values, "failed_at": now()}
+            )
+
+    def load_failed(self, key: str) -> FailedCall | None:
+        with self.writing(f"Loading failed task {key}"):
+            row = self._failed.filter(key=key).first()
+        if row is None:
+            return None
+        values = {f: getattr(row, f) for f in _KEPT}
+        return FailedCall(
+            key=row.key,
+            envelope=bytes(row.envelope),
+            failed_at=aware(row.failed_at, row),
+            **values,
+        )
+
+    def page_failed(
+        self, wanted: FailedFilter = EVERY, *, before: str | None = None, limit: int
+    ) -> Page[FailedCall]:
+        # Envelopes, arguments and tracebacks are large, and no list needs them.
+        rows = self._wanted(wanted).annotate(brief_error=Left("error", BRIEF))
+        rows = rows.defer("envelope", "arguments", "traceback", "error")
+        with self.reading("Listing failed tasks"):
+            return page_of(rows, "failed_at", before=before, limit=limit, made=_brief)
+
+    def count_failed(self, wanted: FailedFilter = EVERY, *, most: int = MOST) -> int:
+        with self.reading("Counting failed tasks"):
+            return count_up_to(self._wanted(wanted), most)
+
+    def failed_groups(
+        self, wanted: FailedFilter = EVERY, *, limit: int
+    ) -> list[FailedGroup]:
+        groups = self._wanted(wanted).values("group", "task", "kind")
+        groups = groups.annotate(
+            number=Count("pk"),
+            first_at=Min("failed_at"),
+            last_at=Max("failed_at"),
+            sample=Max("key"),
+        ).order_by("-number", "group", "task", "kind")
+        with self.reading("Grouping failed tasks"):
+            found: list[Any] = list(groups[:limit])
+            samples = self._failed.filter(key__in=[one.pop("sample") for one in found])
+            keyed = samples.annotate(brief_error=Left("error", BRIEF)).values_list(
+                "group", "task", "kind", "brief_error"
+            )
+            errors = {tuple(place): error for *place, error in keyed}
+        return [self._group(one, errors) for one in found]
+
+    def _group(self, one: dict[str, Any], errors: dict[Any, str]) -> FailedGroup:
+        error = errors.get((one["group"], one["task"], one["kind"]), "")
+        for column in ("first_at", "last_at"):
+            one[column] = aware_at(one[column], self.database)
+        return FailedGroup(**one, error=error)
+
+    def find_failed(self, start: str, *, limit: int) -> list[str]:
+        rows = self._failed.filter(key__startswith=start).order_by("key")
+        with self.reading("Looking for failed tasks"):
+            return list(rows.values_list("key", flat=True)[:limit])
+
+    def delete_failed(self, key: str) -> bool:
+        with self.writing(f"Deleting failed task {key}"):
+            return bool(self._failed.filter(key=key).delete()[0])
+
+    def old_failed(self, older_than: timedelta, limit: int) -> list[str]:
+        old = self._failed.filter(failed_at__lt=now() - older_than)
+        with self.writing("Listing old failed tasks"):
+            return list(old.values_list("key", flat=True)[:limit])
+
+
+_LISTED = ("task", "queue", "name", "attempts", "enqueued_at", "kind", "group")
+_KEPT = (*_LISTED, "arguments", "error", "traceback")
+
+
+def _brief(row: Any) -> FailedCall:
+    values = {f: getattr(row, f) for f in _LISTED}
+    return FailedCall(
+        key=row.key,
+        envelope=b"",
+        arguments="",
+        traceback="",
+        error=row.brief_error,
+        failed_at=aware(row.failed_at, row),
+        **values,
+    )

@@ -1,0 +1,112 @@
+"""Reads lists of iterations and failed rows in Datastore, page by page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from cloudtask.runs import FailureState, RowFailure, Run, RunState, Shard, ShardSums
+from cloudtask.stores.datastore.access import Access, Row, beginning, names_beginning
+from cloudtask.stores.datastore.entities import (
+    FAILURE,
+    RUN,
+    digest_of,
+    failure_of,
+    place,
+    run_of,
+)
+from cloudtask.stores.datastore.paging import bounds, merged, page_along
+from cloudtask.stores.pages import MOST, Page
+from cloudtask.stores.sealing import shown_failure
+
+
+class DatastoreLists(Access):
+    """The part of DatastoreStore that lists iterations."""
+
+    def load_shards(self, run_id: str) -> list[Shard]:
+        raise NotImplementedError  # DatastoreIterations has it
+
+    def page_runs(
+        self,
+        *,
+        states: Sequence[RunState] = (),
+        task: str | None = None,
+        before: str | None = None,
+        limit: int,
+    ) -> Page[Run]:
+        pages = [
+            self._page_of_runs(*along, task=task, before=before, limit=limit)
+            for along in _along(states)
+        ]
+        return merged(pages, limit=limit, made=_brief)
+
+    def _page_of_runs(
+        self,
+        name: str,
+        prefix: str,
+        *,
+        task: str | None,
+        before: str | None,
+        limit: int,
+    ) -> Page[Row]:
+        return page_along(
+            self,
+            "Listing iterations",
+            RUN,
+            name,
+            bounds(name, prefix, before=before),
+            wanted=lambda row: task in (None, row.values["task"]),
+            limit=limit,
+        )
+
+    def count_runs(self, states: Sequence[RunState]) -> dict[RunState, int]:
+        what = "Counting iterations"
+        return {
+            state: self.count(what, RUN, beginning("place", place(state)), most=MOST)
+            for state in states
+        }
+
+    def sums_of_shards(self, run_ids: Sequence[str]) -> dict[str, ShardSums]:
+        loaded = {run_id: self.load_shards(run_id) for run_id in run_ids}
+        return {one: ShardSums.of(shards) for one, shards in loaded.items() if shards}
+
+    def page_failures(
+        self,
+        run_id: str,
+        *,
+        states: Sequence[FailureState] = (),
+        after: str | None = None,
+        limit: int,
+    ) -> Page[RowFailure]:
+        what, found = f"Listing the failed rows of {run_id}", list[Row]()
+        start, end = names_beginning(FAILURE, f"{run_id}:")
+        if after is not None:
+            start = ("__key__", ">", (FAILURE, f"{run_id}:{after}"))
+        while True:
+            rows = self.query(what, FAILURE, [start, end], limit=limit + 1)
+            for row in rows[:limit]:
+                start = ("__key__", ">", row.path)
+                found += [row] if _is_in(row, states) else []
+                if len(found) == limit:
+                    mark = None if row is rows[-1] else digest_of(row.path)
+                    return Page(tuple(map(shown, found)), mark)
+            if len(rows) <= limit:
+                return Page(tuple(map(shown, found)))
+
+
+def _along(states: Sequence[RunState]) -> list[tuple[str, str]]:
+    """The properties along which runs in `states` are listed, with their prefixes."""
+    return [("place", place(state)) for state in {*states}] or [("at", "")]
+
+
+def _brief(row: Row) -> Run:
+    return replace(run_of(row), options=b"", rest=None)
+
+
+def _is_in(row: Row, states: Sequence[FailureState]) -> bool:
+    return not states or row.values["state"] in states
+
+
+def shown(row: Row) -> RowFailure:
+    """The failure for a list; see `shown_failure`."""
+    return shown_failure(failure_of(row), digest_of(row.path))
