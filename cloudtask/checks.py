@@ -14,7 +14,7 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register
 from django.db import connections
 from django.db.migrations.loader import MigrationLoader
 
-from cloudtask import conf, registry
+from cloudtask import carriers, conf, registry
 from cloudtask.exceptions import ConfigurationError
 from cloudtask.options import OPTIONS, nearest
 from cloudtask.reachability import grpc_knows_gevent, handler_answers
@@ -47,9 +47,8 @@ def _once_readable(check: Check) -> Check:
 
 @register("cloudtask")
 def settings_are_right(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
-    """E001: CLOUDTASK, its target, its transport and its store can be used."""
-    steps: list[Callable[[], object]] = [conf.settings, target, transport, store]
-    for step in steps:
+    """E001: CLOUDTASK, its target, transport, store and carriers can be used."""
+    for step in (conf.settings, target, transport, store, carriers.chosen):
         try:
             step()
         except ConfigurationError as error:

@@ -191,4 +191,5 @@ def as_text(error: BaseException) -> str:
 
 
 logging.getLogger("cloudtask").addFilter(_cleaned)
+logging.getLogger("cloudtask.run").addFilter(_cleaned)
 logging.getLogger("django.security.cloudtask").addFilter(_cleaned)

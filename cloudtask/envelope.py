@@ -210,6 +210,8 @@ _WHEN_SET = {
     "named": "named",
     "outboxed": "outboxed",
     "unique": "unique",
+    "carried": "carried",
+    "telemetry": "telemetry",
 }
 _OPTIONS = "options"
 _FIELD_OF = {name: field for field, name in (_ALWAYS | _WHEN_SET).items()}

@@ -17,6 +17,15 @@ class Enqueued:
     queue: str
 
 
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """Context that travels with a call: what the carriers of the project captured, and
+    what telemetry did. Each is JSON, an object by the names of carriers, or empty."""
+
+    project: str = field(default="", repr=False)
+    telemetry: str = field(default="", repr=False)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
     """One call of a task, in flight.
@@ -26,7 +35,7 @@ class Message:
     database `options.database` got an outbox row of the same key. `created` and `eta`
     are unix seconds. A message that a `Retry` made succeeds another one: `sequence`
     counts its predecessors, `attempts` their attempts. One message may wait per
-    `unique`.
+    `unique`. `carried` and `telemetry` are the parts of a `Carried`.
     """
 
     id: str
@@ -43,6 +52,8 @@ class Message:
     named: bool = False
     outboxed: bool = False
     unique: str | None = None
+    carried: str = field(default="", repr=False)
+    telemetry: str = field(default="", repr=False)
     options: Options
 
     @property

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from contextvars import copy_context
 from typing import Any
 
+from cloudtask import carriers
 from cloudtask.delivering import reporters
-from cloudtask.delivering.calls import attempted, call_of
-from cloudtask.delivering.settling import Outcome, finish
+from cloudtask.delivering.calls import call_of
+from cloudtask.delivering.deliveries import delivered
+from cloudtask.delivering.settling import Outcome
 from cloudtask.discretion import discreet
 from cloudtask.message import Arrival, Delivery, Enqueued, Message
 from cloudtask.options import Options
@@ -31,14 +33,20 @@ def enqueue(
     Raises TypeError when the function does not take them, UnsupportedValue when one
     can't travel, else another EnqueueError.
     """
-    return enqueueing.enqueue(definition, options, args, kwargs)
+    if carriers.state.is_off:
+        return enqueueing.enqueue(definition, options, args, kwargs)
+    with carriers.enqueueing(enqueueing.about(definition, options, 1)):
+        return enqueueing.enqueue(definition, options, args, kwargs)
 
 
 def enqueue_many(
     definition: Definition, options: Options, calls: Sequence[Arguments]
 ) -> list[Enqueued]:
     """As `enqueue` for many calls of a task; nothing is sent unless all can travel."""
-    return enqueueing.enqueue_many(definition, options, calls)
+    if carriers.state.is_off:
+        return enqueueing.enqueue_many(definition, options, calls)
+    with carriers.enqueueing(enqueueing.about(definition, options, len(calls))):
+        return enqueueing.enqueue_many(definition, options, calls)
 
 
 @discreet
@@ -57,5 +65,5 @@ def _deliver(arrival: Arrival) -> Outcome:
     call = call_of(arrival)
     if reporters.MODULE in sys.modules:
         with reporters.reporting(call):
-            return finish(attempted(call))
-    return finish(attempted(call))
+            return delivered(call)
+    return delivered(call)

@@ -29,7 +29,7 @@ FLOORS = [
     {"conf"},
     {"codec"},
     {"envelope"},
-    {"registry", "callables", "targets"},
+    {"registry", "callables", "carriers", "targets"},
     {"models"},
     {"stores", "transports"},
     {"sending"},

@@ -122,7 +122,8 @@ def _settled(
     sender: str, context: Current, outcome: Outcome, error: Any, **kwargs: Any
 ) -> None:
     """Write into the result what the runtime has decided after a failure."""
-    if sender not in _runners or error is None or outcome is Outcome.DUPLICATE:
+    is_decided = outcome not in (Outcome.DUPLICATE, Outcome.UNSETTLED)
+    if sender not in _runners or error is None or not is_decided:
         return
     execution = vars(error).pop(EXECUTION, None) or _never_run(sender, context)
     try:

@@ -56,6 +56,8 @@ class Settings:
     allowed_urls: tuple[Allowed, ...]
     keep_failed: timedelta
     relay_token: str | None = field(repr=False)
+    carriers: tuple[str, ...]
+    log_runs: bool
     lease: timedelta
     sweep_after: timedelta
     signing_secrets: tuple[str | bytes, ...] = field(repr=False)
@@ -172,6 +174,8 @@ _KEYS: dict[str, tuple[Any, Callable[[str, Any], Any]]] = {
     "LEASE": (timedelta(seconds=60), _duration),
     "SWEEP_AFTER": (timedelta(minutes=15), _duration),
     "RELAY_TOKEN": (None, _secret),
+    "CARRIERS": ((), _strings),
+    "LOG_RUNS": (True, _of_type(bool)),
 }
 _DJANGAE = {
     "PROJECT": "CLOUD_TASKS_PROJECT_ID",

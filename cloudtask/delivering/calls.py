@@ -16,8 +16,8 @@ from typing import Any
 from asgiref.sync import async_to_sync
 from django.db import connections, transaction
 
-from cloudtask import clock, codec, conf, failpoints, signals
-from cloudtask.context import KILLED_ATTEMPTS, TaskContext, entered
+from cloudtask import carriers, clock, codec, conf, failpoints
+from cloudtask.context import KILLED_ATTEMPTS, TaskContext
 from cloudtask.delivering import executions, results
 from cloudtask.delivering.errors import UNCAUGHT, explained
 from cloudtask.discretion import emptied
@@ -53,6 +53,16 @@ class Call:
     definition: Definition
     context: TaskContext
     refusal: Exception | None = None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What log records say about the call; nothing of its arguments."""
+        return {
+            "task": self.message.task,
+            "task_id": self.message.id,
+            "queue": self.message.queue,
+            "attempt": self.context.attempt,
+        }
 
     def __str__(self) -> str:
         return (
@@ -158,7 +168,8 @@ def service_backoff_of(message: Message, definition: Definition | None) -> Backo
 def attempted(call: Call) -> Attempt:
     """Call the function once; the attempt has what it returned, or what it raised.
 
-    Raises EnqueueUnavailable when a store can't be reached.
+    The caller enters the context of the call. Raises EnqueueUnavailable when a store
+    can't be reached.
     """
     failpoints.reached("execute.received")
     message, context = call.message, call.context
@@ -169,16 +180,13 @@ def attempted(call: Call) -> Attempt:
     if context.is_late and store().note_start(message.id) > KILLED_ATTEMPTS:
         late = HUNG_UP if context.previous_response in (0, 504) else ""
         return Attempt(call, error=PermanentTaskFailure(KILLED + late))
-    with entered(context):
-        if signals.task_started.receivers:
-            signals.task_started.send_robust(sender=message.task, context=context)
-        try:
-            payload = message.payload
-            if message.stored is not None:
-                payload = payloads.payload_of(message)
-        except (AlreadyDone, PayloadLost) as error:
-            return Attempt(call, error=emptied(error))
-        return _watched(call, payload)
+    try:
+        payload = message.payload
+        if message.stored is not None:
+            payload = payloads.payload_of(message)
+    except (AlreadyDone, PayloadLost) as error:
+        return Attempt(call, error=emptied(error))
+    return _watched(call, payload)
 
 
 def _watched(call: Call, payload: bytes) -> Attempt:
@@ -186,7 +194,11 @@ def _watched(call: Call, payload: bytes) -> Attempt:
     before, started = _states(), clock.now()
     value, result, raised = None, None, None
     try:
-        value, result = _called(call, payload)
+        if carriers.state.is_off and not call.message.carried:
+            value, result = _called(call, payload)
+        else:
+            with carriers.restored(call.message.carried, call.context):
+                value, result = _called(call, payload)
     except UNCAUGHT:
         raise
     except BaseException as error:  # noqa: BLE001  the attempt has it

@@ -13,7 +13,7 @@ from enum import Enum
 
 from django.db import DatabaseError, Error, connections
 
-from cloudtask import clock, conf, failpoints, quotas, signals
+from cloudtask import clock, conf, failpoints, quotas
 from cloudtask.delivering import failed, results
 from cloudtask.delivering.calls import Attempt, backoff_of, service_backoff_of
 from cloudtask.exceptions import (
@@ -42,15 +42,17 @@ class Outcome(Enum):
     FAILED = "failed"  # Cloud Tasks is to try again
     POSTPONED = "postponed"  # the same, after a SingularTaskFailure: no alarm
     EXHAUSTED = "exhausted"  # stored as a failed task
+    # Of signals only: nothing was made durable, so Cloud Tasks is to try again.
+    UNSETTLED = "unsettled"
 
     @property
     def is_settled(self) -> bool:
         """Whether Cloud Tasks may forget the task: what must follow is durable."""
-        return self not in (Outcome.FAILED, Outcome.POSTPONED)
+        return self not in (Outcome.FAILED, Outcome.POSTPONED, Outcome.UNSETTLED)
 
 
 def finish(attempt: Attempt) -> Outcome:
-    """Make durable what must follow from `attempt`, and send the signal.
+    """Make durable what must follow from `attempt`.
 
     Raises EnqueueUnavailable when a store or Cloud Tasks can't be reached. The delivery
     must not be acknowledged then.
@@ -58,13 +60,6 @@ def finish(attempt: Attempt) -> Outcome:
     failpoints.reached("execute.before_settle")
     outcome = _settle(attempt)
     failpoints.reached("execute.settled")
-    if signals.task_finished.receivers:
-        signals.task_finished.send_robust(
-            sender=attempt.call.message.task,
-            context=attempt.call.context,
-            outcome=outcome,
-            error=attempt.error,
-        )
     return outcome
 
 
@@ -115,14 +110,8 @@ def _log_retried(attempt: Attempt, error: BaseException) -> None:
 def _log(level: int, text: str, attempt: Attempt, error: BaseException) -> None:
     """Log `error` with its traceback; the record names the call, not its arguments."""
     call = attempt.call
-    extra = {
-        "task": call.message.task,
-        "task_id": call.message.id,
-        "queue": call.message.queue,
-        "attempt": call.context.attempt,
-    }
     trace = (type(error), error, error.__traceback__)
-    logger.log(level, text, str(call), exc_info=trace, extra=extra)
+    logger.log(level, text, str(call), exc_info=trace, extra=call.facts)
 
 
 class _Choice(Enum):

@@ -14,7 +14,7 @@ from typing import Any
 from asgiref.sync import sync_to_async
 from django.db import connections, transaction
 
-from cloudtask import clock, codec, stores
+from cloudtask import carriers, clock, codec, stores
 from cloudtask.asynchrony import synchronous
 from cloudtask.iteration import finalizing, planning, walking  # noqa: F401  the steps
 from cloudtask.iteration.control import prune, sweep
@@ -26,7 +26,7 @@ from cloudtask.iteration.description import (
 )
 from cloudtask.iteration.handle import Iteration
 from cloudtask.iteration.querysets import walkable
-from cloudtask.iteration.steps import PLAN, carried, message_of
+from cloudtask.iteration.steps import PLAN, kept, message_of
 from cloudtask.iteration.stopping import hand_over_on_sigterm
 from cloudtask.message import Message
 from cloudtask.options import Options
@@ -139,15 +139,25 @@ def _start(
     """Store the run and enqueue its first step."""
     if policy.get("transactional") is not None:
         options = options.updated({"transactional": policy["transactional"]})
-    run = Run(
-        id=uuid.uuid4().hex,
-        task=definition.path,
-        queue=options.queue,
-        state=RunState.WAITING,
-        keep=policy.get("keep", False),
-        description=description.sealed(),
-        options=carried(options),
+    run_id = uuid.uuid4().hex
+    what = carriers.Enqueueing(
+        task=definition.path, queue=options.queue, waits=True, run=run_id
     )
+    with carriers.enqueueing(what):
+        run = Run(
+            id=run_id,
+            task=definition.path,
+            queue=options.queue,
+            state=RunState.WAITING,
+            keep=policy.get("keep", False),
+            description=description.sealed(),
+            options=kept(options, carriers.capture(definition.path)),
+        )
+        _enqueue_plan(run, options)
+    return Iteration(run_id, run)
+
+
+def _enqueue_plan(run: Run, options: Options) -> None:
     message = message_of(
         PLAN,
         run,
@@ -159,7 +169,6 @@ def _start(
         countdown=options.countdown,
     )
     _leave(run, message)
-    return Iteration(run.id, run)
 
 
 def _leave(run: Run, message: Message) -> None:

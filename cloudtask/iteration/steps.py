@@ -15,12 +15,12 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
-from cloudtask import clock, codec, conf, failpoints, registry, stores
+from cloudtask import carriers, clock, codec, conf, failpoints, registry, stores
 from cloudtask.delivering.errors import storable
 from cloudtask.exceptions import PayloadError, TaskNotFound
 from cloudtask.iteration.description import Description, unsealed
 from cloudtask.iteration.sources import Source
-from cloudtask.message import Message
+from cloudtask.message import Carried, Message
 from cloudtask.options import Backoff, Options, options_from_wire
 from cloudtask.quotas import HORIZON
 from cloudtask.registry import Definition
@@ -53,7 +53,7 @@ LOOK_AGAIN = 2.0  # seconds until the last legs of a stopped run have probably e
 A_MOMENT = timedelta(seconds=10)  # the lease for writing a line to the run's row
 
 # The options of a task that the steps and the rows of its runs have, too.
-_CARRIED = (
+_KEPT = (
     "timeout",
     "url",
     "service",
@@ -62,6 +62,8 @@ _CARRIED = (
     "headers",
     "max_attempts",
 )
+# The context that `iterate()` captured lies beside them, under these names.
+_CARRIED = {"carried": "project", "telemetry": "telemetry"}
 
 
 def step(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -78,9 +80,13 @@ def step(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 # Options and messages
 
 
-def carried(options: Options) -> bytes:
-    """The options of `iterate()` that the row of the run keeps."""
-    wire = {n: v for n, v in options.travelling.items() if n in _CARRIED}
+def kept(options: Options, carried: Carried) -> bytes:
+    """The options of `iterate()` that the row of the run keeps, and the context of its
+    caller."""
+    wire = {n: v for n, v in options.travelling.items() if n in _KEPT}
+    for name, part in _CARRIED.items():
+        if text := getattr(carried, part):
+            wire[name] = text
     return codec.dumps(wire)
 
 
@@ -88,6 +94,12 @@ def options_of(run: Run) -> Options:
     """The options that `iterate()` was called with, as far as the run keeps them."""
     wire = codec.loads(run.options) if run.options else {}
     return options_from_wire(wire, run.queue)
+
+
+def carried_of(run: Run) -> Carried:
+    """The context of the caller of `iterate()`."""
+    wire = codec.loads(run.options) if run.options else {}
+    return Carried(**{part: wire.get(name, "") for name, part in _CARRIED.items()})
 
 
 def budget(options: Options) -> timedelta:
@@ -119,7 +131,13 @@ def message_of(
         "countdown": timedelta(seconds=delay) if delay else None,
     }
     chosen = replace(options_of(run), **{**own, **options})
-    message = enqueueing.make_message(registry.find(name), chosen, (run.id, *parts), {})
+    message = enqueueing.make_message(
+        registry.find(name),
+        chosen,
+        (run.id, *parts),
+        {},
+        carried=carriers.following(carried_of(run)),
+    )
     # No caller chose the name: that the task exists already is success.
     return replace(message, named=False)
 

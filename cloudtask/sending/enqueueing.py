@@ -10,9 +10,9 @@ from typing import Any
 
 from django.db import connections
 
-from cloudtask import clock, codec, failpoints, signals
+from cloudtask import carriers, clock, codec, failpoints, signals
 from cloudtask.exceptions import CloudTaskError, DuplicateTask, EnqueueError
-from cloudtask.message import Enqueued, Message
+from cloudtask.message import Carried, Enqueued, Message
 from cloudtask.options import Options
 from cloudtask.registry import Definition, check_findable
 from cloudtask.sending import limits, on_commit, outbox, payloads, uniqueness
@@ -55,9 +55,10 @@ def _make_messages(
 ) -> list[Message]:
     """The messages of `calls`; an error says which of them it is about."""
     messages: list[Message] = []
+    carried = carriers.capture(definition.path) if calls else None
     try:
         for call in calls:
-            messages.append(make_message(definition, options, *call))
+            messages.append(make_message(definition, options, *call, carried=carried))
     except (TypeError, EnqueueError) as error:
         ours = isinstance(error, CloudTaskError)
         kind: type[Exception] = type(error) if ours else TypeError
@@ -72,15 +73,20 @@ def make_message(
     options: Options,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
+    *,
+    carried: Carried | None = None,
 ) -> Message:
     """The message of one call, checked as far as it can be without the service.
 
-    Raises TypeError when the function does not take the arguments, UnsupportedValue
-    when one can't travel, ConfigurationError for a task that no worker can find, else
-    another EnqueueError.
+    It carries the context of the caller unless `carried` is given. Raises TypeError
+    when the function does not take the arguments, UnsupportedValue when one can't
+    travel, ConfigurationError for a task that no worker can find, else another
+    EnqueueError.
     """
     definition.check_call(args, kwargs)
     check_findable(definition)
+    if carried is None:
+        carried = carriers.capture(definition.path)
     created = clock.now()
     message_id = secrets.token_hex(16)
     message = Message(
@@ -101,6 +107,8 @@ def make_message(
         unique=uniqueness.key_of(definition, options, args, kwargs)
         if options.unique
         else None,
+        carried=carried.project,
+        telemetry=carried.telemetry,
         options=options,
     )
     limits.check(message, created)
@@ -153,9 +161,7 @@ def leave(messages: Sequence[Message], options: Options) -> None:
 def _leave(messages: Sequence[Message], options: Options) -> None:
     if not messages:
         return
-    waits = options.transactional
-    if waits is None or options.small:
-        waits = waits is not False and _is_in_transaction(options.database)
+    waits = _waits(options)
     if options.small:
         if waits:
             on_commit.send_after(messages, options.database, send)
@@ -169,6 +175,24 @@ def _leave(messages: Sequence[Message], options: Options) -> None:
     else:
         with payloads.resting(messages) as light:
             send(light)
+
+
+def about(definition: Definition, options: Options, count: int) -> carriers.Enqueueing:
+    """An enqueue of `count` calls, as telemetry hears of it."""
+    return carriers.Enqueueing(
+        task=definition.path,
+        queue=options.queue,
+        calls=count,
+        waits=_waits(options) or bool(options.unique and not options.small),
+    )
+
+
+def _waits(options: Options) -> bool:
+    """Whether messages with these options wait for a commit."""
+    waits = options.transactional
+    if waits is None or options.small:
+        waits = waits is not False and _is_in_transaction(options.database)
+    return waits
 
 
 def _is_in_transaction(alias: str) -> bool:
@@ -199,11 +223,19 @@ def send(messages: Sequence[Message]) -> None:
     `messages`. A `unique` message whose name is taken counts as sent: its equal waits.
     """
     failpoints.reached("enqueue.before_send")
+    if carriers.state.is_off:
+        _send(messages)
+    else:
+        with carriers.sending(messages):
+            _send(messages)
+    failpoints.reached("enqueue.after_send")
+
+
+def _send(messages: Sequence[Message]) -> None:
     if len(messages) == 1:
         _send_one(messages[0])
     else:
         _send_many(messages)
-    failpoints.reached("enqueue.after_send")
 
 
 def _send_one(message: Message) -> None:

@@ -31,6 +31,7 @@ def room(message: Message) -> int:
     """The size in bytes that the envelope of `message` may have."""
     headers = message.options.headers
     taken = sum(len(f"{k}{v}".encode()) + 16 for k, v in (headers or {}).items())
+    taken += 2 * (len(message.carried) + len(message.telemetry))  # with its quotes
     most = min(conf.settings().max_task_size, quotas.TASK)
     return most - quotas.OVERHEAD - taken
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from django.db import DatabaseError, connections, router, transaction
 from django.db.models import F, QuerySet
 
-from cloudtask import clock, envelope, failpoints
+from cloudtask import carriers, clock, envelope, failpoints
 from cloudtask.clock import database_now
 from cloudtask.exceptions import (
     BadSignature,
@@ -182,14 +182,21 @@ def release(alias: str, keys: Sequence[str] | None = None) -> int:
 def try_to_send(messages: Sequence[Message]) -> list[Exception | None]:
     """Send `messages`: for each, in order, what went wrong, or None. Never raises."""
     try:
-        if len(messages) == 1:
-            transport().send(messages[0])
-            return [None]
-        return list(transport().send_many(messages))
+        if carriers.state.is_off:
+            return _sent(messages)
+        with carriers.sending(messages):
+            return _sent(messages)
     except Exception as error:  # noqa: BLE001  one message must not stop others
         if len(messages) == 1:
             return [error]
         return [try_to_send([message])[0] for message in messages]
+
+
+def _sent(messages: Sequence[Message]) -> list[Exception | None]:
+    if len(messages) == 1:
+        transport().send(messages[0])
+        return [None]
+    return [*transport().send_many(messages)]
 
 
 def _claim(alias: str, count: int) -> list[OutboxMessage]:

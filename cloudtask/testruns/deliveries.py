@@ -24,11 +24,12 @@ from django.test import Client
 from cloudtask import envelope, registry, signals, targets
 from cloudtask.context import KILLED_ATTEMPTS
 from cloudtask.delivering.calls import (
-    attempted,
+    Attempt,
     call_of,
     max_attempts_of,
     service_backoff_of,
 )
+from cloudtask.delivering.deliveries import delivered
 from cloudtask.delivering.settling import Outcome, finish
 from cloudtask.exceptions import CloudTaskError, PermanentTaskFailure
 from cloudtask.message import Arrival, Delivery, Message
@@ -62,27 +63,39 @@ def deliver(
 def _deliver(
     entry: Waiting, now: float, *, settles: bool, commit: Callable[[], None]
 ) -> ReportedAttempt:
-    try:
-        message = envelope.unseal(entry.body, now=now)
-        attempt = attempted(call_of(Arrival(message, entry.delivery)))
+    made: list[ReportedAttempt] = []
+
+    def settle(attempt: Attempt) -> Outcome:
         commit()
-        ran = ReportedAttempt(
-            waiting.task_of(message),
-            message.id,
-            attempt.call.context.attempt,
-            now,
-            Outcome.FAILED,
-            attempt.value,
-            attempt.error,
-        )
+        ran = _reported(attempt, now)
+        made.append(ran)
         if attempt.error is None or settles or not attempt.is_failure:
             try:
                 ran.outcome = finish(attempt)
             except CloudTaskError as error:
                 ran.error = error
-        return ran
+                return Outcome.UNSETTLED
+        return ran.outcome
+
+    try:
+        message = envelope.unseal(entry.body, now=now)
+        delivered(call_of(Arrival(message, entry.delivery)), settle)
     except CloudTaskError as error:
         return unanswered(entry, now, error)
+    return made[0]
+
+
+def _reported(attempt: Attempt, now: float) -> ReportedAttempt:
+    message, context = attempt.call.message, attempt.call.context
+    return ReportedAttempt(
+        waiting.task_of(message),
+        message.id,
+        context.attempt,
+        now,
+        Outcome.FAILED,
+        attempt.value,
+        attempt.error,
+    )
 
 
 def unanswered(
@@ -245,7 +258,7 @@ def _noting(ran: ReportedAttempt) -> Iterator[None]:
     """
 
     def note(context: Any, outcome: Outcome, error: Any, **kwargs: Any) -> None:
-        if context.id == ran.id:
+        if context.id == ran.id and outcome is not Outcome.UNSETTLED:
             ran.attempt = context.attempt
             ran.outcome, ran.error = outcome, error
 

@@ -7,13 +7,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import pytest
 from django.test import override_settings
 
 from cloudtask import checks
-from tests.docs.blocks import ROOT, blocks, pages
+from tests.docs.blocks import ROOT, block, blocks, pages
 
 BLOCKS = [
     pytest.param(code, id=page)
@@ -33,6 +34,18 @@ def shown(code: str) -> Any:
     return ast.literal_eval(value)
 
 
+@pytest.fixture
+def _shop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The carrier that docs/howto/context.md shows, where its settings name it."""
+    tenants, context = ModuleType("shop.tenants"), ModuleType("shop.context")
+    vars(tenants).update(current_tenant=None, use_tenant=None)
+    modules = {"shop": ModuleType("shop"), "shop.tenants": tenants}
+    for name, module in {**modules, "shop.context": context}.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    exec(block("docs/howto/context.md", "class Tenant"), vars(context))
+
+
+@pytest.mark.usefixtures("_shop")
 @pytest.mark.parametrize("code", BLOCKS)
 def test_settings_that_a_page_shows_are_accepted(code: str) -> None:
     with override_settings(CLOUDTASK=shown(code)):

@@ -1,0 +1,79 @@
+"""Lets telemetry observe deliveries, the making of messages, and requests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Self
+
+from cloudtask.carriers.capturing import loaded
+from cloudtask.carriers.chosen import state, telemetry, tried
+from cloudtask.carriers.protocols import Block, Enqueueing, Settled, Telemetry
+from cloudtask.carriers.restoring import block_of
+from cloudtask.context import TaskContext
+from cloudtask.message import Message
+
+
+class Blocks:
+    """The blocks of all telemetry as one. `method` is the one that makes them."""
+
+    __slots__ = ("entered", "make", "method")
+
+    def __init__(self, method: str, make: Callable[[Telemetry], Block]) -> None:
+        self.method, self.make = method, make
+        self.entered: list[tuple[Telemetry, Block, Any]] = []
+
+    def __enter__(self) -> Self:
+        for one in telemetry():
+            tried(one, self.method, partial(self._enter, one))
+        return self
+
+    def _enter(self, one: Telemetry) -> None:
+        block = self.make(one)
+        self.entered.append((one, block, block.__enter__()))
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        for one, block, _ in reversed(self.entered):
+            leave = partial(block.__exit__, kind, error, trace)
+            tried(one, self.method, leave, passing=error)
+
+
+class observed(Blocks):
+    """Inside the block, telemetry observes a delivery."""
+
+    __slots__ = ()
+
+    def __init__(self, message: Message, context: TaskContext) -> None:
+        values = loaded(message.telemetry)
+        super().__init__(
+            "restore", lambda one: block_of(one, values.get(one.name), context)
+        )
+
+    def settled(self, outcome: Any, error: BaseException | None) -> None:
+        """Let telemetry know how the delivery has ended."""
+        for one, _, function in self.entered:
+            if callable(function):
+                settle: Settled = function
+                tried(one, "restore", partial(settle, outcome, error))
+
+
+def enqueueing(what: Enqueueing) -> Blocks:
+    """Around the making of messages; see `Telemetry.enqueueing`."""
+    return Blocks("enqueueing", lambda one: one.enqueueing(what))
+
+
+def sending(messages: Sequence[Message]) -> Blocks:
+    """Around a request that sends `messages`; see `Telemetry.sending`."""
+
+    def make(one: Telemetry) -> Block:
+        carried = [loaded(message.telemetry).get(one.name) for message in messages]
+        return one.sending(messages[0].queue, carried)
+
+    return Blocks("sending", make)
+
+
+def note(**facts: Any) -> None:
+    """Let telemetry know facts about the running step of an iteration."""
+    if not state.is_off:
+        for one in telemetry():
+            tried(one, "noted", partial(one.noted, facts))
