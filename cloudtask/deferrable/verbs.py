@@ -55,10 +55,6 @@ class Deferrable(Generic[P, R]):
     Calls from asynchronous code go through `adefer`, `adefer_many`, `aiterate`, `amap`.
     """
 
-    def _parts(self) -> tuple[Definition, Options, tuple[Any, ...]]:
-        """Definition, options, and the subject if there is one."""
-        raise NotImplementedError  # every subclass has its own
-
     @discreet
     def defer(self, /, *args: P.args, **kwargs: P.kwargs) -> Receipt[R]:
         """Have the function called with these arguments, once, later.
@@ -229,7 +225,10 @@ class Deferrable(Generic[P, R]):
         run: Iteration = await sync_to_async(begin)()
         return run
 
-    if TYPE_CHECKING:
+    if TYPE_CHECKING:  # every subclass has its own
+
+        def _parts(self) -> tuple[Definition, Options, tuple[Any, ...]]:
+            """Definition, options, and the subject if there is one."""
 
         @property
         def _function(self) -> Callable[P, R]: ...

@@ -15,7 +15,7 @@ from typing import Any
 
 from google.longrunning import operations_pb2  # type: ignore[import-untyped]
 
-from cloudtask.emulator.calls import State, queue_rules
+from cloudtask.emulator.calls import Journal, State, queue_rules
 from cloudtask.emulator.protocol import Message, names, seconds_of, v2
 from cloudtask.emulator.queues import Attempt, Queue, Task
 
@@ -41,7 +41,7 @@ CREATE TABLE IF NOT EXISTS keys (name TEXT PRIMARY KEY, pem BLOB NOT NULL);
 _CLEARED = ("queues", "deleted_queues", "tasks", "tombstones", "operations")
 
 
-class SqliteJournal:
+class SqliteJournal(Journal):
     """Keeps `State` in a file; one process at a time may hold it.
 
     Opening raises `OSError` when the file is in use or is not an emulator's.

@@ -131,15 +131,8 @@ class RunStore(Swaps):
         write: Callable[[Swap, Run], object] = lambda swap, run: swap.put_run(run),
     ) -> Run | None:
         """Write the run that `transition` returns; None if it refuses."""
-
-        def change(swap: Swap) -> Run | None:
-            run = swap.run(run_id)
-            changed = transition(run, swap.moment) if run else None
-            if changed is not None:
-                write(swap, changed)
-            return changed
-
-        return self.swap(f"{what} iteration {run_id}", change)
+        what = f"{what} iteration {run_id}"
+        return self.changed(what, lambda swap: swap.run(run_id), transition, write)
 
     def change_run(
         self,

@@ -99,15 +99,15 @@ class ShardStore(Swaps):
         None if `transition` refuses.
         """
 
-        def change(swap: Swap) -> Shard | None:
-            shard = swap.shard(run_id, index, if_running=if_running)
-            changed = transition(shard, swap.moment) if shard else None
-            if changed is not None:
-                swap.put_shard(changed)
-                beside(swap)
-            return changed
+        def read(swap: Swap) -> Shard | None:
+            return swap.shard(run_id, index, if_running=if_running)
 
-        return self.swap(f"{what} shard {index} of iteration {run_id}", change)
+        def write(swap: Swap, shard: Shard) -> None:
+            swap.put_shard(shard)
+            beside(swap)
+
+        what = f"{what} shard {index} of iteration {run_id}"
+        return self.changed(what, read, transition, write)
 
     def acquire(
         self,

@@ -15,6 +15,7 @@ from cloudtask.runs import RowFailure, Run, Shard
 from cloudtask.transitions import Moment
 
 T = TypeVar("T")
+R = TypeVar("R", Run, Shard)
 
 
 class Swap(Protocol):
@@ -83,3 +84,24 @@ class Swaps(ABC):
 
         `what` names the change in errors.
         """
+
+    def changed(
+        self,
+        what: str,
+        read: Callable[[Swap], R | None],
+        transition: Callable[[R, Moment], R | None],
+        write: Callable[[Swap, R], object],
+    ) -> R | None:
+        """Write the record that `transition` makes of the one that `read` returns.
+
+        None, and nothing is written, if there is no record, or `transition` refuses.
+        """
+
+        def change(swap: Swap) -> R | None:
+            record = read(swap)
+            after = transition(record, swap.moment) if record else None
+            if after is not None:
+                write(swap, after)
+            return after
+
+        return self.swap(what, change)

@@ -1,7 +1,7 @@
 """The calls of the API, by name: functions of the state and a request."""
 
 from cloudtask.emulator.calls import batches, others, queue_rules, queues, tasks
-from cloudtask.emulator.calls.state import Journal, NoJournal, State
+from cloudtask.emulator.calls.state import Journal, State
 from cloudtask.emulator.calls.task_rules import HTTP_AGENT, deadline_of
 from cloudtask.emulator.calls.tasks import run_task
 from cloudtask.emulator.calls.versions import Call, answer
@@ -37,7 +37,6 @@ __all__ = [
     "HTTP_AGENT",
     "Call",
     "Journal",
-    "NoJournal",
     "State",
     "answer",
     "deadline_of",

@@ -8,36 +8,17 @@ import time
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from cloudtask.emulator.protocol import Message, errors, names
 from cloudtask.emulator.queues import Dispatch, Queue, QueueConfig, Task
 
 
-class Journal(Protocol):
-    """Where changes are reported so that they outlive the process.
+class Journal:
+    """Told of each change; this one keeps nothing, so the state ends with the process.
 
-    When `flush` returns, all changes reported so far survive a kill. With `durable`
-    False there is nothing to flush.
+    One that keeps changes has `durable` True: when its `flush` returns, all changes
+    reported so far survive a kill.
     """
-
-    durable: bool
-
-    def put_queue(self, queue: Queue) -> None: ...
-    def drop_queue(self, name: str, until: float) -> None: ...
-    def purge_queue(self, queue: Queue) -> None: ...
-    def put_task(self, queue: Queue, task: Task) -> None: ...
-    def put_attempt(self, queue: Queue, task: Task) -> None: ...
-    def drop_task(self, queue: Queue, task_id: str) -> None: ...
-    def put_operation(self, operation: Message) -> None: ...
-    def drop_operation(self, name: str) -> None: ...
-    def clear(self) -> None: ...
-    def flush(self) -> None: ...
-    def close(self) -> None: ...
-
-
-class NoJournal:
-    """Keeps nothing: the state ends with the process."""
 
     durable = False
 

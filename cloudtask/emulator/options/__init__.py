@@ -1,11 +1,5 @@
 """The choices of the person who starts an emulator: settings, and queues as written."""
 
-from cloudtask.emulator.options.arguments import (
-    DEFAULT_PORT,
-    Write,
-    add_arguments,
-    settings_from,
-)
 from cloudtask.emulator.options.queues import (
     Options,
     Queues,
@@ -14,7 +8,14 @@ from cloudtask.emulator.options.queues import (
     read_options,
     read_queue_yaml,
 )
-from cloudtask.emulator.options.settings import DEFAULT_TARGET, Settings
+from cloudtask.emulator.options.settings import (
+    DEFAULT_PORT,
+    DEFAULT_TARGET,
+    Settings,
+    Write,
+    add_arguments,
+    settings_from,
+)
 
 __all__ = [
     "DEFAULT_PORT",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from cloudtask.emulator.calls import NoJournal, State
+from cloudtask.emulator.calls import Journal, State
 from cloudtask.emulator.dispatch import Dispatcher, DispatchLog, Target, Ticker
 from cloudtask.emulator.journal import SqliteJournal
 from cloudtask.emulator.options import Settings
@@ -30,7 +30,7 @@ class Engine:
         self.log = DispatchLog(settings.listener)
         self._file = SqliteJournal(settings.data) if settings.data else None
         self.state = State(
-            self._file or NoJournal(),
+            self._file or Journal(),
             rate_limits=settings.rate_limits,
             defaults=settings.queue_defaults,
             queue_tombstone=settings.queue_tombstone,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -30,11 +29,6 @@ class DatabaseStore(DatabaseIterations, DatabaseFailed, DatabaseResults, Store):
     def __init__(self, options: Mapping[str, Any]) -> None:
         check_backend_options("STORE", options, {"ALIAS"})
         self.database = str(options.get("ALIAS", "default"))
-
-    @contextmanager
-    def writing(self, what: str) -> Iterator[None]:
-        with translated(what, self.database), transaction.atomic(using=self.database):
-            yield
 
     def save_payload(self, key: str, data: bytes, *, joins: str | None = None) -> None:
         what = f"Saving payload {key}"
