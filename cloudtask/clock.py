@@ -1,26 +1,53 @@
-"""The time, which tests can set ahead: one place for the library and its stores.
+"""Tells the time: that of this process, and that of databases as an expression.
 
-Wherever a worker's clock would decide something, the database's decides instead; both
-are moved by the same offset.
+Wherever a worker's clock would decide something, the database's decides instead.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
-_ahead = 0.0  # seconds
-_held: float | None = None
-_is_virtual = False
+
+class Clock:
+    """The time as it is. A subclass in its place, by `use`, moves the whole process."""
+
+    @property
+    def offset(self) -> float:
+        """The seconds by which the time of databases is ahead of their own."""
+        return 0.0
+
+    def now(self) -> float:
+        """Unix seconds."""
+        return time.time()
+
+    def stopwatch(self) -> Callable[[], float]:
+        """A function that returns seconds, to measure how long work takes."""
+        # The builtin itself, because the loop over rows calls it for each row.
+        return time.monotonic
+
+
+_in_use = Clock()
+
+
+def use(clock: Clock) -> Clock:
+    """Put `clock` in the place of the one in use, and return that."""
+    global _in_use
+    before, _in_use = _in_use, clock
+    return before
 
 
 def now() -> float:
     """Unix seconds."""
-    return time.time() + _ahead if _held is None else _held
+    return _in_use.now()
+
+
+def stopwatch() -> Callable[[], float]:
+    """A function that returns seconds, to measure how long work takes."""
+    return _in_use.stopwatch()
 
 
 @cache
@@ -40,8 +67,8 @@ def _now_kind() -> Any:
 
 def database_now() -> Any:
     """An expression for the database's own time."""
-    now = _now_kind()()
-    return now + timedelta(seconds=_ahead) if _ahead else now
+    now, offset = _now_kind()(), _in_use.offset
+    return now + timedelta(seconds=offset) if offset else now
 
 
 @cache
@@ -68,57 +95,3 @@ def database_time(moment: datetime) -> Any:
 
     text = moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
     return _time_kind()(Value(text, output_field=TextField()))
-
-
-@contextmanager
-def ahead(seconds: float) -> Iterator[None]:
-    """Set the time ahead inside the block, on top of what it is ahead already.
-
-    For tests: it moves the whole process.
-    """
-    move(seconds)
-    try:
-        yield
-    finally:
-        move(-seconds)
-
-
-def move(seconds: float) -> None:
-    """Set the time ahead, or back when negative, from here on."""
-    global _ahead
-    _ahead += seconds
-
-
-def hold(at: float | None) -> float | None:
-    """Have `now` stand still at a moment, or go on with None; returns what was before.
-
-    For tests that must be the same each time. The database's time goes on.
-    """
-    global _held
-    before, _held = _held, at
-    return before
-
-
-def stopwatch() -> Callable[[], float]:
-    """A function that tells the seconds since some moment, to measure how long work
-    takes."""
-    # The builtin itself: the loop over rows calls it for each row.
-    return _moved if _is_virtual else time.monotonic
-
-
-def _moved() -> float:
-    return _ahead
-
-
-@contextmanager
-def virtual() -> Iterator[None]:
-    """Inside the block only `move` moves the stopwatches that are taken.
-
-    For tests, in which the speed of the machine is to decide nothing.
-    """
-    global _is_virtual
-    before, _is_virtual = _is_virtual, True
-    try:
-        yield
-    finally:
-        _is_virtual = before

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from cloudtask import clock
+from tests.support import clock
 from tests.support.site import site
 from tests.testapp import tasks
 
@@ -29,9 +29,8 @@ def _no_calls() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def _same_clock() -> Iterator[None]:
     """Put the clock back that a test has moved."""
-    before = clock._ahead
-    yield
-    clock.move(before - clock._ahead)
+    with clock.put_back():
+        yield
 
 
 @pytest.hookimpl(wrapper=True)

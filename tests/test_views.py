@@ -17,9 +17,9 @@ from django.core.handlers.asgi import ASGIHandler
 from django.db import close_old_connections, connections
 from django.test import AsyncClient, RequestFactory, override_settings
 
-from cloudtask import clock, conf, envelope, quotas, registry, views
+from cloudtask import conf, envelope, quotas, registry, views
 from cloudtask.models import FailedTask
-from tests.support import recording
+from tests.support import clock, recording
 from tests.support.site import Site, http_settings
 from tests.testapp import tasks
 from tests.testapp.models import Author

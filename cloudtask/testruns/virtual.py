@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta, tzinfo
 from typing import Any
@@ -10,36 +10,44 @@ from typing import Any
 from django.utils import timezone
 
 from cloudtask import clock
+from cloudtask.clock import Clock
 from cloudtask.options import as_timedelta
 
 
-class VirtualClock:
+class VirtualClock(Clock):
     """The time of a run, in unix seconds; it advances only to the eta of a later call.
 
-    The library's own clock follows it from `start` to `release`, so the delays of calls
-    that a task enqueues start at virtual time, to the microsecond.
+    The library uses it from `start` to `release`, so the delays of calls that a task
+    enqueues start at virtual time, to the microsecond.
     """
 
     def __init__(self) -> None:
         self.time = clock.now()
         self.moved = 0.0
-        self.before: float | None = None
+        self.before = Clock()
 
     def start(self) -> None:
-        self.before = clock.hold(self.time)
+        self.before = clock.use(self)
+
+    def release(self) -> None:
+        clock.use(self.before)
+
+    def now(self) -> float:
+        return self.time
+
+    @property
+    def offset(self) -> float:
+        """The clock of a database can't be stopped, so it is set ahead by as much."""
+        return self.before.offset + self.moved
+
+    def stopwatch(self) -> Callable[[], float]:
+        return self.before.stopwatch()
 
     def move_to(self, due: float) -> None:
         if due <= self.time:
             return
-        # The database's clock can't be stopped, so it is set ahead by as much.
-        clock.move(due - self.time)
         self.moved += due - self.time
         self.time = due
-        clock.hold(due)
-
-    def release(self) -> None:
-        clock.move(-self.moved)
-        clock.hold(self.before)
 
     def moment(self, until: timedelta | float | datetime | None) -> float:
         """The unix seconds of a moment, or of a duration from now.

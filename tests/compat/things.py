@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from cloudtask import clock, current, environment
+from cloudtask import current, environment
 from cloudtask.deferred import (
     PermanentTaskFailure,
     SingularTaskFailure,
@@ -16,6 +16,7 @@ from cloudtask.deferred import (
     defer,
     get_deferred_shard_index,
 )
+from tests.support import clock
 from tests.testapp.models import Author, Book
 from tests.testapp.tasks import calls
 

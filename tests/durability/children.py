@@ -26,10 +26,11 @@ if not apps.ready:
 
 from google.cloud import tasks_v2  # noqa: F401  imported once for all
 
-from cloudtask import clock, failpoints
+from cloudtask import failpoints
 from cloudtask.sending.relay import relay_all
 from cloudtask.transports import cloud  # noqa: F401
 from tests.durability import tasks
+from tests.support import clock
 
 HOUR = 3600.0
 

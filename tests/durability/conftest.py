@@ -10,12 +10,13 @@ import pytest
 from django.db import connections
 from django.test import Client
 
-from cloudtask import clock, envelope
+from cloudtask import envelope
 from cloudtask.message import Message
 from cloudtask.transports import transport
 from tests.durability import queues, tasks
 from tests.durability.database import committing
 from tests.durability.sites import emulator, site
+from tests.support import clock
 
 __all__ = ["emulator", "site"]
 

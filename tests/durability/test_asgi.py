@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 from django.core.asgi import get_asgi_application
 
-from cloudtask import clock, envelope, task
+from cloudtask import envelope, task
 from cloudtask.models import FailedTask
 from tests.durability.queues import LocalQueue
+from tests.support import clock
 from tests.support.waiting import PATIENCE, wait_until
 
 uvicorn = pytest.importorskip("uvicorn")  # an environment may be older than it
@@ -51,10 +52,9 @@ def anew() -> Iterator[None]:
     began.clear()
     hung_up.clear()
     ended.clear()
-    ahead = clock._ahead
-    yield
-    hung_up.set()
-    clock.move(ahead - clock._ahead)
+    with clock.put_back():
+        yield
+        hung_up.set()
 
 
 django = get_asgi_application()

@@ -13,10 +13,11 @@ from django.db import connection, transaction
 from django.utils import timezone, translation
 from django.views.debug import ExceptionReporter
 
-from cloudtask import clock, current, task
+from cloudtask import current, task
 from cloudtask.exceptions import WorkerAborted
 from cloudtask.models import FailedTask
 from cloudtask.testing import run_queued
+from tests.support import clock
 from tests.testapp.models import Author
 
 tenant: contextvars.ContextVar[str | None] = contextvars.ContextVar("tenant")
@@ -224,9 +225,8 @@ async def outlive_asynchronously(seconds: float, text: str = "") -> None:
 
 @pytest.fixture
 def clock_put_back():
-    ahead = clock._ahead
-    yield
-    clock.move(ahead - clock._ahead)
+    with clock.put_back():
+        yield
 
 
 OUTLIVING = pytest.mark.parametrize("late", [outlive, outlive_asynchronously])

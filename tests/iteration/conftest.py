@@ -5,13 +5,13 @@ from collections.abc import Iterator
 import pytest
 from django.test import override_settings
 
-from cloudtask import clock
 from cloudtask.iteration import stopping
 from cloudtask.stores import store
 from cloudtask.testing import run_queued
 from tests.iteration.models import Thing
 from tests.iteration.tasks import trace
 from tests.iteration.world import World
+from tests.support import clock
 
 DATASTORE = "cloudtask.stores.datastore.DatastoreStore"
 
@@ -23,10 +23,8 @@ def _fresh() -> Iterator[None]:
     Only a test moves that clock, so the speed of the machine decides nothing.
     """
     trace.clear()
-    before = clock._ahead
     with clock.virtual():
         yield
-    clock.move(before - clock._ahead)
     stopping._asked.clear()
     trace.clear()
 

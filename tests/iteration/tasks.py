@@ -8,8 +8,9 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 
-from cloudtask import clock, current, task
+from cloudtask import current, task
 from tests.iteration.models import Effect
+from tests.support import clock
 
 TIMEOUT = 15  # seconds; with the margin of 10, a leg has 5
 

@@ -10,7 +10,7 @@ import pytest
 from django.core.management import call_command
 from django.db import ProgrammingError
 
-from cloudtask import Retry, clock
+from cloudtask import Retry
 from cloudtask.exceptions import CloudTaskError
 from cloudtask.iteration import RunState, ShardState, get, sweep
 from cloudtask.iteration import list as list_runs
@@ -21,6 +21,7 @@ from tests.iteration.models import Thing
 from tests.iteration.starting import at_point, start
 from tests.iteration.tasks import trace
 from tests.iteration.world import fault_at
+from tests.support import clock
 
 pytestmark = pytest.mark.django_db
 

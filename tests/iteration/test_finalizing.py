@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from django.test import override_settings
 
-from cloudtask import PermanentTaskFailure, Retry, clock, registry
+from cloudtask import PermanentTaskFailure, Retry, registry
 from cloudtask.exceptions import CloudTaskError
 from cloudtask.failpoints import Crashed
 from cloudtask.iteration import RunState, sweep
@@ -21,6 +21,7 @@ from tests.iteration import tasks
 from tests.iteration.models import Thing
 from tests.iteration.starting import at_point, start
 from tests.iteration.tasks import trace
+from tests.support import clock
 
 pytestmark = pytest.mark.django_db
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.db import transaction
 
-from cloudtask import PermanentTaskFailure, clock, failpoints
+from cloudtask import PermanentTaskFailure, failpoints
 from cloudtask.failpoints import Crashed
 from cloudtask.iteration import RunState
 from cloudtask.iteration.steps import send_last
@@ -17,6 +17,7 @@ from tests.durability.database import committing, rolled_back
 from tests.iteration.models import Effect, Thing
 from tests.iteration.starting import start
 from tests.iteration.tasks import trace
+from tests.support import clock
 
 METHODS = ["resume", "cancel", "retry_failures"]
 

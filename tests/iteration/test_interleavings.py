@@ -17,7 +17,7 @@ from itertools import combinations
 import pytest
 from django.db import connections
 
-from cloudtask import clock, envelope, failpoints, runtime
+from cloudtask import envelope, failpoints, runtime
 from cloudtask.iteration import RunState
 from cloudtask.iteration import list as list_runs
 from cloudtask.message import Delivery
@@ -28,6 +28,7 @@ from tests.iteration import tasks
 from tests.iteration.matrix import POINTS
 from tests.iteration.tasks import trace
 from tests.iteration.world import World
+from tests.support import clock
 from tests.support.waiting import PATIENCE
 from tests.testapp.models import Author
 

@@ -6,7 +6,6 @@ import pytest
 from django.db import ProgrammingError, connections, transaction
 from django.db.models import Count, F, OuterRef, Prefetch, Q, Subquery
 
-from cloudtask import clock
 from cloudtask.exceptions import (
     CloudTaskError,
     ConfigurationError,
@@ -22,6 +21,7 @@ from cloudtask.transports import memory
 from tests.iteration import tasks
 from tests.iteration.models import Mark, Thing
 from tests.iteration.tasks import trace
+from tests.support import clock
 from tests.testapp.models import Author, Book, Label, Novel, Spot, Thriller
 
 BOTH = pytest.mark.django_db(transaction=True, databases=["default", "other"])

@@ -10,7 +10,7 @@ import pytest
 from django.db import DatabaseError, OperationalError, connection, connections
 from django.db.transaction import on_commit
 
-from cloudtask import PermanentTaskFailure, Retry, clock, current, registry
+from cloudtask import PermanentTaskFailure, Retry, current, registry
 from cloudtask.exceptions import EnqueueUnavailable
 from cloudtask.failpoints import Crashed
 from cloudtask.iteration import RunState, ShardState, sweep
@@ -22,6 +22,7 @@ from tests.durability.database import committing
 from tests.iteration import tasks
 from tests.iteration.models import Brittle, Effect, Thing
 from tests.iteration.tasks import trace
+from tests.support import clock
 
 pytestmark = pytest.mark.django_db
 COMMITTING = pytest.mark.django_db(databases=["default", "other"])

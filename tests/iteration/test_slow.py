@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from django.db import OperationalError
 
-from cloudtask import clock
 from cloudtask.failpoints import Crashed
 from cloudtask.iteration import RunState, planner
 from cloudtask.iteration.bounds import Bounds
@@ -17,6 +16,7 @@ from cloudtask.stores import store
 from tests.iteration import tasks
 from tests.iteration.models import Thing
 from tests.iteration.tasks import trace
+from tests.support import clock
 
 pytestmark = pytest.mark.django_db
 

@@ -9,13 +9,14 @@ from collections import Counter
 import pytest
 from django.db import connection, connections
 
-from cloudtask import clock, failpoints
+from cloudtask import failpoints
 from cloudtask.iteration import RunState, rows
 from tests.durability.database import committing
 from tests.iteration import tasks
 from tests.iteration.models import Effect, Thing
 from tests.iteration.tasks import trace
 from tests.iteration.world import World
+from tests.support import clock
 from tests.support.waiting import PATIENCE, wait_until
 
 ROWS = 8

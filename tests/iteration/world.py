@@ -14,13 +14,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from cloudtask import clock, conf, envelope, failpoints, runtime
+from cloudtask import conf, envelope, failpoints, runtime
 from cloudtask.exceptions import EnqueueUnavailable
 from cloudtask.failpoints import Crashed
 from cloudtask.iteration import sweep
 from cloudtask.message import Delivery, Message
 from cloudtask.transports import memory
 from cloudtask.transports.memory import Stage, Waiting
+from tests.support import clock
 
 LONGEST = 3000  # deliveries; a run that takes more never ends
 LATE = 3600.0  # seconds after which a duplicate comes once more

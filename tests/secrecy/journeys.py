@@ -14,12 +14,13 @@ from django.core.management import call_command
 from django.db import transaction
 from django.dispatch import Signal
 
-from cloudtask import call, clock, deferred, envelope, failpoints, runtime, signals
+from cloudtask import call, deferred, envelope, failpoints, runtime, signals
 from cloudtask.iteration import Iteration, sweep
 from cloudtask.message import Delivery
 from cloudtask.transports import memory
 from tests.secrecy import reporters, tasks
 from tests.secrecy.reporters import Records, recorded
+from tests.support import clock
 from tests.testapp.models import Author
 
 MARK = "hunter2-marked-secret"

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from cloudtask import clock
 from cloudtask.stores import FailedCall, Store
+from tests.support import clock
 
 A_DAY = timedelta(days=1)
 

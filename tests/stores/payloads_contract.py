@@ -10,9 +10,9 @@ from datetime import timedelta
 
 import pytest
 
-from cloudtask import clock
 from cloudtask.exceptions import PayloadLost
 from cloudtask.stores import AlreadyDone, Store
+from tests.support import clock
 
 MEBIBYTE = 1024 * 1024
 A_DAY = timedelta(days=1)

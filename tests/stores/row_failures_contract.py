@@ -6,7 +6,6 @@ from datetime import timedelta
 
 import pytest
 
-from cloudtask import clock
 from cloudtask.runs import ENDED, STOPPED, FailureState, RunState, ShardState
 from cloudtask.stores import Store
 from tests.stores.runs_making import (
@@ -28,6 +27,7 @@ from tests.stores.runs_making import (
     walked,
     whole,
 )
+from tests.support import clock
 
 HALF_AN_HOUR = timedelta(minutes=30)
 

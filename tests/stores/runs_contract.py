@@ -7,7 +7,6 @@ from datetime import timedelta
 
 import pytest
 
-from cloudtask import clock
 from cloudtask.runs import ENDED, RUN_TRANSITIONS, RunState, Shard
 from cloudtask.stores import Store
 from tests.stores.runs_making import (
@@ -27,6 +26,7 @@ from tests.stores.runs_making import (
     walked,
     whole,
 )
+from tests.support import clock
 
 PAIRS = [(before, to) for before in RunState for to in RunState]
 

@@ -6,7 +6,6 @@ from datetime import timedelta
 
 import pytest
 
-from cloudtask import clock
 from cloudtask.runs import LeaseLost, RunState, Shard, ShardState, Walked
 from cloudtask.stores import Store
 from tests.stores.runs_making import (
@@ -26,6 +25,7 @@ from tests.stores.runs_making import (
     walked,
     whole,
 )
+from tests.support import clock
 
 
 class ShardsContract:

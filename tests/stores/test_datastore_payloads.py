@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from grpc import StatusCode
 
-from cloudtask import clock
 from cloudtask.exceptions import EnqueueUnavailable, PayloadLost
 from cloudtask.stores import AlreadyDone, FailedCall
 from cloudtask.stores.datastore import DatastoreStore
 from cloudtask.stores.datastore.blobs import A_COMMIT, CHUNK, CHUNK_KIND, INLINE
 from cloudtask.stores.datastore.client import TRIES, clients
+from tests.support import clock
 from tests.support.datastore import DatastoreServer
 
 pytest_plugins = ["tests.stores.datastore_fixtures"]

@@ -8,11 +8,12 @@ import grpc
 import pytest
 from django.db import transaction
 
-from cloudtask import call, clock
+from cloudtask import call
 from cloudtask.clients import Clients, ran_out_of_time
 from cloudtask.sending import relay
 from cloudtask.stores.datastore import DatastoreStore
 from tests.durability.left import leave_behind
+from tests.support import clock
 from tests.support.datastore import DatastoreServer
 from tests.support.service import Refuse, Service
 from tests.support.silence import SilentWay, silent_way

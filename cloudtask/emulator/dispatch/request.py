@@ -113,21 +113,15 @@ def _to_app_engine(
     )
 
 
-def _facts(
-    prefix: str, queue: Queue, dispatch: Dispatch, executions: int
-) -> dict[str, str]:
-    return {
-        f"{prefix}QueueName": queue.id,
-        f"{prefix}TaskName": dispatch.task.id,
-        f"{prefix}TaskRetryCount": str(dispatch.number - 1),
-        f"{prefix}TaskExecutionCount": str(executions),
-        f"{prefix}TaskETA": f"{dispatch.schedule_time:f}",
-    }
-
-
 def _http_facts(queue: Queue, dispatch: Dispatch) -> dict[str, str]:
     """The execution count leaves out 5xx; no response counts as 504."""
-    facts = _facts("X-CloudTasks-", queue, dispatch, dispatch.execution_count)
+    facts = {
+        "X-CloudTasks-QueueName": queue.id,
+        "X-CloudTasks-TaskName": dispatch.task.id,
+        "X-CloudTasks-TaskRetryCount": str(dispatch.number - 1),
+        "X-CloudTasks-TaskExecutionCount": str(dispatch.execution_count),
+        "X-CloudTasks-TaskETA": f"{dispatch.schedule_time:f}",
+    }
     if dispatch.previous is not None:
         status = dispatch.previous.status or HTTP_NO_RESPONSE
         facts["X-CloudTasks-TaskPreviousResponse"] = str(status)
@@ -137,7 +131,13 @@ def _http_facts(queue: Queue, dispatch: Dispatch) -> dict[str, str]:
 
 def _app_engine_facts(queue: Queue, dispatch: Dispatch) -> dict[str, str]:
     """The execution count has every response; no response counts as 0."""
-    facts = _facts("X-AppEngine-", queue, dispatch, dispatch.response_count)
+    facts = {
+        "X-AppEngine-QueueName": queue.id,
+        "X-AppEngine-TaskName": dispatch.task.id,
+        "X-AppEngine-TaskRetryCount": str(dispatch.number - 1),
+        "X-AppEngine-TaskExecutionCount": str(dispatch.response_count),
+        "X-AppEngine-TaskETA": f"{dispatch.schedule_time:f}",
+    }
     if dispatch.previous is not None:
         status = dispatch.previous.status
         facts["X-AppEngine-TaskPreviousResponse"] = str(status or 0)
