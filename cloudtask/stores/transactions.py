@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 from django.db import InterfaceError, OperationalError, connections, transaction
@@ -32,6 +32,22 @@ def translated(what: str, alias: str) -> Iterator[None]:
         raise EnqueueUnavailable(
             f"{what} in the database {alias!r} failed: {error}"
         ) from error
+
+
+class Database:
+    """The database of a store, and the two ways to use it."""
+
+    database: str  # its alias
+
+    @contextmanager
+    def writing(self, what: str) -> Iterator[None]:
+        """A transaction. Errors of the connection are raised as EnqueueUnavailable."""
+        with self.reading(what), transaction.atomic(using=self.database):
+            yield
+
+    def reading(self, what: str) -> AbstractContextManager[None]:
+        """The same without a transaction."""
+        return translated(what, self.database)
 
 
 # Codes of databases for a statement that took longer than the session allows.

@@ -11,20 +11,14 @@ from typing import Any
 import pytest
 from django.db import transaction
 
-from cloudtask import (
-    Receipt,
-    ResultExpired,
-    ResultNotKept,
-    TaskFailed,
-    clock,
-    quotas,
-)
+from cloudtask import Receipt, ResultExpired, ResultNotKept, TaskFailed, quotas
 from cloudtask.delivering import failed, results
 from cloudtask.delivering.results import ResultRefused
 from cloudtask.exceptions import BadSignature
 from cloudtask.models import TaskResultRow
 from cloudtask.testing import Faults, arun_queued, crash_at, eager, run_queued
 from tests.receipts import tasks
+from tests.support import clock
 from tests.testapp.models import Author
 
 pytest_plugins = ["tests.stores.datastore_fixtures"]

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from cloudtask import clock
 from cloudtask.runs import FailureState, RunState, ShardSums
 from cloudtask.stores import Store
 from cloudtask.stores.failed import BRIEF, FailedFilter
@@ -29,6 +28,7 @@ from tests.stores.runs_making import (
     take,
     walked,
 )
+from tests.support import clock
 
 BAD_MARKS = ["", "x", "0000-01-01 00:00:00|k", "2026-01-02 03:04:05|'; --", "a|b|c"]
 

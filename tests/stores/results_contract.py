@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from cloudtask import clock
 from cloudtask.stores import Store
 from cloudtask.stores.results import ResultState, StoredResult
+from tests.support import clock
 
 A_DAY = timedelta(days=1)
 EXPIRED = A_DAY.total_seconds() + 60

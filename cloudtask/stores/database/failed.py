@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from django.db.models import Count, Max, Min, QuerySet
@@ -21,6 +20,7 @@ from cloudtask.stores.failed import (
     FailedStore,
 )
 from cloudtask.stores.pages import MOST, Page
+from cloudtask.stores.transactions import Database
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -28,16 +28,8 @@ if TYPE_CHECKING:
     from cloudtask.models import FailedTask
 
 
-class DatabaseFailed(FailedStore):
+class DatabaseFailed(Database, FailedStore):
     """The part of DatabaseStore that keeps failed tasks."""
-
-    database: str
-
-    def writing(self, what: str) -> AbstractContextManager[None]:
-        raise NotImplementedError  # DatabaseStore has it
-
-    def reading(self, what: str) -> AbstractContextManager[None]:
-        raise NotImplementedError  # DatabaseIterations has it
 
     @property
     def _failed(self) -> QuerySet[FailedTask]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from datetime import timedelta
 from itertools import count
 from typing import Any, TypeVar
 
-from django.db import connections, transaction
+from django.db import connections
 from django.db.models import (
     BigIntegerField,
     Case,
@@ -67,16 +67,6 @@ class DatabaseIterations(Tables, RunStore, ShardStore):
     """The part of DatabaseStore that keeps iterations."""
 
     database: str
-
-    @contextmanager
-    def writing(self, what: str) -> Iterator[None]:
-        """A transaction. Errors of the connection are raised as EnqueueUnavailable."""
-        with translated(what, self.database), transaction.atomic(using=self.database):
-            yield
-
-    def reading(self, what: str) -> AbstractContextManager[None]:
-        """The same without a transaction."""
-        return translated(what, self.database)
 
     def swap(self, what: str, change: Callable[[Swap], T]) -> T:
         with translated(what, self.database):

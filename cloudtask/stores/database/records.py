@@ -15,6 +15,7 @@ from django.utils import timezone
 from cloudtask.clock import database_now
 from cloudtask.runs import FailureState, RowFailure, Run, RunState, Shard, ShardState
 from cloudtask.stores.sealing import sealed_keys
+from cloudtask.stores.transactions import Database
 
 CHUNK = 512 * 1024  # bytes of a value in one row: well under any server's packet limit
 
@@ -87,10 +88,8 @@ def inline(description: bytes) -> bytes:
     return description if len(description) <= CHUNK else b""
 
 
-class Tables:
+class Tables(Database):
     """The tables of iteration in one database."""
-
-    database: str
 
     def _rows(self, name: str) -> QuerySet[Any]:
         from cloudtask import models

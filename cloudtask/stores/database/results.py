@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -14,49 +13,44 @@ from cloudtask.codec import shapes
 from cloudtask.exceptions import BadSignature
 from cloudtask.stores.database.records import aware
 from cloudtask.stores.results import ResultState, ResultStore, StoredResult
-from cloudtask.stores.transactions import delete_by_key, translated
+from cloudtask.stores.transactions import Database, delete_by_key
 
 if TYPE_CHECKING:
     from cloudtask.models import TaskResultRow
 
 
-class DatabaseResults(ResultStore):
+class DatabaseResults(Database, ResultStore):
     """The results in one database.
 
     The store uses its own database. An atomic task has its result in the database of
     its effects, so that both commit together.
     """
 
-    database: str
-
     def _results(self) -> QuerySet[TaskResultRow]:
         from cloudtask.models import TaskResultRow
 
         return TaskResultRow.objects.using(self.database).filter(backend="")
-
-    def _reaching(self, what: str) -> AbstractContextManager[None]:
-        return translated(what, self.database)
 
     def save_result(self, result: StoredResult, keep: timedelta) -> None:
         from cloudtask.models import TaskResultRow
 
         values = _columns(result) | {"finished_at": now(), "expires_at": now() + keep}
         row = TaskResultRow(id=result.id, enqueued_at=result.enqueued_at, **values)
-        with self._reaching(f"Saving the result of {result.id}"):
+        with self.reading(f"Saving the result of {result.id}"):
             self._results().bulk_create([row], ignore_conflicts=True)
             ours = self._results().filter(id=result.id)
             ours.exclude(status=ResultState.SUCCEEDED.value).update(**values)
 
     def load_result(self, key: str) -> StoredResult | None:
         is_expired = Q(expires_at__lt=now())
-        with self._reaching(f"Loading the result of {key}"):
+        with self.reading(f"Loading the result of {key}"):
             row: Any = (
                 self._results().filter(id=key).annotate(is_expired=is_expired).first()
             )
         return None if row is None else _result(row)
 
     def prune_results(self, forget_after: timedelta, limit: int) -> int:
-        with self._reaching("Pruning results"):
+        with self.reading("Pruning results"):
             expired = self._results().filter(expires_at__lt=now())
             old = expired.filter(expires_at__lt=now() - forget_after)
             delete_by_key(old, list(old.values_list("pk", flat=True)[:limit]))

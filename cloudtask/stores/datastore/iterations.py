@@ -201,11 +201,6 @@ class DatastoreIterations(DatastoreLists, RunStore, ShardStore):
 
     # Shards
 
-    def load_shards(self, run_id: str) -> list[Shard]:
-        what = f"Loading the shards of iteration {run_id}"
-        rows = self.query(what, SHARD, names_beginning(SHARD, f"{run_id}:"))
-        return [shard_of(row) for row in rows]
-
     def read_shard(self, run_id: str, index: int) -> Shard | None:
         what = f"Loading shard {index} of iteration {run_id}"
         [row] = self.get(what, shard_path(run_id, index))

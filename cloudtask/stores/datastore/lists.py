@@ -10,10 +10,12 @@ from cloudtask.stores.datastore.access import Access, Row, beginning, names_begi
 from cloudtask.stores.datastore.entities import (
     FAILURE,
     RUN,
+    SHARD,
     digest_of,
     failure_of,
     place,
     run_of,
+    shard_of,
 )
 from cloudtask.stores.datastore.paging import bounds, merged, page_along
 from cloudtask.stores.pages import MOST, Page
@@ -21,10 +23,12 @@ from cloudtask.stores.sealing import shown_failure
 
 
 class DatastoreLists(Access):
-    """The part of DatastoreStore that lists iterations."""
+    """The part of DatastoreStore that lists iterations, shards and failed rows."""
 
     def load_shards(self, run_id: str) -> list[Shard]:
-        raise NotImplementedError  # DatastoreIterations has it
+        what = f"Loading the shards of iteration {run_id}"
+        rows = self.query(what, SHARD, names_beginning(SHARD, f"{run_id}:"))
+        return [shard_of(row) for row in rows]
 
     def page_runs(
         self,
