@@ -18,6 +18,7 @@ SCENARIOS = (
     "handler",
     "imports",
     "iteration",
+    "sealing",
 )
 QUICK = harness.Effort(quick=True, repeats=7)
 FULL = harness.Effort(quick=False, repeats=25)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hmac
 from dataclasses import replace
 
 import pytest
 
-from cloudtask import codec, envelope
+from cloudtask import codec, conf, envelope
 from cloudtask.envelope import NotAnEnvelope
 from cloudtask.exceptions import BadSignature, PayloadError
 from cloudtask.message import Message
@@ -100,6 +101,52 @@ def test_a_value_of_another_place_is_refused(other: tuple[str, ...]) -> None:
 def test_text_without_a_seal_is_refused(text: str) -> None:
     with pytest.raises(BadSignature, match="runs / 1 / c"):
         envelope.unseal_text(text, place=PLACE)
+
+
+@pytest.mark.parametrize("texts", [(None, ""), ("", None)])
+def test_none_and_empty_text_are_told_apart(
+    texts: tuple[str | None, str | None],
+) -> None:
+    text, other = texts
+    sealed = envelope.seal_text(text, place=PLACE)
+    forged = {"": f"{sealed}:", None: sealed[:-1]}[other]
+
+    assert envelope.unseal_text(sealed, place=PLACE) == text
+    with pytest.raises(BadSignature):
+        envelope.unseal_text(forged, place=PLACE)
+
+
+def test_null_is_no_sealed_text() -> None:
+    with pytest.raises(BadSignature, match="runs / 1 / c is refused"):
+        envelope.unseal_text(None, place=PLACE)
+
+
+def test_nothing_is_sealed_for_a_place_with_nul_in_it() -> None:
+    for seal in (
+        lambda: envelope.seal_text("data", place=("runs\0", "1")),
+        lambda: envelope.seal_value(b"data", place=("runs\0", "1")),
+    ):
+        with pytest.raises(BadSignature, match="NUL"):
+            seal()
+
+
+@pytest.mark.parametrize("text", ["\ud800", "a\0b", "ct:\ud800:7"])
+def test_strange_text_is_opened_or_refused_like_any_other(text: str) -> None:
+    sealed = envelope.seal_text(text, place=PLACE)
+
+    assert envelope.unseal_text(sealed, place=PLACE) == text
+    with pytest.raises(BadSignature):
+        envelope.unseal_text(text, place=PLACE)
+
+
+def test_values_are_signed_with_hmac_and_sha_256() -> None:
+    sealed = envelope.seal(SMALL)
+    secret = conf.settings().signing_secrets[0]
+    key = hmac.digest(secret.encode(), b"cloudtask.envelope.v1", "sha256")
+    at = envelope.HEADER_SIZE
+    signed = sealed[: at - 32] + sealed[at:]
+
+    assert sealed[at - 32 : at] == hmac.digest(key, signed, "sha256")
 
 
 def test_every_altered_character_of_sealed_text_is_refused() -> None:

@@ -78,7 +78,7 @@ def opened_run(run: Run) -> tuple[Run, str]:
 
 
 def _rest(run: Run) -> str | None:
-    if run.rest is None:
+    if run.rest is None and (run.is_planned or not run.part):
         return None
     return unseal_text(run.rest, place=run_place(run.id, "rest"))
 
@@ -100,13 +100,15 @@ def _options(run: Run) -> bytes:
 def sealed_keys(shard: Shard, before: Shard | None = None) -> dict[str, Any]:
     """The keys of a shard for the store.
 
-    Keys equal to those of `before`, which was read from the store, are already sealed.
+    An open bound is sealed as well: NULL is no key that was stored, and would let a
+    shard walk the rows of others. Only a `suspect` may be NULL. Keys equal to those of
+    `before`, which was read from the store, are already sealed.
     """
     keys: dict[str, Any] = {}
     for column in SHARD_KEYS:
         key = getattr(shard, column)
         is_new = before is None or key != getattr(before, column)
-        if key is not None and is_new:
+        if is_new and not _is_no_suspect(column, key):
             key = seal_text(key, place=shard_place(shard.run, shard.index, column))
         keys[column] = key
     return keys
@@ -114,14 +116,17 @@ def sealed_keys(shard: Shard, before: Shard | None = None) -> dict[str, Any]:
 
 def opened_shard(shard: Shard) -> Shard:
     """The shard with its keys; raises BadSignature for one that is refused."""
-    keys: dict[str, Any] = {
-        column: unseal_text(
-            getattr(shard, column), place=shard_place(shard.run, shard.index, column)
-        )
-        for column in SHARD_KEYS
-        if getattr(shard, column) is not None
-    }
+    keys: dict[str, Any] = {}
+    for column in SHARD_KEYS:
+        key = getattr(shard, column)
+        if not _is_no_suspect(column, key):
+            key = unseal_text(key, place=shard_place(shard.run, shard.index, column))
+        keys[column] = key
     return replace(shard, **keys)
+
+
+def _is_no_suspect(column: str, key: str | None) -> bool:
+    return key is None and column == "suspect"
 
 
 # Rows that failed
@@ -131,15 +136,14 @@ def sealed_key(failure: RowFailure, digest: str) -> str:
     return seal_text(failure.key, place=failure_place(failure.run, digest))
 
 
-def opened_failure(failure: RowFailure, digest: str) -> RowFailure:
-    """The failure with its key; raises BadSignature if that is refused."""
-    place = failure_place(failure.run, digest)
-    return replace(failure, key=unseal_text(failure.key, place=place))
+def opened_key(run_id: str, digest: str, key: str) -> str:
+    """The key of a failure; raises BadSignature if it is refused."""
+    return unseal_text(key, place=failure_place(run_id, digest)) or ""
 
 
-def shown_failure(failure: RowFailure, digest: str) -> RowFailure:
-    """The failure for a list: a key that is refused is empty, and the error says so."""
+def shown_key(run_id: str, digest: str, key: str) -> dict[str, str]:
+    """What a list shows of a failure: the key, or else why it is refused."""
     try:
-        return opened_failure(failure, digest)
+        return {"key": opened_key(run_id, digest, key)}
     except BadSignature as error:
-        return replace(failure, key="", error=str(error), traceback="")
+        return {"key": "", "error": str(error), "traceback": ""}

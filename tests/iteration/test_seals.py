@@ -152,3 +152,20 @@ def test_a_failure_with_a_strange_key_is_listed_without_it(world):
     [shown] = [one for one in get(ours.id).failures() if not one.key]
 
     assert "is refused" in shown.error
+
+
+@pytest.mark.parametrize("name", ["low", "high", "cursor"])
+def test_a_key_that_became_null_is_refused(world, name):
+    ours, _ = two_runs(world, IterationShard)
+
+    set_to(row_of(IterationShard, ours), name, None)
+
+    assert is_refused(world, ours, name)
+
+
+def test_a_rest_that_became_null_is_refused(world):
+    ours, _ = two_runs(world, IterationRun)
+
+    IterationRun.objects.filter(pk=ours.id).update(rest=None, part=1, is_planned=False)
+
+    assert is_refused(world, ours, "rest")

@@ -40,20 +40,19 @@ from cloudtask.runs import (
 from cloudtask.stores.database.paging import page_of
 from cloudtask.stores.database.records import (
     Tables,
-    brief_run_of,
     failure_of,
     inline,
     run_of,
     shard_of,
+    shown,
 )
 from cloudtask.stores.database.swap import Conflict, DatabaseSwap
 from cloudtask.stores.pages import Page
 from cloudtask.stores.runs import RunStore
 from cloudtask.stores.sealing import (
-    opened_failure,
+    opened_key,
     opened_run,
     sealed_run,
-    shown_failure,
 )
 from cloudtask.stores.shards import ShardStore
 from cloudtask.stores.swaps import Swap
@@ -124,9 +123,7 @@ class DatabaseIterations(Tables, RunStore, ShardStore):
         if task is not None:
             rows = rows.filter(task=task)
         with self.reading("Listing iterations"):
-            return page_of(
-                rows, "created_at", before=before, limit=limit, made=brief_run_of
-            )
+            return page_of(rows, "created_at", before=before, limit=limit, made=run_of)
 
     def count_runs(self, states: Sequence[RunState]) -> dict[RunState, int]:
         rows = self.runs.filter(state__in=states).order_by().values_list("state")
@@ -245,7 +242,7 @@ class DatabaseIterations(Tables, RunStore, ShardStore):
             rows = rows.filter(shard=shard)
         with self.reading(f"Loading the failed rows of {run_id}"):
             found = list(rows.order_by("pk")[:limit])
-        return [shown_failure(failure_of(row), row.digest) for row in found]
+        return [shown(row) for row in found]
 
     def page_failures(
         self,
@@ -263,8 +260,8 @@ class DatabaseIterations(Tables, RunStore, ShardStore):
         with self.reading(f"Listing the failed rows of {run_id}"):
             found = list(rows.order_by("digest")[: limit + 1])
         page = found[:limit]
-        shown = tuple(shown_failure(failure_of(row), row.digest) for row in page)
-        return Page(shown, page[-1].digest if len(found) > limit else None)
+        mark = page[-1].digest if len(found) > limit else None
+        return Page(tuple(map(shown, page)), mark)
 
     def waiting_failures(
         self, run_id: str, shard: int, *, limit: int
@@ -278,7 +275,7 @@ class DatabaseIterations(Tables, RunStore, ShardStore):
             found = list(rows.annotate(now=now())[: limit + 1])
         with self._refusing(run_id):
             due = [
-                opened_failure(failure_of(row), row.digest)
+                failure_of(row, key=opened_key(run_id, row.digest, row.key))
                 for row in found[:limit]
                 if row.due_at <= row.now
             ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from django.db import connections
@@ -14,7 +15,7 @@ from django.utils import timezone
 
 from cloudtask.clock import database_now
 from cloudtask.runs import FailureState, RowFailure, Run, RunState, Shard, ShardState
-from cloudtask.stores.sealing import sealed_keys
+from cloudtask.stores.sealing import sealed_keys, shown_key
 from cloudtask.stores.transactions import Database
 
 CHUNK = 512 * 1024  # bytes of a value in one row: well under any server's packet limit
@@ -24,45 +25,50 @@ def digest_of(key: str) -> str:
     return hashlib.sha256(key.encode()).hexdigest()
 
 
-def column_of(kind: type[Any], name: str) -> str:
+def column_of(kind: Any, name: str) -> str:
     return "run_id" if name == "run" and kind is not Run else name
 
 
 def run_of(row: Model) -> Run:
-    """`row` as a run; a description that is deferred, or lies in chunks, is empty."""
-    run: Run = _record(Run, row)
-    return replace(
-        run,
-        state=RunState(run.state),
-        description=bytes(run.description),
-        options=bytes(run.options),
-    )
-
-
-def brief_run_of(row: Model) -> Run:
-    """`row` as a run for lists, without its sealed values."""
-    run: Run = _record(Run, row)
-    return replace(run, state=RunState(run.state))
+    """`row` as a run without deferred columns; a description in chunks is empty."""
+    values = _values(Run, row)
+    for name in ("description", "options"):
+        if name in values:
+            values[name] = bytes(values[name])
+    return Run(**values | {"state": RunState(values["state"])})
 
 
 def shard_of(row: Model) -> Shard:
-    shard: Shard = _record(Shard, row)
-    return replace(shard, state=ShardState(shard.state))
+    values = _values(Shard, row)
+    return Shard(**values | {"state": ShardState(values["state"])})
 
 
-def failure_of(row: Model) -> RowFailure:
-    failure: RowFailure = _record(RowFailure, row)
-    return replace(failure, state=FailureState(failure.state))
+def failure_of(row: Model, **opened: str) -> RowFailure:
+    """`row` as a failure, with values that were `opened` in the place of its own."""
+    values = _values(RowFailure, row)
+    values["state"] = FailureState(values["state"])
+    return RowFailure(**values | opened)
 
 
-def _record(kind: type[Any], row: Model) -> Any:
-    deferred = row.get_deferred_fields()
-    values = {
-        f.name: aware(getattr(row, column_of(kind, f.name)), row)
-        for f in fields(kind)
-        if f.name not in deferred
+def shown(row: Any) -> RowFailure:
+    """The failure for a list; see `shown_key`."""
+    return failure_of(row, **shown_key(row.run_id, row.digest, row.key))
+
+
+@cache
+def _columns(kind: Any) -> tuple[tuple[str, str], ...]:
+    """The fields of a record, each with the name of its column."""
+    return tuple((f.name, column_of(kind, f.name)) for f in fields(kind))
+
+
+def _values(kind: Any, row: Model) -> dict[str, Any]:
+    """The fields of a record that `row` has; it lacks those that are deferred."""
+    there = row.__dict__
+    return {
+        name: aware(there[column], row)
+        for name, column in _columns(kind)
+        if column in there
     }
-    return kind(**values)
 
 
 def aware(value: Any, row: Model) -> Any:

@@ -43,6 +43,7 @@ _RUN_FIELDS = tuple(
 _SHARD_FIELDS = tuple(
     f.name for f in fields(Shard) if f.name not in ("run", "index", "state")
 )
+_FAILURE_FIELDS = tuple(f.name for f in fields(RowFailure) if f.name != "run")
 _OWING = (
     RunState.WAITING,
     RunState.PLANNING,
@@ -178,14 +179,9 @@ def failure_row(path: Path, failure: RowFailure, due_at: datetime) -> Row:
     return Row(path, values, ("shard", "due", "given_up"))
 
 
-def failure_of(row: Row) -> RowFailure:
-    return RowFailure(
-        run=row.path[-1].rpartition(":")[0],
-        shard=row.values["shard"],
-        key=row.values["key"],
-        state=FailureState(row.values["state"]),
-        attempts=row.values["attempts"],
-        error=row.values["error"],
-        traceback=row.values["traceback"],
-        due_at=moment(row.values["due_at"]),
-    )
+def failure_of(row: Row, **opened: str) -> RowFailure:
+    """`row` as a failure, with values that were `opened` in the place of its own."""
+    values: dict[str, Any] = {name: row.values[name] for name in _FAILURE_FIELDS}
+    values["state"] = FailureState(values["state"])
+    values["due_at"] = moment(values["due_at"])
+    return RowFailure(run=row.path[-1].rpartition(":")[0], **values | opened)

@@ -47,7 +47,7 @@ from cloudtask.stores.datastore.lists import DatastoreLists, shown
 from cloudtask.stores.datastore.swap import SKEW, Change, DatastoreSwap, has_undone
 from cloudtask.stores.runs import RunStore
 from cloudtask.stores.sealing import (
-    opened_failure,
+    opened_key,
     opened_run,
     sealed_run,
 )
@@ -258,7 +258,10 @@ class DatastoreIterations(DatastoreLists, RunStore, ShardStore):
         rows = self.query(what, FAILURE, waiting, order="due", limit=limit + 1)
         with self._refusing(run_id):
             found = [
-                opened_failure(failure_of(row), digest_of(row.path)) for row in rows
+                failure_of(
+                    row, key=opened_key(run_id, digest_of(row.path), row.values["key"])
+                )
+                for row in rows
             ]
         due = [one for one in found if one.due_at and one.due_at <= now][:limit]
         if len(found) == len(due):

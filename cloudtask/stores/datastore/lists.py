@@ -19,7 +19,7 @@ from cloudtask.stores.datastore.entities import (
 )
 from cloudtask.stores.datastore.paging import bounds, merged, page_along
 from cloudtask.stores.pages import MOST, Page
-from cloudtask.stores.sealing import shown_failure
+from cloudtask.stores.sealing import shown_key
 
 
 class DatastoreLists(Access):
@@ -112,5 +112,6 @@ def _is_in(row: Row, states: Sequence[FailureState]) -> bool:
 
 
 def shown(row: Row) -> RowFailure:
-    """The failure for a list; see `shown_failure`."""
-    return shown_failure(failure_of(row), digest_of(row.path))
+    """The failure for a list; see `shown_key`."""
+    run_id, _, digest = row.path[-1].rpartition(":")
+    return failure_of(row, **shown_key(run_id, digest, row.values["key"]))
