@@ -1,10 +1,27 @@
 """Signals. The sender is the import path of the task, a str.
 
-* `task_enqueued(sender, message)`
-* `task_started(sender, context)`
-* `task_finished(sender, context, outcome, error)`: `error` is the exception or None
+Of calls:
+
+* `task_enqueued(sender, message)`: `message` has `id`, `name`, `queue` and `eta`; it
+  may wait for a commit
+* `task_started(sender, context)`: a delivery begins; `context` is `current()`
+* `task_finished(sender, context, outcome, error)`: the same delivery has ended.
+  `outcome` is a `cloudtask.runtime.Outcome`, `error` the exception or None
+
+Each `task_started` has its `task_finished`, unless the process is killed.
+
+Of iterations, whose id is `run`:
+
+* `iteration_started(sender, run, state, error)`: the first shards are planned
+* `iteration_paused(sender, run, state, error)`: `error` says why, "" for `pause()`
+* `iteration_failed(sender, run, state, error)`: it can't go on until it is resumed
+* `iteration_finished(sender, run, state, error)`: it has ended, and `finalize` or
+  `on_failure` has returned. `state` is "finished", "cancelled" or "aborted"
 * `row_failed(sender, run, key, error, on_error)`: the callback of an iteration raised
-  `error` for the row with this primary key; `run` is the id of the iteration
+  `error` for the row with this primary key
+
+They are sent once, after the change is durable, by the process that made it. If that
+process is killed just then, they are not sent.
 """
 
 from django.dispatch import Signal
@@ -12,4 +29,8 @@ from django.dispatch import Signal
 task_enqueued = Signal()
 task_started = Signal()
 task_finished = Signal()
+iteration_started = Signal()
+iteration_paused = Signal()
+iteration_failed = Signal()
+iteration_finished = Signal()
 row_failed = Signal()

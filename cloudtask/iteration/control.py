@@ -25,6 +25,7 @@ from typing import Any
 
 from cloudtask import codec, conf, failpoints, stores
 from cloudtask.exceptions import CloudTaskError, EnqueueError, PayloadError, Retry
+from cloudtask.iteration.announcing import announce
 from cloudtask.iteration.description import unsealed
 from cloudtask.iteration.querysets import walkable
 from cloudtask.iteration.steps import (
@@ -61,7 +62,7 @@ def loaded(store: Store, run_id: str) -> Run:
 def pause(run_id: str) -> None:
     """Let shards stop at their next checkpoint; raises CloudTaskError if the run has
     ended or finalizes."""
-    _change(run_id, RunState.PAUSED, _BEFORE_THE_END)
+    announce(_change(run_id, RunState.PAUSED, _BEFORE_THE_END), RunState.PAUSED)
 
 
 def cancel(run_id: str) -> None:

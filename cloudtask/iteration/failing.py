@@ -14,6 +14,7 @@ from django.db import Error
 from cloudtask import signals
 from cloudtask.delivering.errors import storable
 from cloudtask.exceptions import CloudTaskError, PermanentTaskFailure, Retry
+from cloudtask.iteration.announcing import announce
 from cloudtask.iteration.bounds import key_of, text_of
 from cloudtask.iteration.leg import End, Leg, RowRaised
 from cloudtask.options import Backoff, as_timedelta
@@ -151,12 +152,14 @@ def _stop_run(leg: Leg, key: Any, error: BaseException) -> End:
 
 def _stop(leg: Leg, why: str) -> End:
     is_abort = leg.lease.description.on_error == "abort"
-    leg.lease.store.change_run(
+    is_changed = leg.lease.store.change_run(
         leg.lease.run.id,
         to=RunState.ABORTED if is_abort else RunState.PAUSED,
         only_from=[RunState.RUNNING],
         error=why,
     )
+    if is_changed and not is_abort:  # on_failure is still to be called
+        announce(leg.lease.run, RunState.PAUSED, why)
     return End.STOPPED
 
 
@@ -173,12 +176,11 @@ def _check_limit(leg: Leg) -> End | None:
     failures = leg.lease.store.count_failures(leg.lease.run.id)
     if failures <= limit:
         return None
-    leg.lease.store.change_run(
-        leg.lease.run.id,
-        to=RunState.PAUSED,
-        only_from=[RunState.RUNNING],
-        error=f"{failures} rows failed, more than max_failures allows.",
-    )
+    why = f"{failures} rows failed, more than max_failures allows."
+    if leg.lease.store.change_run(
+        leg.lease.run.id, to=RunState.PAUSED, only_from=[RunState.RUNNING], error=why
+    ):
+        announce(leg.lease.run, RunState.PAUSED, why)
     return End.STOPPED
 
 

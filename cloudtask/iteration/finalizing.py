@@ -21,6 +21,7 @@ from cloudtask.exceptions import (
     SingularTaskFailure,
     TaskNotFound,
 )
+from cloudtask.iteration.announcing import announce
 from cloudtask.iteration.description import (
     Description,
     check_signature,
@@ -220,6 +221,7 @@ def _call_and_settle(store: Store, run: Run, last: Last) -> None:
     error = None if last.to in STOPPED else ""
     if not store.settle_run(run, to=last.to, error=error):
         raise LeaseLost(f"{run.id}: its last function took longer than its lease.")
+    announce(run, last.to, run.error if last.to in STOPPED else "")
 
 
 def _after_error(store: Store, run: Run, last: Last, error: BaseException) -> None:
@@ -241,9 +243,11 @@ def _give_up(store: Store, run: Run, last: Last, why: str) -> bool:
     """End the run without its last function; False if another delivery has the
     lease."""
     text = storable(why)
-    if last.given_up in STOPPED:
-        return store.settle_run(run, to=last.given_up, waiting=text)
-    return store.settle_run(run, to=last.given_up, error=text)
+    what = "waiting" if last.given_up in STOPPED else "error"
+    is_settled = store.settle_run(run, to=last.given_up, **{what: text})
+    if is_settled:
+        announce(run, last.given_up, text)
+    return is_settled
 
 
 def _delay(error: Retry) -> timedelta | None:

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from cloudtask import clock, failpoints, stores
 from cloudtask.exceptions import UnsupportedValue
 from cloudtask.iteration import stopping
+from cloudtask.iteration.announcing import announce
 from cloudtask.iteration.bounds import text_of
 from cloudtask.iteration.leg import Leg
 from cloudtask.iteration.pages import PAGE_MAX
@@ -93,7 +94,7 @@ def _add_part(store: Store, run: Run, made: Plan) -> None:
         for index, piece in enumerate(made.pieces)
     ]
     # False: another delivery was first, and its plan is the one.
-    store.add_part(
+    is_added = store.add_part(
         run.id,
         run.part,
         shards,
@@ -102,6 +103,8 @@ def _add_part(store: Store, run: Run, made: Plan) -> None:
         rest=made.rest.as_text() if made.rest else None,
     )
     failpoints.reached("plan.after_plan")
+    if is_added and run.part == 0:
+        announce(run, RunState.RUNNING)
 
 
 def _shard(run: Run, index: int, piece: Piece, stride: int | None) -> Shard:

@@ -18,6 +18,7 @@ from typing import Any
 from cloudtask import carriers, clock, codec, conf, failpoints, registry, stores
 from cloudtask.delivering.errors import storable
 from cloudtask.exceptions import PayloadError, TaskNotFound
+from cloudtask.iteration.announcing import announce
 from cloudtask.iteration.description import Description, unsealed
 from cloudtask.iteration.sources import Source
 from cloudtask.message import Carried, Message
@@ -291,14 +292,15 @@ def advice(run: Run) -> str:
 def fail(store: Store, run: Run, why: str) -> None:
     """Let a run be FAILED, unless it was changed since it was read."""
     logger.error("Iteration %s of %s has failed: %s", run.id, run.task, why)
-    store.change_run(
+    if store.change_run(
         run.id,
         to=RunState.FAILED,
         only_from=[RunState.PLANNING, RunState.RUNNING],
         # A run that was resumed since may have a queryset that can be read.
         generation=run.generation,
         error=storable(why),
-    )
+    ):
+        announce(run, RunState.FAILED, why)
 
 
 def say(store: Store, run: Run, waiting: str) -> None:
