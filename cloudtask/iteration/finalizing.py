@@ -243,8 +243,10 @@ def _give_up(store: Store, run: Run, last: Last, why: str) -> bool:
     """End the run without its last function; False if another delivery has the
     lease."""
     text = storable(why)
-    what = "waiting" if last.given_up in STOPPED else "error"
-    is_settled = store.settle_run(run, to=last.given_up, **{what: text})
+    if last.given_up in STOPPED:
+        is_settled = store.settle_run(run, to=last.given_up, waiting=text)
+    else:
+        is_settled = store.settle_run(run, to=last.given_up, error=text)
     if is_settled:
         announce(run, last.given_up, text)
     return is_settled
