@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import heapq
-import sys
 import threading
 import unittest
-import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import FrameType
+from functools import lru_cache, wraps
 from typing import Any, Literal
-
-from django.core import mail
 
 from cloudtask import conf, envelope
 from cloudtask.exceptions import DuplicateTask, EnqueueError
@@ -167,57 +163,14 @@ class MemoryQueue:
 
 
 class _QueueOfTest:
-    """The queue of the running test, emptied when another test starts.
+    """The queue of the running test, which starts each test empty.
 
-    Django's runner has no hook for that, but it gives each test a new `mail.outbox`,
-    which is cheap to check. Only if it changed is the running test looked up, because a
-    test may also change it. With `is_told`, another part, such as the pytest plugin,
-    empties the queue.
+    With `is_told`, a part such as the pytest plugin empties it before each test.
     """
 
     def __init__(self) -> None:
         self.queue = MemoryQueue()
         self.is_told = False
-        self.mailbox: object = None
-        self.test: weakref.ref[object] | None = None
-
-    def get(self) -> MemoryQueue:
-        mailbox = getattr(mail, "outbox", None)
-        if mailbox is not self.mailbox and not self.is_told:
-            self.look(mailbox)
-        return self.queue
-
-    def look(self, mailbox: object) -> None:
-        running = running_test()
-        if isinstance(running, unittest.TestSuite):
-            return  # for example in setUpTestData: the next test is noticed later
-        self.mailbox = mailbox
-        if running is not None and (self.test is None or self.test() is not running):
-            self.test = weakref.ref(running)
-            self.queue.clear()
-
-
-def running_test() -> unittest.TestCase | unittest.TestSuite | None:
-    """The TestCase that runs, or between two tests the suite.
-
-    Other threads are searched too: a live server's thread works for the main thread's
-    test.
-    """
-    own = _test_on(sys._getframe())
-    if own is not None or threading.active_count() == 1:
-        return own
-    tests = [_test_on(frame) for frame in sys._current_frames().values()]
-    return next((test for test in tests if test is not None), None)
-
-
-def _test_on(frame: FrameType | None) -> unittest.TestCase | unittest.TestSuite | None:
-    runners = (unittest.TestCase.run.__code__, unittest.TestSuite.run.__code__)
-    while frame is not None:
-        if frame.f_code in runners:
-            test: unittest.TestCase | unittest.TestSuite = frame.f_locals["self"]
-            return test
-        frame = frame.f_back
-    return None
 
 
 _of_test = _QueueOfTest()
@@ -225,13 +178,27 @@ _of_test = _QueueOfTest()
 
 def queue() -> MemoryQueue:
     """The queue in this process, empty at the start of every test."""
-    return _of_test.get()
+    return _of_test.queue
 
 
 def start_test(*, is_told: bool = False) -> None:
     """Empty the queue for a new test; with `is_told` the caller does so every time."""
     _of_test.is_told = is_told or _of_test.is_told
     _of_test.queue.clear()
+
+
+@lru_cache(maxsize=1)
+def _follow_unittest() -> None:
+    """Have unittest start each test with an empty queue; its runners have no hook."""
+    run = unittest.TestCase.run
+
+    @wraps(run)
+    def run_with_an_empty_queue(test: Any, result: Any = None) -> Any:
+        if not _of_test.is_told:
+            _of_test.queue.clear()
+        return run(test, result)
+
+    unittest.TestCase.run = run_with_an_empty_queue  # type: ignore[method-assign,assignment]
 
 
 @contextmanager
@@ -254,6 +221,7 @@ class MemoryTransport:
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         conf.check_backend_options("TRANSPORT", options, {})
+        _follow_unittest()
 
     def send(self, message: Message) -> None:
         # No expiry, because tests set the clock ahead, or stop it in the past.

@@ -18,7 +18,7 @@ def test_all_run_and_those_that_should_fail(outcome):
         "test_a_failure_tells_the_seed",
         "test_left",
     ]
-    assert outcome.passed == 8
+    assert outcome.passed == 10
 
 
 def test_a_failing_task_shows_its_own_traceback(outcome):
@@ -38,4 +38,4 @@ def test_in_parallel_each_process_has_its_queue():
     outcome = run_django_tests(
         "--parallel=2", "--pattern=cases.py", "-k=clean_queue", "tests.testing.sample"
     )
-    assert (outcome.passed, outcome.failures) == (3, [])
+    assert (outcome.passed, outcome.failures) == (4, [])

@@ -42,6 +42,14 @@ class ATransactionTestCase(TransactionTestCase):
         assert queued() == []
 
 
+class APlainCase(unittest.TestCase):
+    def test_1_leaves_a_task(self):
+        note.defer("left")
+
+    def test_2_starts_with_a_clean_queue(self):
+        assert queued() == []
+
+
 class APlainCaseWithTheMixin(CloudTaskTestMixin, unittest.TestCase):
     def test_1_leaves_a_task(self):
         note.defer("left")
