@@ -35,8 +35,10 @@ def enqueue(
     """
     if carriers.state.is_off:
         return enqueueing.enqueue(definition, options, args, kwargs)
-    with carriers.enqueueing(enqueueing.about(definition, options, 1)):
-        return enqueueing.enqueue(definition, options, args, kwargs)
+    with carriers.enqueueing(enqueueing.about(definition, options, 1)) as seen:
+        receipt = enqueueing.enqueue(definition, options, args, kwargs)
+        seen.tell([receipt])
+        return receipt
 
 
 def enqueue_many(
@@ -45,8 +47,10 @@ def enqueue_many(
     """As `enqueue` for many calls of a task; nothing is sent unless all can travel."""
     if carriers.state.is_off:
         return enqueueing.enqueue_many(definition, options, calls)
-    with carriers.enqueueing(enqueueing.about(definition, options, len(calls))):
-        return enqueueing.enqueue_many(definition, options, calls)
+    with carriers.enqueueing(enqueueing.about(definition, options, len(calls))) as seen:
+        receipts = enqueueing.enqueue_many(definition, options, calls)
+        seen.tell(receipts)
+        return receipts
 
 
 @discreet

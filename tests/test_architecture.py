@@ -41,7 +41,7 @@ FLOORS = [
     {"backend", "deferred", "environment"},
     {"views"},
     {"reachability"},
-    {"middleware", "checks", "admin", "dashboard", "logging", "testruns"},
+    {"middleware", "checks", "admin", "dashboard", "logging", "testruns", "contrib"},
     {"urls", "apps", "management", "migrations", "testing", "sandbox"},
     {"pytest_plugin"},
 ]

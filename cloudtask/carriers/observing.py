@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from cloudtask.carriers.capturing import loaded
 from cloudtask.carriers.chosen import state, telemetry, tried
-from cloudtask.carriers.protocols import Block, Enqueueing, Settled, Telemetry
+from cloudtask.carriers.protocols import Block, Enqueueing, Telemetry
 from cloudtask.carriers.restoring import block_of
 from cloudtask.context import TaskContext
 from cloudtask.message import Message
@@ -37,6 +37,12 @@ class Blocks:
             leave = partial(block.__exit__, kind, error, trace)
             tried(one, self.method, leave, passing=error)
 
+    def tell(self, *values: Any) -> None:
+        """Call the functions that entering the blocks has returned."""
+        for one, _, function in self.entered:
+            if callable(function):
+                tried(one, self.method, partial(function, *values))
+
 
 class observed(Blocks):
     """Inside the block, telemetry observes a delivery."""
@@ -51,14 +57,11 @@ class observed(Blocks):
 
     def settled(self, outcome: Any, error: BaseException | None) -> None:
         """Let telemetry know how the delivery has ended."""
-        for one, _, function in self.entered:
-            if callable(function):
-                settle: Settled = function
-                tried(one, "restore", partial(settle, outcome, error))
+        self.tell(outcome, error)
 
 
 def enqueueing(what: Enqueueing) -> Blocks:
-    """Around the making of messages; see `Telemetry.enqueueing`."""
+    """Around the making of messages; `tell` is for their receipts."""
     return Blocks("enqueueing", lambda one: one.enqueueing(what))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -13,7 +13,6 @@ from cloudtask.context import TaskContext
 
 Values = Mapping[str, str]
 Block = AbstractContextManager[Any]
-Settled = Callable[[Any, BaseException | None], None]  # outcome and error
 
 
 class Carrier(Protocol):
@@ -71,7 +70,8 @@ class Telemetry:
         return carried
 
     def enqueueing(self, what: Enqueueing) -> Block:
-        """A context manager around the making of messages."""
+        """A context manager around the making of messages. If entering it returns a
+        function, that is called with a list of the receipts."""
         return nullcontext()
 
     def sending(self, queue: str, carried: Sequence[Values | None]) -> Block:

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.db import transaction
 
-from cloudtask import failpoints, stores
+from cloudtask import carriers, failpoints, stores
 from cloudtask.context import current, entered
 from cloudtask.delivering.calls import awaited
 from cloudtask.delivering.errors import UNCAUGHT, storable
@@ -79,6 +79,7 @@ def finalize(run_id: str, generation: int) -> None:
 
     It is entered again only if the process is killed inside it, or if it raises.
     """
+    carriers.note(run=run_id)
     store = stores.store()
     run = store.load_run(run_id)
     if run is None or _is_replaced(run, generation):
@@ -108,6 +109,7 @@ def _summarize(store: Store, run: Run) -> None:
 @step(STOP)
 def stopped(run_id: str, generation: int) -> None:
     """Call `on_failure` for a run that was cancelled or aborted, and end it."""
+    carriers.note(run=run_id)
     store = stores.store()
     run = store.load_run(run_id)
     if run is None or _is_replaced(run, generation):

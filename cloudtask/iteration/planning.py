@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from cloudtask import clock, failpoints, stores
+from cloudtask import carriers, clock, failpoints, stores
 from cloudtask.exceptions import UnsupportedValue
 from cloudtask.iteration import stopping
 from cloudtask.iteration.announcing import announce
@@ -38,6 +38,7 @@ def plan(run_id: str, generation: int, part: int = 0) -> None:
     The numbers only make the names of tasks different. The stored run tells what is
     left to do.
     """
+    carriers.note(run=run_id)
     store = stores.store()
     run = store.load_run(run_id)
     if run is None or run.state in (RunState.PAUSED, *ENDED):

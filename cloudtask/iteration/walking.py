@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from cloudtask import failpoints
+from cloudtask import carriers, failpoints
 from cloudtask.context import current, entered
 from cloudtask.delivering.errors import is_abort
 from cloudtask.exceptions import (
@@ -90,7 +90,13 @@ def _walk_leased(arrival: Arrival, shard: Shard) -> None:
             store.release(shard, untouched(shard))
             return
         leg = Leg(lease)
-        _handed_over(leg, _walked(leg))
+        carriers.note(
+            run=shard.run, task=lease.run.task, shard=shard.index, leg=shard.seq
+        )
+        before = leg.settled
+        outcome = _walked(leg)
+        carriers.note(rows=leg.settled - before)
+        _handed_over(leg, outcome)
     except LeaseLost:
         raise
     except UnsupportedValue as error:

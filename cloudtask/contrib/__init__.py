@@ -1,0 +1,1 @@
+"""Carriers for the libraries of others; each module needs its library."""
