@@ -1,0 +1,1 @@
+"""A Wagtail site for the test of our backend: its settings, a page, and an editor."""
