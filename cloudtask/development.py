@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Collection, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import pairwise
 
 HOST_VARIABLE = "CLOUD_TASKS_EMULATOR_HOST"
 HTTP_VARIABLE = "CLOUDTASK_EMULATOR_URL"  # the issuer of the emulator's tokens
@@ -18,6 +19,12 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 
 _ADDRESS = re.compile(r"(?:--addrport=)?(?:(\[[0-9a-fA-F:]+\]|[^-:\[][^:]*):)?(\d+)")
 _ANYWHERE = (None, "0", "0.0.0.0", "[::]")  # noqa: S104  names that runserver takes
+_IPV6 = {"-6", "--ipv6"}
+# Options of the serving commands whose value, the next argument, is no address.
+_WITH_VALUE = {
+    *("-v", "--verbosity", "--settings", "--pythonpath"),
+    *("--reloader-interval", "--truncate-sql", "--extra-file"),
+}
 _NEAR_SUFFIXES = (".localhost", ".local", ".internal", ".test")
 
 
@@ -30,12 +37,13 @@ def runserver_url(argv: Sequence[str]) -> str | None:
     """Where `manage.py runserver ...` listens; None for other commands."""
     if not is_command(argv, SERVING):
         return None
-    for argument in argv[2:]:
-        match = _ADDRESS.fullmatch(argument)
+    here = "[::1]" if _IPV6 & {*argv} else "127.0.0.1"
+    for before, argument in pairwise(argv[1:]):
+        match = None if before in _WITH_VALUE else _ADDRESS.fullmatch(argument)
         if match is not None:
-            host = "127.0.0.1" if match[1] in _ANYWHERE else match[1]
+            host = here if match[1] in _ANYWHERE else match[1]
             return f"http://{host}:{match[2]}"
-    return DEFAULT_URL
+    return f"http://{here}:8000"
 
 
 def local_url(url: str, host: str, argv: Sequence[str]) -> str:

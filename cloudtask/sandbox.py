@@ -19,6 +19,7 @@ emulator, and the inner one inherits its address.
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib.util
 import json
 import logging
@@ -31,6 +32,7 @@ import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from cloudtask.development import (
     DEFAULT_URL,
@@ -113,7 +115,9 @@ def emulator(
     if not _is_wanted(commands):
         yield os.environ.get(HOST_VARIABLE, "")
         return
-    target = target or runserver_url(sys.argv) or DEFAULT_URL
+    served = runserver_url(sys.argv)
+    _tell_of_taken_port(served)
+    target = target or served or DEFAULT_URL
     arguments = _arguments(
         ("--target", target),
         *(("--queue", name) for name in queues),
@@ -290,14 +294,26 @@ def _free_port() -> int:
     return 0
 
 
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
+def _is_free(port: int, host: str = "127.0.0.1") -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
+            probe.bind((host, port))
+        except OSError as error:
+            return error.errno != errno.EADDRINUSE
     return True
+
+
+def _tell_of_taken_port(served: str | None) -> None:
+    """Say which port is in use: the error of runserver names none."""
+    found = urlsplit(served or "")
+    port, host = found.port, found.hostname
+    if port and host and not _is_free(port, host):
+        logger.warning(
+            f"Port {port} of {host} is in use, and `manage.py {sys.argv[1]}` needs it. "
+            "Tasks would go to the program that has the port."
+        )
 
 
 def _announced(process: subprocess.Popen[bytes], path: Path) -> dict[str, str]:

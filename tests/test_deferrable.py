@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from django.core.exceptions import SynchronousOnlyOperation
 
-from cloudtask import call, current
+from cloudtask import call, current, deferred
 from cloudtask.deferrable.familiar import OURS
 from cloudtask.deferrable.verbs import VERBS
-from cloudtask.exceptions import CloudTaskError
+from cloudtask.exceptions import CloudTaskError, UnsupportedValue
 from cloudtask.testing import queued, run_queued
 from tests.testapp import tasks
 from tests.testapp.models import Author
@@ -93,6 +94,49 @@ def test_a_delivery_has_a_context() -> None:
     tasks.note_context.defer()
     run_queued()
     assert tasks.calls == [tasks.note_context.path]
+
+
+# Refusals.
+
+LOCK = threading.Lock()
+ROWS = Author.objects.all()
+
+
+def last() -> None:
+    """No worker imports it."""
+
+
+last.__module__ = "__main__"
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("place", "verb"),
+    [
+        ("args[0]", lambda task: task.defer(LOCK)),
+        ("kwargs['b']", lambda task: task.using(countdown=1).defer(1, b=LOCK)),
+        ("args[0]", lambda task: task.using(unique=True).defer(LOCK)),
+        ("The unique key", lambda task: task.using(unique=lambda a: LOCK).defer(1)),
+        ("its backoff", lambda task: task.using(backoff=lambda *_: 1.0).defer(1)),
+        ("calls[1]", lambda task: task.defer_many([call(1), call(LOCK)])),
+        ("args[0]", lambda task: asyncio.run(task.adefer(LOCK))),
+        ("items[1]", lambda task: task.map([1, LOCK])),
+        ("args[0]", lambda task: task.map([1], args=(LOCK,))),
+        ("kwargs['b']", lambda task: task.iterate(ROWS, kwargs={"b": LOCK})),
+        ("is sliced", lambda task: task.iterate(ROWS[:3])),
+        ("is list", lambda task: task.iterate([1])),
+        ("finalize", lambda task: task.iterate(ROWS, finalize=lambda: None)),
+        ("no worker imports", lambda task: task.iterate(ROWS, on_failure=last)),
+        ("args[0]", lambda task: deferred.defer(task, LOCK)),
+    ],
+)
+def test_a_refused_value_names_the_task_and_the_place(
+    place: str, verb: Callable[[Any], Any]
+) -> None:
+    with pytest.raises(UnsupportedValue) as caught:
+        verb(tasks.note)
+    assert place in str(caught.value)
+    assert tasks.note.path in str(caught.value)
 
 
 # Asynchronous code.

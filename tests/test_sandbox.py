@@ -90,6 +90,33 @@ def test_a_taken_default_port_is_passed_over() -> None:
             assert answers(address)
 
 
+def test_a_port_in_use_is_named_by_the_emulator_that_wanted_it(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(RuntimeError, match="its output has the reason"),
+            sandbox.emulator(commands=None, port=port),
+        ):
+            pytest.fail("it must not get here")
+
+    assert f"Port {port} of 127.0.0.1 is in use. The emulator" in capfd.readouterr().err
+
+
+def test_a_port_of_runserver_in_use_is_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(sys, "argv", ["manage.py", "runserver", str(port)])
+        with sandbox.emulator(port=0, quiet=True):
+            pass
+
+    named = f"Port {port} of 127.0.0.1 is in use, and `manage.py runserver` needs it."
+    assert named in caplog.text
+
+
 def test_an_emulator_that_does_not_start_is_an_error() -> None:
     before = dict(os.environ)
     with (

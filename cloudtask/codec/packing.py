@@ -266,18 +266,22 @@ def as_bytes(packed: Any) -> bytes:
 
 @discreet
 def dumps(
-    value: Any, *, wipe_related_caches: bool = True, root: str = "value"
+    value: Any,
+    *,
+    wipe_related_caches: bool = True,
+    root: str = "value",
+    of: str | None = None,
 ) -> bytes:
     """`value` as JSON in UTF-8, on one line.
 
-    `root` starts the place that errors name, as in `value[3].lock`. Cached relations of
-    model instances are left out unless `wipe_related_caches` is false; the instances
-    themselves are never changed. Raises UnsupportedValue.
+    `root` starts the place that errors name, as in `value[3].lock`, and `of` names the
+    task. Cached relations of model instances are left out unless `wipe_related_caches`
+    is false; the instances themselves are never changed. Raises UnsupportedValue.
     """
     try:
         return as_bytes(Packing(wipe_related_caches).pack(value))
     except Refusal as refusal:
-        raise refusal.placed(root) from refusal.__cause__
+        raise refusal.placed(root, of) from refusal.__cause__
 
 
 def dumps_call(

@@ -102,6 +102,10 @@ def path_of(value: Any, check: Callable[[Any], bool], *, library: bool = False) 
         raise Refusal(
             kind, f"{name} can't be imported: move it to a module's top level."
         )
+    if "__main__" in module.split("."):
+        raise Refusal(
+            kind, f"{name} is in a program that no worker imports: move it to a module."
+        )
     path = f"{module}:{qualname}"
     if not (is_trusted(module) or (library and is_library(module))):
         raise Refusal(

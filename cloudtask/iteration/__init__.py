@@ -73,9 +73,10 @@ def iterate(
 ) -> Iteration:
     """See `Task.iterate`."""
     encoded = codec.dumps(
-        walkable(queryset),
+        walkable(queryset, of=definition.path),
         wipe_related_caches=options.wipe_related_caches,
         root="queryset",
+        of=definition.path,
     )
     description = described(definition, options, policy, queryset=encoded)
     return _start(definition, options, description, policy)
@@ -97,7 +98,10 @@ def map_items(
     if not isinstance(items, Iterable):
         raise TypeError(f"map() takes an iterable of items, not {items!r}.")
     encoded = codec.dumps(
-        [*items], wipe_related_caches=options.wipe_related_caches, root="items"
+        [*items],
+        wipe_related_caches=options.wipe_related_caches,
+        root="items",
+        of=definition.path,
     )
     description = described(definition, options, policy, items=encoded)
     return _start(definition, options, description, policy)

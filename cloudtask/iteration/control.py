@@ -122,7 +122,7 @@ def _described(run: Run, queryset: Any) -> bytes:
         raise CloudTaskError(
             f"Iteration {run.id} walks a list: its places are no keys of a queryset."
         )
-    encoded = codec.dumps(walkable(queryset), root="queryset")
+    encoded = codec.dumps(walkable(queryset, of=run.task), root="queryset", of=run.task)
     return replace(before, queryset=encoded).sealed()
 
 

@@ -122,9 +122,9 @@ def described(
     description = Description(
         queryset=what.get("queryset"),
         items=what.get("items"),
-        arguments=_arguments(options, policy.get("args", ()), policy.get("kwargs")),
-        finalize=_encoded(finalize, "finalize"),
-        on_failure=_encoded(on_failure, "on_failure"),
+        arguments=_arguments(definition, options, policy),
+        finalize=_encoded(finalize, "finalize", definition.path),
+        on_failure=_encoded(on_failure, "on_failure", definition.path),
         shards=policy.get("shards"),
         batch_size=policy.get("batch_size"),
         # A task that takes effect once keeps that promise for each row.
@@ -144,7 +144,7 @@ def described(
     return description
 
 
-def _encoded(function: Any, what: str) -> bytes | None:
+def _encoded(function: Any, what: str, of: str) -> bytes | None:
     if function is None:
         return None
     if not callable(function):
@@ -152,18 +152,22 @@ def _encoded(function: Any, what: str) -> bytes | None:
             f"{what} must be a task or a function, not {function!r}. Its options are "
             "those of its @task, and its queue is that of the iteration."
         )
-    return codec.dumps(function, root=what)
+    return codec.dumps(function, root=what, of=of)
 
 
 def _arguments(
-    options: Options, args: Sequence[Any], kwargs: dict[str, Any] | None
+    definition: Definition, options: Options, policy: Mapping[str, Any]
 ) -> bytes:
+    args, kwargs = policy.get("args", ()), policy.get("kwargs")
     if isinstance(args, str) or not isinstance(args, Sequence):
         raise TypeError(f"args must be a list or a tuple, not {args!r}.")
     if not isinstance(kwargs, dict | None):
         raise TypeError(f"kwargs must be a dict, not {kwargs!r}.")
     return codec.dumps_call(
-        tuple(args), kwargs or {}, wipe_related_caches=options.wipe_related_caches
+        tuple(args),
+        kwargs or {},
+        wipe_related_caches=options.wipe_related_caches,
+        of=definition.path,
     )
 
 

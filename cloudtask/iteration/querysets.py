@@ -20,32 +20,41 @@ if TYPE_CHECKING:
 ROUND = "use Model.objects.filter(pk__in=queryset.values('pk'))"
 
 
-def walkable(given: Any) -> QuerySet[Any]:
+class _NotWalkable(Exception):
+    """The reason against a queryset, as the rest of a sentence."""
+
+
+def walkable(given: Any, *, of: str | None = None) -> QuerySet[Any]:
     """`given` as a queryset that yields each row once, in no order.
 
-    Raises UnsupportedValue, with the reason, for a queryset that can't be walked.
+    Raises UnsupportedValue, with the task `of` and the reason, for a queryset that
+    can't be walked.
     """
+    try:
+        return _accepted(given)
+    except _NotWalkable as reason:
+        subject = f"The queryset of {of}" if of else "The queryset"
+        raise UnsupportedValue(f"{subject} {reason}.") from None
+
+
+def _accepted(given: Any) -> QuerySet[Any]:
     from django.db.models import Manager, QuerySet
     from django.db.models.query import RawQuerySet
 
     if isinstance(given, Manager):
         given = given.all()
     if isinstance(given, RawQuerySet):
-        raise _refusal("is raw SQL, which can't be cut into shards")
+        raise _NotWalkable("is raw SQL, which can't be cut into shards")
     if not isinstance(given, QuerySet):
-        raise _refusal(
+        raise _NotWalkable(
             f"is {type(given).__name__}; iterate() walks querysets, map() any list"
         )
     reason = _reason_against(given)
     if reason:
-        raise _refusal(reason)
+        raise _NotWalkable(reason)
     unordered = given.order_by()
     unordered.query.standard_ordering = True  # reverse() would turn our own order, too
     return _each_row_once(unordered)
-
-
-def _refusal(reason: str) -> UnsupportedValue:
-    return UnsupportedValue(f"The queryset {reason}.")
 
 
 def _reason_against(queryset: QuerySet[Any]) -> str | None:
@@ -89,7 +98,7 @@ def _by_keys(queryset: QuerySet[Any], reason: str) -> QuerySet[Any]:
     """The rows whose keys `queryset` has; refused if its annotations would be lost."""
     query = queryset.query
     if query.annotation_select or query.extra_select:
-        raise _refusal(
+        raise _NotWalkable(
             f"{reason}: {ROUND}, and alias() instead of annotate() in it for values "
             "that are only filtered by"
         )

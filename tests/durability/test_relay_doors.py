@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from django.core.management import CommandError, call_command
+from django.core.management import CommandError, call_command, load_command_class
 from django.db import connections, transaction
 
 from cloudtask import failpoints
@@ -36,6 +36,32 @@ def test_the_command_sends_lists_and_releases(world):
 
     assert "1 released" in out
     assert "1 sent" in out
+
+
+def test_the_command_says_when_nothing_matches(world):
+    assert run("cloudtask_relay", "--parked") == "No task is parked.\n"
+    nothing = "The outbox has nothing to send.\n"
+    assert run("cloudtask_relay") == nothing
+    assert run("cloudtask_relay", "--release") == f"No task is parked.\n{nothing}"
+
+
+@pytest.mark.parametrize("command", ["cloudtask_relay", "cloudtask_prune"])
+@pytest.mark.parametrize("first", [True, False])
+def test_options_of_django_may_come_first_or_last(command, first):
+    common = [
+        "--verbosity",
+        "2",
+        "--no-color",
+        "--traceback",
+        "--settings=tests.settings",
+    ]
+    own = ["--limit", "5"]
+    arguments = [*common, *own] if first else [*own, *common]
+    parser = load_command_class("cloudtask", command).create_parser(
+        "manage.py", command
+    )
+    found = parser.parse_args(arguments)
+    assert (found.verbosity, found.limit, found.traceback) == (2, 5, True)
 
 
 def test_the_command_names_the_nearest_of_a_database_that_is_not_there(world):

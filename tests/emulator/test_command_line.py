@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import io
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -294,3 +296,33 @@ def test_it_runs_without_django() -> None:
 
     assert result.stderr == ""
     assert result.stdout.startswith("127.0.0.1:")
+
+
+@pytest.mark.parametrize(
+    ("option", "what_for"),
+    [("--port", "gRPC"), ("--http-port", "REST and the status page")],
+)
+@pytest.mark.parametrize("program", ["cloudtask.emulator", "manage.py"])
+def test_a_port_in_use_is_named_with_what_needs_it(
+    program: str, option: str, what_for: str
+) -> None:
+    expected = rf"in use\. The emulator needs it for {what_for} \({option}\)"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        ports = {"--port": 0, "--http-port": 0, option: port}
+        arguments = [f"{name}={number}" for name, number in ports.items()]
+        if program == "manage.py":
+            with pytest.raises(CommandError, match=f"Port {port} .*{expected}"):
+                call_command("cloudtask_emulator", *arguments)
+            return
+        command = [sys.executable, "-m", program, *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+
+    assert done.returncode == 2
+    assert re.search(f"Port {port} .*{expected}", done.stderr)
+
+
+def test_a_host_that_is_not_here_is_named() -> None:
+    arguments = ("--port=0", "--host=nowhere.invalid", "--allow-remote")
+    with pytest.raises(CommandError, match=r"nowhere\.invalid:0 can't be listened on"):
+        call_command("cloudtask_emulator", *arguments)

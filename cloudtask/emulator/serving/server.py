@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -92,6 +93,7 @@ class Server:
         address = await self._listen(
             lambda kept: FirstBytes(_handler_of(runner), self._not_for_grpc, kept),
             settings.http_port,
+            "for REST and the status page (--http-port)",
         )
         self.engine.http_address = f"http://{address}"
 
@@ -119,16 +121,19 @@ class Server:
         self.engine.address = await self._listen(
             lambda kept: Front(private, self._only_for_grpc, kept),
             self.engine.settings.port,
+            "for gRPC (--port)",
         )
 
     async def _listen(
-        self, protocol: Callable[[Kept], asyncio.Protocol], port: int
+        self, protocol: Callable[[Kept], asyncio.Protocol], port: int, what_for: str
     ) -> str:
         """The address, as "host:port", where connections are now accepted."""
         host, kept = self.engine.settings.host, set[asyncio.Transport]()
-        listening = await asyncio.get_running_loop().create_server(
-            lambda: protocol(kept), host, port
-        )
+        loop = asyncio.get_running_loop()
+        try:
+            listening = await loop.create_server(lambda: protocol(kept), host, port)
+        except OSError as error:
+            raise OSError(_why_not(error, host, port, what_for)) from error
         self._stops.append(lambda: _closed(listening, kept))
         return f"{_bracketed(host)}:{listening.sockets[0].getsockname()[1]}"
 
@@ -136,6 +141,15 @@ class Server:
 def _handler_of(runner: aiohttp_web.AppRunner) -> Callable[[], asyncio.Protocol]:
     assert runner.server is not None  # noqa: S101 - set up
     return runner.server
+
+
+def _why_not(error: OSError, host: str, port: int, what_for: str) -> str:
+    """Names the port that could not be had, who needs it, and the option."""
+    need = f"The emulator needs it {what_for}."
+    if error.errno == errno.EADDRINUSE:
+        return f"Port {port} of {host} is in use. {need} Choose another, or 0 for any."
+    reason = error.strerror or str(error)
+    return f"{_bracketed(host)}:{port} can't be listened on: {reason}. {need}"
 
 
 async def _closed(server: asyncio.Server, kept: Kept) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -58,10 +59,22 @@ class Command(BaseCommand):
             unique += uniqueness.prune(alias, limit)
             kept += results.prune(alias, keep_failed, limit)
             kept += ResultsIn(alias).prune_results(settings.max_age, limit)
-        report = (
-            f"removed {tasks} failed tasks, {payloads} payloads, {executed} execution "
-            f"records, {unique} unique keys, {kept} results, {runs} iterations, "
-            f"{starts} late starts"
+        report = _report(
+            {
+                "failed tasks": tasks,
+                "payloads": payloads,
+                "execution records": executed,
+                "unique keys": unique,
+                "results": kept,
+                "iterations": runs,
+                "late starts": starts,
+            }
         )
         note_upkeep("prune", report)
         self.stdout.write(report)
+
+
+def _report(removed: Mapping[str, int]) -> str:
+    if not any(removed.values()):
+        return "There was nothing to remove."
+    return "removed " + ", ".join(f"{count} {what}" for what, count in removed.items())

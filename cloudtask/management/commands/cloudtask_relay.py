@@ -16,6 +16,8 @@ from cloudtask.iteration import sweep
 from cloudtask.options import nearest
 from cloudtask.sending import relay
 
+NONE_PARKED = "No task is parked."
+
 
 class Command(BaseCommand):
     help = "Send the tasks that wait in the outbox: once, for cron, or with --loop."
@@ -61,7 +63,7 @@ class Command(BaseCommand):
             return
         if options["release"]:
             released = sum(relay.release(a) for a in chosen or _with_outbox())
-            self.stdout.write(f"{released} released")
+            self.stdout.write(f"{released} released" if released else NONE_PARKED)
         if options["loop"] is None:
             try:
                 self._relay(chosen, options)
@@ -74,7 +76,10 @@ class Command(BaseCommand):
         report = relay.relay_all(
             chosen, limit=options["limit"], seconds=options["seconds"]
         )
-        self.stdout.write(str(report))
+        is_empty = report == relay.RelayReport()
+        self.stdout.write(
+            "The outbox has nothing to send." if is_empty else str(report)
+        )
         try:
             if made := sweep():
                 self.stdout.write(f"{made} lost steps of iterations made again")
@@ -96,12 +101,14 @@ class Command(BaseCommand):
         self.stdout.write("stopped")
 
     def _list_parked(self, aliases: Sequence[str]) -> None:
-        for alias in aliases:
-            for row in relay.parked(alias):
-                self.stdout.write(
-                    f"{alias} {row.key} {row.task} on {row.queue}, since "
-                    f"{row.created_at:%Y-%m-%d %H:%M:%S}: {printable(row.error)}"
-                )
+        rows = [(alias, row) for alias in aliases for row in relay.parked(alias)]
+        for alias, row in rows:
+            self.stdout.write(
+                f"{alias} {row.key} {row.task} on {row.queue}, since "
+                f"{row.created_at:%Y-%m-%d %H:%M:%S}: {printable(row.error)}"
+            )
+        if not rows:
+            self.stdout.write(NONE_PARKED)
 
 
 def _with_outbox() -> list[str]:
