@@ -6,6 +6,7 @@ A value that the codec does not know travels as its field would write it.
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -26,14 +27,17 @@ _SCALARS = (
 )
 
 
-def pack_field(field: Field[Any, Any], value: Any, packing: Packing) -> Any:
-    place = f".{field.attname}"
+def pack_field(
+    field: Field[Any, Any], attributes: Mapping[str, Any], packing: Packing
+) -> Any:
+    """The value of `field` in the `attributes` of an instance; raises Refusal."""
+    value, place = attributes[field.attname], f".{field.attname}"
     if isinstance(field, FileField) and isinstance(value, File):
         value = _file_name(value, place)
     try:
         return packing.part(value, place)
     except Refusal:
-        prepared = _prepared(field, value)
+        prepared = _prepared(field, attributes)
         # The same again, as of a JSONField: tried twice at each level of instances in
         # instances, the time would double with each.
         if prepared is None or prepared is value or not _is_plain(prepared):
@@ -70,16 +74,21 @@ def _is_plain(value: Any) -> bool:
     return type(value) in _SCALARS
 
 
-def _prepared(field: Field[Any, Any], value: Any) -> Any:
+def _prepared(field: Field[Any, Any], attributes: Mapping[str, Any]) -> Any:
     """The value as the field itself writes it, if the field reads the same again.
 
     A field writes for the database. Ranges and geometries need the text of a fixture.
     """
-    writers = (field.get_prep_value, lambda value: _as_text(field, value))
+    value = attributes[field.attname]
+    writers = (
+        field.get_prep_value,
+        lambda value: field.value_to_string(_holder(field, attributes, value)),
+    )
     for write in writers:
         try:
             written = write(value)
-            again = getattr(_holder(field, field.to_python(written)), field.attname)
+            holder = _holder(field, attributes, field.to_python(written))
+            again = getattr(holder, field.attname)
             is_same = type(again) is type(value) and bool(again == value)
         except Exception:  # noqa: BLE001,S112  any failure of a foreign field means "no"
             continue
@@ -88,14 +97,13 @@ def _prepared(field: Field[Any, Any], value: Any) -> Any:
     return None
 
 
-def _as_text(field: Field[Any, Any], value: Any) -> str:
-    return field.value_to_string(_holder(field, value))
+def _holder(field: Field[Any, Any], attributes: Mapping[str, Any], value: Any) -> Model:
+    """An instance with this value, which a descriptor may still convert.
 
-
-def _holder(field: Field[Any, Any], value: Any) -> Model:
-    """An instance with this one attribute, which a descriptor may still convert."""
+    It has the other attributes too: an amount of money needs its currency.
+    """
     holder: Model = object.__new__(field.model)
-    vars(holder).update({"_state": ModelState(), field.attname: value})
+    vars(holder).update({**attributes, "_state": ModelState(), field.attname: value})
     return holder
 
 

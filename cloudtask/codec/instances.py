@@ -10,12 +10,14 @@ in that list.
 
 from __future__ import annotations
 
+import itertools
 from inspect import getattr_static
 from typing import Any
 
 from django.apps import apps
-from django.db.models import Model, QuerySet
+from django.db.models import Field, Model, QuerySet
 from django.db.models.base import ModelBase, ModelState
+from django.db.models.signals import post_init
 
 from cloudtask.codec import shapes, tags
 from cloudtask.codec.fields import Prepared, pack_field
@@ -58,9 +60,7 @@ def _snapshot(value: Model, packing: Packing) -> list[Any]:
     attributes = value.__dict__
     for field in value._meta.concrete_fields:
         if field.attname in attributes:
-            fields[field.attname] = pack_field(
-                field, attributes[field.attname], packing
-            )
+            fields[field.attname] = pack_field(field, attributes, packing)
         else:
             deferred.append(field.attname)
     state = value._state
@@ -71,11 +71,10 @@ def _snapshot(value: Model, packing: Packing) -> list[Any]:
 
 
 def _own_state(value: Model, packing: Packing) -> Any:
-    """The attributes that a model with an `__init__` or a `from_db` of its own has set:
-    its other methods may rely on them, as those that track changes do."""
+    """The attributes that a model has set as its instance was made: its other methods
+    may rely on them, as those that track changes do."""
     kind: Any = type(value)
-    has_own = kind.__init__ is not Model.__init__
-    if not has_own and kind.from_db.__func__ is Model.from_db.__func__:  # type: ignore[attr-defined]
+    if not _sets_state(kind):
         return None
     found = {
         name: item
@@ -86,11 +85,27 @@ def _own_state(value: Model, packing: Packing) -> Any:
         return packing.attributes(found)
     except Refusal as refusal:
         refusal.advice = (
-            f"{kind.__name__} sets it in __init__ or from_db. Pass the primary key and "
-            f"read the row in the task, or register {kind.__name__} with "
-            "cloudtask.codec.register()."
+            f"{kind.__name__} sets it as an instance is made (__init__, from_db or "
+            "post_init). Pass the primary key and read the row in the task, or "
+            f"register {kind.__name__} with cloudtask.codec.register()."
         )
         raise
+
+
+def _sets_state(kind: Any) -> bool:
+    """Whether instances may get attributes as they are made: by an `__init__` or a
+    `from_db` of the model's own, or by a receiver of `post_init`."""
+    if kind.__init__ is not Model.__init__:
+        return True
+    if kind.from_db.__func__ is not Model.from_db.__func__:  # type: ignore[attr-defined]
+        return True
+    # Fields such as ImageField only look at their own values.
+    receivers = itertools.chain(*post_init._live_receivers(kind))
+    return any(not isinstance(_owner(one), Field) for one in receivers)
+
+
+def _owner(receiver: Any) -> Any:
+    return getattr(receiver, "__self__", None)
 
 
 def _may_be_state(model: type[Model], name: str) -> bool:

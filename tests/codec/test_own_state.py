@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -69,6 +71,111 @@ def test_a_payload_sets_nothing_that_the_class_has(name: str) -> None:
     )
     with pytest.raises(PayloadError, match="replaces"):
         codec.loads(data)
+
+
+class Watched(Author):
+    """A model whose state a receiver of a signal keeps."""
+
+    class Meta:
+        proxy = True
+        app_label = "testapp"
+
+
+@pytest.fixture
+def remembering() -> Iterator[dict[str, Any]]:
+    """What a receiver of post_init sets on each instance of Watched."""
+    state: dict[str, Any] = {"_was": "as it was"}
+
+    def remember(instance: Any, **kwargs: Any) -> None:
+        vars(instance).update(state)
+
+    models.signals.post_init.connect(remember, sender=Watched)
+    yield state
+    models.signals.post_init.disconnect(remember, sender=Watched)
+
+
+def test_what_a_receiver_of_post_init_sets_travels(remembering: Any) -> None:
+    assert arrived(Watched(name="Ann"))._was == "as it was"
+
+
+def test_what_a_receiver_sets_is_refused_by_its_name(remembering: Any) -> None:
+    remembering["_tracker"] = threading.Lock()
+    with pytest.raises(UnsupportedValue, match=r"\._tracker: .*post_init.*primary key"):
+        codec.dumps(Watched(name="Ann"))
+
+
+def test_the_receivers_of_djangos_own_fields_do_not_count() -> None:
+    picture = Picture(width=1, height=2)
+    vars(picture)["lock"] = threading.Lock()
+    assert (arrived(picture).width, hasattr(arrived(picture), "lock")) == (1, False)
+
+
+class Picture(models.Model):
+    width = models.IntegerField()
+    height = models.IntegerField()
+    file = models.ImageField(width_field="width", height_field="height")
+
+    class Meta:
+        app_label = "testapp"
+        managed = False
+
+    def __str__(self) -> str:
+        return str(self.file)
+
+
+class Amount:
+    """Money: an amount, and the currency of another column."""
+
+    def __init__(self, number: Decimal, currency: str) -> None:
+        self.number, self.currency = number, currency
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Amount) and vars(other) == vars(self)
+
+    def __hash__(self) -> int:
+        return hash(self.number)
+
+
+class MoneyProxy:
+    """Adds the currency, as the descriptor of django-money does."""
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        value = vars(instance)["price"]
+        if isinstance(value, Amount):
+            return value
+        return Amount(value, vars(instance)["currency"])
+
+    def __set__(self, instance: Any, value: Any) -> None:
+        vars(instance)["price"] = value
+
+
+class MoneyField(models.DecimalField):
+    def get_prep_value(self, value: Any) -> Any:
+        number = value.number if isinstance(value, Amount) else value
+        return super().get_prep_value(number)
+
+    def contribute_to_class(
+        self, cls: Any, name: str, private_only: bool = False
+    ) -> None:
+        super().contribute_to_class(cls, name, private_only)
+        setattr(cls, self.attname, MoneyProxy())
+
+
+class Offer(models.Model):
+    price = MoneyField(max_digits=9, decimal_places=2)
+    currency = models.CharField(max_length=3)
+
+    class Meta:
+        app_label = "testapp"
+        managed = False
+
+    def __str__(self) -> str:
+        return self.currency
+
+
+def test_a_value_that_needs_another_column_travels() -> None:
+    price = Amount(Decimal("3.50"), "USD")
+    assert arrived(Offer(price=price, currency="USD")).price == price
 
 
 class Stay(models.Model):
@@ -155,4 +262,4 @@ def test_a_value_that_a_descriptor_makes_travels_as_text() -> None:
 def test_a_value_that_its_field_cannot_write_is_refused_as_itself() -> None:
     field: Any = Author._meta.get_field("name")
     with pytest.raises(UnsupportedValue):
-        pack_field(field, threading.Lock(), Packing(True))
+        pack_field(field, {"name": threading.Lock()}, Packing(True))
