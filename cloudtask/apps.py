@@ -43,7 +43,7 @@ def discover(left_out: Collection[str]) -> None:
     for name in left_out:
         if name not in installed:
             raise ConfigurationError(
-                f"CLOUDTASK['DISCOVER'] names {name!r}, which is no installed app; "
+                f"CLOUDTASK['DISCOVER'] names {name!r}, which is not an installed app; "
                 f"{nearest(name, installed)}"
             )
     for name, config in installed.items():

@@ -255,7 +255,9 @@ def _made_manager(model: Any, name: str) -> Any:
     from django.db.models import Model
 
     if not (isinstance(model, type) and issubclass(model, Model)):
-        raise PayloadError("The payload has a manager of something that is no model.")
+        raise PayloadError(
+            "The payload has a manager of something that is not a model."
+        )
     manager = model._meta.managers_map.get(shapes.text(name))
     if manager is None:
         raise TaskNotFound(f"{model._meta.label} has no manager {name!r} any more.")
@@ -264,7 +266,9 @@ def _made_manager(model: Any, name: str) -> Any:
 
 def _made_method(owner: Form, name: str) -> Any:
     if shapes.listed(owner)[0] not in ("value", "manager", "object", "made"):
-        raise PayloadError("The payload has a method of something that is no instance.")
+        raise PayloadError(
+            "The payload has a method of something that is not an instance."
+        )
     instance = _made_value(resolve(owner))
     if inspect.getattr_static(type(instance), shapes.text(name), None) is None:
         raise TaskNotFound(
@@ -277,7 +281,7 @@ def _made_method(owner: Form, name: str) -> Any:
 def _made_new(path: Form, args: list[Any], kwargs: dict[str, Any], *parts: Any) -> Any:
     kind = _at(shapes.text(path))
     if not isinstance(kind, type):
-        raise PayloadError(f"{path} is no class.")
+        raise PayloadError(f"{path} is not a class.")
     return _filled(kind.__new__(kind, *args, **kwargs), *parts)
 
 

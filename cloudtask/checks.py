@@ -1,4 +1,4 @@
-"""System checks: what is wrong with the settings, and what to write instead."""
+"""Checks the settings: each check says what is wrong, and what to write instead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`@task`, which lets a function run later."""
+"""Provides `@task`, which lets a function run later."""
 
 from __future__ import annotations
 

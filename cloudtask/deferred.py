@@ -1,4 +1,4 @@
-"""`defer` and its companions as djangae and App Engine had them.
+"""Provides `defer` and its companions as djangae and App Engine had them.
 
 Callables of installed apps can be deferred without `@task`. docs/howto/from-djangae.md
 tells what is the same, and what is stronger.
@@ -58,7 +58,7 @@ _RETRY_OPTIONS = {
 
 
 class TimeoutException(SingularTaskFailure):
-    """Raise it in a callback to have the row tried again later: not an error."""
+    """A callback raises it to have the row tried again later; no error is recorded."""
 
 
 @discreet

@@ -1,4 +1,4 @@
-"""Development on one machine: where the application and its emulator are.
+"""Finds the application and its emulator during development on one machine.
 
 Imports nothing of Django, since manage.py needs it before the settings are read.
 """

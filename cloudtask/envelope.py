@@ -1,4 +1,4 @@
-"""The signed bytes that travel: a header, the message, the encoded call.
+"""Seals and unseals the bytes that travel: a header, the message, the encoded call.
 
 Layout: 2 bytes magic, version, flags, expiry (unix seconds), key id, HMAC-SHA256; then
 the body: one line of JSON about the message, a newline, the payload; compressed when
@@ -43,7 +43,7 @@ Place = tuple[str, ...]
 
 
 class NotAnEnvelope(PayloadError):
-    """The bytes are no envelope at all: too short, or of another kind."""
+    """The bytes are not an envelope: too short, or of another kind."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Everything that cloudtask raises.
+"""Defines the errors of this library.
 
 CloudTaskError
 ├── ConfigurationError      (also ImproperlyConfigured)

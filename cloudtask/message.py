@@ -1,4 +1,4 @@
-"""One call of a task in flight: frozen values, changed with `replace` only."""
+"""Defines one call in flight: frozen values, changed with `replace` only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Middleware that tells code whether it runs in a delivery: see `environment`."""
+"""Tells code whether it runs in a delivery: see `environment`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pytest plugin: a clean queue for every test, fixtures, and a strict mode.
+"""Gives pytest a clean queue for every test, fixtures, and a strict mode.
 
 It imports the rest of the library late, because projects without Django settings also
 load this plugin.

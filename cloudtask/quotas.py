@@ -1,4 +1,4 @@
-"""The limits of a task: those of Cloud Tasks, and those that this library adds.
+"""Lists the limits of a task: those of Cloud Tasks, and those that this library adds.
 
 The figures of the service are those of https://cloud.google.com/tasks/docs/quotas and
 of the comments in google/cloud/tasks/v2/task.proto and target.proto.

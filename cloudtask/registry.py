@@ -1,4 +1,4 @@
-"""The tasks that this version of the application knows, by import path."""
+"""Lists the tasks that this version of the application knows, by import path."""
 
 from __future__ import annotations
 
@@ -245,7 +245,7 @@ def _decode_subject(content: Any) -> Subject:
     model, pk, alias = shapes.parts(content, 3)
     is_model = isinstance(model, type) and issubclass(model, Model)
     if not is_model or hasattr(type(pk), "resolve_expression"):
-        raise PayloadError("The payload has a subject that is no saved instance.")
+        raise PayloadError("The payload has a subject that is not a saved instance.")
     return Subject(model, pk, shapes.text(alias))
 
 

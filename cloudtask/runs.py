@@ -13,7 +13,7 @@ from enum import StrEnum
 
 
 class RunState(StrEnum):
-    """Where a run stands."""
+    """The state of a run."""
 
     WAITING = "waiting"  # created; planning has not begun
     PLANNING = "planning"
@@ -83,11 +83,6 @@ STOPPED = frozenset({RunState.CANCELLED, RunState.ABORTED})
 ENDED = frozenset(
     {RunState.FINISHED, RunState.CANCELLED, RunState.ABORTED, RunState.FAILED}
 )
-
-
-def states_before(to: RunState) -> list[RunState]:
-    """The states from which a run may go to `to`."""
-    return [state for state, after in RUN_TRANSITIONS.items() if to in after]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

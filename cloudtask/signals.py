@@ -1,4 +1,4 @@
-"""Signals. The sender is the import path of the task, a str.
+"""Defines the signals. The sender is the import path of the task, a str.
 
 Of calls:
 

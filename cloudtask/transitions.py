@@ -1,4 +1,4 @@
-"""How runs and shards change: pure functions from a record and a moment to a record.
+"""Changes runs and shards: pure functions from a record and a moment to a record.
 
 Each function returns the changed record, or None when it refuses the change. A store
 loads a record, calls one function, and writes the result if nobody has written the

@@ -1,4 +1,4 @@
-"""The handler's URLs: path("_cloudtask/", include("cloudtask.urls"))."""
+"""Routes requests to the views: path("_cloudtask/", include("cloudtask.urls"))."""
 
 from django.urls import path
 

@@ -1,4 +1,4 @@
-"""The views that Cloud Tasks and cron jobs call; each answer says what follows."""
+"""Answers Cloud Tasks and cron jobs; each answer says what follows."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _may_relay(request: HttpRequest) -> bool:
     """Whether the request has the RELAY_TOKEN, or comes from a cron job.
 
     A request with the target's OIDC token may relay without the header of a cron job.
-    The header of App Engine's queues is no such proof.
+    The header of App Engine's queues is not such a proof.
     """
     token = conf.settings().relay_token
     given = request.headers.get("Authorization", "").removeprefix("Bearer ")

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.django_db(databases=["default", "other"])
 
 ENVIRON = ("GAE_ENV", "CLOUD_TASKS_EMULATOR_HOST", "TASKS_EMULATOR_HOST")
 TARGET = {
-    "BACKEND": conf.HTTP_TARGET,
+    "BACKEND": "cloudtask.targets.HttpTarget",
     "URL": "https://app.example",
     "SERVICE_ACCOUNT": "tasks@p.iam.gserviceaccount.com",
 }
@@ -78,7 +78,7 @@ def test_the_defaults_are_fine_in_development() -> None:
     [
         {"LOCATON": "x"},
         {"QUEUES": {"a": {"rat": "1/s"}}},
-        {"TARGET": {"BACKEND": conf.HTTP_TARGET}},
+        {"TARGET": {"BACKEND": "cloudtask.targets.HttpTarget"}},
         {"TARGET": {"BACKEND": "nowhere.Target"}},
         {"TRANSPORT": {"BACKEND": "nowhere.Transport"}},
         {"TRANSPORT": {"BACKEND": conf.CLOUD_TRANSPORT, "X": 1}},

@@ -257,7 +257,7 @@ def test_a_queue_that_is_not_declared_is_refused_with_the_nearest() -> None:
 
 
 HTTP = {
-    "BACKEND": conf.HTTP_TARGET,
+    "BACKEND": "cloudtask.targets.HttpTarget",
     "URL": "https://app.example",
     "SERVICE_ACCOUNT": "tasks@p.iam.gserviceaccount.com",
 }
@@ -390,7 +390,9 @@ def test_a_missing_setting_is_noticed_at_defer_whenever_the_task_would_leave(
         "TARGET": HTTP,
         "TRANSPORT": {"BACKEND": conf.CLOUD_TRANSPORT},
     }
-    given[missing] = {"BACKEND": conf.HTTP_TARGET} if missing == "TARGET" else None
+    given[missing] = (
+        {"BACKEND": "cloudtask.targets.HttpTarget"} if missing == "TARGET" else None
+    )
     with (
         override_settings(CLOUDTASK=given),
         pytest.raises(ConfigurationError, match=re.escape(text)),

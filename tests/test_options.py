@@ -61,9 +61,9 @@ def test_a_backoff_that_makes_no_sense_is_refused(args: Any) -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e300])
 def test_what_is_no_duration_is_refused_by_its_name(value: float) -> None:
-    with pytest.raises(ValueError, match="countdown is no duration"):
+    with pytest.raises(ValueError, match="countdown is not a duration"):
         as_timedelta(value, "countdown")
-    with pytest.raises(ValueError, match="timeout is no duration"):
+    with pytest.raises(ValueError, match="timeout is not a duration"):
         Options(timeout=value)  # type: ignore[arg-type]
 
 

@@ -188,7 +188,11 @@ def test_an_entry_that_is_no_host_is_a_configuration_error(entry: str) -> None:
 
 
 def test_an_address_is_refused_at_defer() -> None:
-    target = {"BACKEND": conf.HTTP_TARGET, "URL": URL, "SERVICE_ACCOUNT": ACCOUNT}
+    target = {
+        "BACKEND": "cloudtask.targets.HttpTarget",
+        "URL": URL,
+        "SERVICE_ACCOUNT": ACCOUNT,
+    }
     with settings(**target), pytest.raises(EnqueueError, match="ALLOWED_URLS"):
         tasks.note.using(url="https://else.example/x").defer()
     assert recording.sent == []

@@ -1,4 +1,4 @@
-"""TASKS[alias]["OPTIONS"], checked and frozen."""
+"""Checks and freezes TASKS[alias]["OPTIONS"]."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A task of `django.tasks` that takes the options of this library, too."""
+"""Defines a task of `django.tasks` that also takes the options of this library."""
 
 from __future__ import annotations
 

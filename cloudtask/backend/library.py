@@ -1,4 +1,4 @@
-"""The library that declares tasks: Django's own, or its backport django-tasks.
+"""Imports the library that declares tasks: Django's own, or its backport django-tasks.
 
 Django has `django.tasks` from 6.0 on. If it is there, it is used. The two do the same,
 and differ in a few names.

@@ -1,4 +1,4 @@
-"""How a task of `django.tasks` runs: the runtime calls a `Runner` in its place."""
+"""Runs a task of `django.tasks`: the runtime calls a `Runner` in its place."""
 
 from __future__ import annotations
 

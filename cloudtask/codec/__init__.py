@@ -1,4 +1,4 @@
-"""Values to JSON bytes and back, exactly: types, order, time zones and all.
+"""Converts values to JSON bytes and back, exactly: types, order, time zones and all.
 
 See docs/reference/codec.md for what travels and how it is written.
 """

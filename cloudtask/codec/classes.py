@@ -73,11 +73,11 @@ def _pack_enum(value: Enum, packing: Packing) -> Any:
     path = path_of(kind, is_enum, library=True)
     if isinstance(value, Flag):
         if type(value.value) is not int:
-            raise Refusal(kind, f"Its value is no int; {REGISTER}.")
+            raise Refusal(kind, f"Its value is not an int; {REGISTER}.")
         # A combination has no name of its own.
         return {MARK: [tags.FLAG, [path, packing.pack(value.value)]]}
     if kind.__members__.get(value.name) is not value:
-        raise Refusal(kind, f"It is no declared member; {REGISTER}.")
+        raise Refusal(kind, f"It is not a declared member; {REGISTER}.")
     return {MARK: [tags.ENUM, [path, value.name]]}
 
 

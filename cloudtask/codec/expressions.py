@@ -1,4 +1,4 @@
-"""`Q`, expressions, model fields, and the queries that they are part of.
+"""Encodes `Q`, expressions, model fields, and the queries that they are part of.
 
 `Q` and Django's own expressions travel as the call that makes them. All else is a graph
 of some dozen kinds of objects of `django.db.models`, written attribute by attribute. A
@@ -123,7 +123,7 @@ def _decode_expression(content: Any) -> Any:
     path, args, kwargs = shapes.parts(content, 3)
     kind = resolve(shapes.text(path), is_machinery, library=True)
     if not _is_made_by_call(kind):
-        raise PayloadError(f"{path} is no expression of Django.")
+        raise PayloadError(f"{path} is not an expression of Django.")
     _refuse_callables((shapes.listed(args), shapes.named(kwargs)))
     if issubclass(kind, Subquery | Exists):  # which clones whatever has a `query`
         _refuse_other_than_queries([*args[:1], *_given(kwargs, "queryset")])
@@ -161,7 +161,7 @@ def _pack_field(value: Any, packing: Packing) -> Any:
         return _pack_machinery(value, packing)
     label = model._meta.label
     if _field(label, value.name) is not value:
-        raise Refusal(type(value), f"It is no field of {label}; {REGISTER}.")
+        raise Refusal(type(value), f"It is not a field of {label}; {REGISTER}.")
     return {MARK: [tags.FIELD, [label, value.name]]}
 
 
@@ -177,7 +177,7 @@ def _pack_relation(value: Any, packing: Packing) -> Any:
     field = value.field
     label = field.model._meta.label
     if _field(label, field.name).remote_field is not value:
-        raise Refusal(type(value), f"It is no relation of {label}; {REGISTER}.")
+        raise Refusal(type(value), f"It is not a relation of {label}; {REGISTER}.")
     return {MARK: [tags.RELATION, [label, field.name]]}
 
 

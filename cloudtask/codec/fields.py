@@ -1,4 +1,4 @@
-"""The values of fields in snapshots of model instances.
+"""Encodes the values of fields in snapshots of model instances.
 
 A value that the codec does not know travels as its field would write it.
 """

@@ -1,4 +1,4 @@
-"""Model instances and model classes.
+"""Encodes model instances and model classes.
 
 An instance travels as a snapshot of its concrete fields, read from its `__dict__`: no
 query, no deferred field loaded. It is made again without `__init__` and signals.
@@ -37,7 +37,7 @@ def label_of(model: type[Model]) -> str:
     except LookupError:
         known = None
     if known is not model:
-        raise Refusal(ModelBase, f"{label} is no model of an installed app.")
+        raise Refusal(ModelBase, f"{label} is not a model of an installed app.")
     return label
 
 

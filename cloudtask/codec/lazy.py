@@ -54,7 +54,7 @@ class _Formatter(string.Formatter):
 
 
 def _formatted(text: Any, *args: Any, **kwargs: Any) -> str:
-    """What `format_lazy` calls on arrival."""
+    """The function that `format_lazy` calls when the text is rendered."""
     return _Formatter().vformat(str(text), args, kwargs)
 
 

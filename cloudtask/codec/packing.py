@@ -1,4 +1,4 @@
-"""Values to JSON bytes, and the list of the types that travel.
+"""Converts values to JSON bytes, and lists the types that can travel.
 
 A walk in Python looks at the exact type of each value, because json's own encoder takes
 any subclass of str, int, list or dict for the base and writes tuples as lists. What the

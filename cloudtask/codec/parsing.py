@@ -1,4 +1,4 @@
-"""JSON bytes to values: json does the parsing, a hook makes the tagged values."""
+"""Converts JSON bytes to values: json parses them, a hook makes the tagged values."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _untagged(found: dict[str, Any], extra: Mapping[str, Decoder]) -> Any:
         raise PayloadError("A tagged value of the payload is malformed.")
     tag, payload = body
     if type(tag) is not str:
-        raise PayloadError("A tag of the payload is no str.")
+        raise PayloadError("A tag of the payload is not a str.")
     decoder = extra.get(tag) or decoders.get(tag) or decoder_for(tag)
     if decoder is None:
         raise PayloadError(
@@ -70,7 +70,7 @@ def _untagged(found: dict[str, Any], extra: Mapping[str, Decoder]) -> Any:
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise PayloadError(f"The payload has {name}, which is no JSON.")
+    raise PayloadError(f"The payload has {name}, which is not JSON.")
 
 
 _decode_plain = _decoding(json.JSONDecoder(parse_constant=_no_constant))
@@ -135,5 +135,5 @@ def loads_call(data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if type(args) is not list or type(kwargs) is not dict:
         raise PayloadError("The payload is not a call: it wants a list and a dict.")
     if not all(type(key) is str for key in kwargs):
-        raise PayloadError("The payload is not a call: a keyword is no str.")
+        raise PayloadError("The payload is not a call: a keyword is not a str.")
     return tuple(args), kwargs

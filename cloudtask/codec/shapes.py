@@ -1,4 +1,4 @@
-"""The shapes that the content of a tag may have, checked before a decoder looks inside.
+"""Checks the shape of a tag's content before a decoder looks inside.
 
 The content may be any value that the codec makes: unpacking a queryset would run a
 query, and `replace` of a model is a method of the project. So decoders take exactly the

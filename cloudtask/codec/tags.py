@@ -1,4 +1,4 @@
-"""The tags under which values travel. A tag is never changed and never given anew."""
+"""Lists the tags under which values travel. No tag is ever changed or used again."""
 
 from __future__ import annotations
 

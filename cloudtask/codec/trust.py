@@ -1,4 +1,4 @@
-"""Import paths in payloads: which may be resolved, and to what.
+"""Decides which import paths in payloads may be resolved, and resolves them.
 
 Another layer signs the bytes. This is the second line: a function or class is looked up
 only in modules that the project has named, and must be what the tag says. A payload
@@ -139,7 +139,7 @@ def _find(module: str, qualname: str) -> Any:
         raise PayloadError(f"There is no {module}.{qualname} any more.")
     # isinstance() would ask a lazy object for its class, and so make it.
     if not issubclass(type(found), _NAMED):
-        raise PayloadError(f"{module}:{qualname} is no function and no class.")
+        raise PayloadError(f"{module}:{qualname} is neither a function nor a class.")
     # What a module imported from elsewhere is not the module's own.
     if (found.__module__, found.__qualname__) != (module, qualname):
         raise PayloadError(f"{module}:{qualname} is defined elsewhere.")
@@ -149,7 +149,7 @@ def _find(module: str, qualname: str) -> Any:
 def loaded(module: str) -> Any:
     """The module, imported only if it is listed; raises PayloadError."""
     if "__main__" in module.split("."):  # it would run a program
-        raise PayloadError(f"{module!r} is no module to import from.")
+        raise PayloadError(f"{module!r} is not a module to import from.")
     if module in sys.modules:
         return sys.modules[module]
     if not is_listed(module):

@@ -1,4 +1,4 @@
-"""settings.CLOUDTASK, checked and frozen: the only reader of django.conf.settings."""
+"""Reads the settings: settings.CLOUDTASK, checked and frozen. No other room does."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from cloudtask.discretion import discreet
 from cloudtask.exceptions import ConfigurationError
 from cloudtask.options import as_timedelta, nearest
 
-HTTP_TARGET = "cloudtask.targets.HttpTarget"
 APP_ENGINE_TARGET = "cloudtask.targets.AppEngineTarget"
 CLOUD_TRANSPORT = "cloudtask.transports.cloud.CloudTransport"
 MEMORY_TRANSPORT = "cloudtask.transports.memory.MemoryTransport"
@@ -273,10 +272,6 @@ def root_urlconf() -> str:
 
 def language_code() -> str:
     return str(django_settings.LANGUAGE_CODE)
-
-
-def installed_apps() -> tuple[str, ...]:
-    return tuple(django_settings.INSTALLED_APPS)
 
 
 def in_tests() -> bool:

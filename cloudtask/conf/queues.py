@@ -39,14 +39,14 @@ _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 def _seconds(text: str) -> timedelta:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*", text)
     if not match:
-        raise ValueError(f"{text!r} is no duration such as 10s, 5m or 1h")
+        raise ValueError(f"{text!r} is not a duration such as 10s, 5m or 1h")
     return timedelta(seconds=float(match[1]) * _UNITS[match[2]])
 
 
 def _rate(value: Any) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)/(s|m|h|d)", str(value).replace(" ", ""))
     if not match:
-        raise ValueError(f"{value!r} is no rate such as 50/s or 10/m")
+        raise ValueError(f"{value!r} is not a rate such as 50/s or 10/m")
     rate = float(match[1]) / _UNITS[match[2]]
     if not 0 < rate <= 500:
         raise ValueError(f"{value!r} is not above 0 and up to 500/s")
@@ -58,13 +58,13 @@ def _queue_backoff(value: Any) -> Backoff:
         return value
     low, dots, high = str(value).partition("..")
     if not dots:
-        raise ValueError(f"{value!r} is no range such as 1s..10m")
+        raise ValueError(f"{value!r} is not a range such as 1s..10m")
     return Backoff(min=_seconds(low), max=_seconds(high))
 
 
 def _count(value: Any, most: int | None = None) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f"{value!r} is no whole number from 1")
+        raise ValueError(f"{value!r} is not a whole number from 1")
     if most is not None and value > most:
         raise ValueError(f"{value!r} is more than the {most} that Cloud Tasks takes")
     return value

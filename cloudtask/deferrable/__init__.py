@@ -1,4 +1,4 @@
-"""Objects that can be enqueued: tasks, bound tasks, and tasks with other options."""
+"""Defines what can be enqueued: tasks, bound tasks, and tasks with other options."""
 
 from __future__ import annotations
 

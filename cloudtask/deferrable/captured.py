@@ -1,4 +1,4 @@
-"""Arguments of single calls, captured for `defer_many`."""
+"""Captures the arguments of single calls, for `defer_many`."""
 
 from __future__ import annotations
 

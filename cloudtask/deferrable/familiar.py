@@ -1,4 +1,4 @@
-"""The names that other libraries have for what a task of this one can do."""
+"""Translates the names that other libraries use for the verbs of a task."""
 
 from __future__ import annotations
 

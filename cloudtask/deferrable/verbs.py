@@ -1,4 +1,4 @@
-"""The verbs of a task: defer, using, iterate, map, and their asynchronous forms."""
+"""Defines the verbs of a task: defer, using, iterate, map, and asynchronous forms."""
 
 from __future__ import annotations
 

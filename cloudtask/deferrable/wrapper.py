@@ -1,4 +1,4 @@
-"""`Task`, the wrapper that `@task` puts around a function, also as a method."""
+"""Defines `Task`, the wrapper that `@task` puts around a function or method."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The record that an atomic task ran, committed together with what it wrote."""
+"""Records that an atomic task ran, in the transaction of what it wrote."""
 
 from __future__ import annotations
 

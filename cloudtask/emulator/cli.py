@@ -1,4 +1,4 @@
-"""The command line of `cloudtask-emulator` and of `manage.py`."""
+"""Runs the command line of `cloudtask-emulator` and of `manage.py`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`Emulator`: runs the server in a thread of this process, for tests and scripts."""
+"""Runs the server in a thread of this process, for tests and scripts: `Emulator`."""
 
 from __future__ import annotations
 

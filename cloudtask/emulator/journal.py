@@ -1,4 +1,4 @@
-"""The journal in an SQLite file.
+"""Keeps the journal in an SQLite file.
 
 Changes are collected and committed together: those of a call before it is answered,
 and with them the attempts that the dispatcher has reported since the last commit. WAL

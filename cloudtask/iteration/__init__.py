@@ -1,4 +1,4 @@
-"""Iterations: the rows of a queryset, walked in parallel shards, then finalized once.
+"""Walks the rows of a queryset in parallel shards, then calls finalize once.
 
 docs/explanation/iteration.md tells how; `cloudtask.runs` has the states.
 """

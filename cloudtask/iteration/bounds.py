@@ -1,4 +1,4 @@
-"""Primary keys: as text for the store, and as ranges that the database compares.
+"""Writes primary keys as text for the store, and as ranges for the database.
 
 Python never compares or orders keys, because it may order strings and UUIDs otherwise
 than the database does.

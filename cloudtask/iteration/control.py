@@ -120,7 +120,7 @@ def _described(run: Run, queryset: Any) -> bytes:
         ) from error
     if before.queryset is None:
         raise CloudTaskError(
-            f"Iteration {run.id} walks a list: its places are no keys of a queryset."
+            f"Iteration {run.id} walks a list: its places are not keys of a queryset."
         )
     encoded = codec.dumps(walkable(queryset, of=run.task), root="queryset", of=run.task)
     return replace(before, queryset=encoded).sealed()

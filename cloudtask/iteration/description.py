@@ -1,4 +1,4 @@
-"""The description of a run: the rows or items to walk, and the options.
+"""Describes a run: the rows or items to walk, and the options.
 
 Holds the keywords of `iterate()` and `map()`, their checks, and the sealed value in the
 row of the run.

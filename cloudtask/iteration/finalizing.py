@@ -1,4 +1,4 @@
-"""The end of a run: finalize once, after all shards, or `on_failure` in its place."""
+"""Ends a run: calls finalize once, after all shards, or `on_failure` in its place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The handle of a run, which `iterate()` returns and `current().iteration` is."""
+"""Defines the handle of a run: `iterate()` returns it; `current().iteration` is one."""
 
 from __future__ import annotations
 

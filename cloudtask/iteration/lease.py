@@ -1,4 +1,4 @@
-"""The lease of a shard: how a delivery gets it, and how it is given back.
+"""Takes the lease of a shard for a delivery, and gives it back.
 
 A delivery that does not get it sends again what must follow from the stored state.
 """

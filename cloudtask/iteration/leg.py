@@ -1,4 +1,4 @@
-"""One leg of a shard: from the moment its lease is ours until it is given back."""
+"""Walks one leg of a shard, from the lease until it is given back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which querysets can be walked along their primary key, exactly.
+"""Decides which querysets can be walked along their primary key, exactly.
 
 A page is the queryset with a range of keys added to its WHERE. That is exact if each
 row depends on no other row of the queryset. Anything else is rewritten as the rows

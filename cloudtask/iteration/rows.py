@@ -1,4 +1,4 @@
-"""The loops over the rows of a leg: plain, by lists, in transactions, and carefully.
+"""Loops over the rows of a leg: plainly, by lists, in transactions, and carefully.
 
 The plain loop does as little as a loop over rows can: one call, one try, one look at
 the clock. Everything else happens every CHECKPOINT seconds, at the end of a page, or

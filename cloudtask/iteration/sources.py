@@ -1,4 +1,4 @@
-"""The sources of a run: the rows of a queryset, or the items of a list."""
+"""Provides the source of a run: the rows of a queryset, or the items of a list."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The steps of a run: their names, their messages, and which one must follow.
+"""Names the steps of a run, makes their messages, and decides which one follows.
 
 Each step may be delivered twice, late, or at the same time as itself. Whatever must
 follow is durable before it returns. The name of each task follows from the stored state

@@ -1,4 +1,4 @@
-"""The step that walks a shard, leg by leg: each delivery walks for as long as it may.
+"""Walks a shard leg by leg: each delivery walks for as long as it may.
 
 A delivery passes through frozen values, each made by one stage and taken by the next:
 an `Arrival`, a `Lease`, a `Page`, the progress at each checkpoint, and an `Outcome`,

@@ -1,4 +1,4 @@
-"""All tables of the library; Django looks for models here."""
+"""Collects all tables of the library; Django looks for models here."""
 
 from __future__ import annotations
 

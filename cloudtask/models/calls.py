@@ -1,4 +1,4 @@
-"""The tables of calls. Times are the database's own."""
+"""Defines the tables of calls. Times are the database's own."""
 
 from __future__ import annotations
 

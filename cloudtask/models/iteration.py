@@ -1,4 +1,4 @@
-"""The tables of iteration; `cloudtask.models` makes them known to Django."""
+"""Defines the tables of iteration; `cloudtask.models` makes them known to Django."""
 
 from __future__ import annotations
 

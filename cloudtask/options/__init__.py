@@ -1,4 +1,4 @@
-"""The options of a task: how it is enqueued and run.
+"""Defines the options of a task: how it is enqueued and run.
 
 `Options` is the one list of them. `@task`, `.using`, the wire, the backend for
 django.tasks, `cloudtask.deferred` and docs/reference/options.md follow from it.

@@ -85,7 +85,7 @@ def as_timedelta(value: timedelta | float, what: str) -> timedelta:
         try:
             return timedelta(seconds=value)
         except (ValueError, OverflowError) as error:
-            raise ValueError(f"{what} is no duration: {value!r}.") from error
+            raise ValueError(f"{what} is not a duration: {value!r}.") from error
     raise TypeError(f"{what} must be a timedelta or seconds, not {value!r}.")
 
 

@@ -1,4 +1,4 @@
-"""The keywords of `@task` and `.using`, for type checkers.
+"""Types the keywords of `@task` and `.using`, for type checkers.
 
 Type checkers can't read the list in `Options`. A test holds the two together.
 """

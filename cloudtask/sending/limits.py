@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 
 from django.db import connections
@@ -22,9 +21,6 @@ from cloudtask.targets import HttpTarget, target
 from cloudtask.transports import check_settings
 
 logger = logging.getLogger("cloudtask")
-
-HEADER = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # a token of RFC 9110
-CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 def room(message: Message) -> int:

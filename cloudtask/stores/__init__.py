@@ -20,7 +20,7 @@ logger = logging.getLogger("cloudtask")
 
 
 class AlreadyDone(Exception):
-    """The payload was removed because its task has succeeded. This is no error."""
+    """The payload was removed because its task has succeeded. This is not an error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,6 +38,6 @@ def read_mark(mark: str) -> tuple[str, str]:
     """
     found = _MARK.fullmatch(mark)
     if found is None:
-        raise ValueError(f"{mark[:100]!r} is no mark of a page.")
+        raise ValueError(f"{mark[:100]!r} is not a mark of a page.")
     datetime.fromisoformat(found["time"])
     return found["time"], found["key"]

@@ -1,4 +1,4 @@
-"""Decorators for views that only the project's own queues and cron jobs may call.
+"""Decorates views that only the project's own queues and cron jobs may call.
 
 They work on synchronous and asynchronous views.
 """

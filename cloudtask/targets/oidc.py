@@ -100,7 +100,7 @@ def fetch(url: str) -> tuple[float, Mapping[str, str]]:
         raise ValueError(f"the answer was {response.status}")
     pems = json.loads(response.data)
     if not isinstance(pems, dict) or not all(isinstance(v, str) for v in pems.values()):
-        raise ValueError("the answer is no mapping of key ids to PEM")
+        raise ValueError("the answer is not a mapping of key ids to PEM")
     return _lifetime(response.headers), pems
 
 
@@ -164,7 +164,7 @@ def _key_id(token: str) -> str | None:
         key_id = jwt.decode_header(token).get("kid")  # type: ignore[no-untyped-call]
     except Exception as error:
         # The message leaves the token out: it may be a valid one of another kind.
-        raise UntrustedRequest("The bearer token is no JSON Web Token.") from error
+        raise UntrustedRequest("The bearer token is not a JSON Web Token.") from error
     if key_id is None or isinstance(key_id, str):
         return key_id
     raise UntrustedRequest("The token names no key.")

@@ -19,7 +19,7 @@ from cloudtask.testruns.contents import (
     renumbered,
     usable_aliases,
 )
-from cloudtask.testruns.expectations import Expectation, expected, listed
+from cloudtask.testruns.expectations import Expectation, Found, expected, listed
 from cloudtask.testruns.faults import CrashPoint, Faults, crash_at
 from cloudtask.testruns.misfortune import NotIdempotent
 from cloudtask.testruns.named import named
@@ -31,8 +31,10 @@ from cloudtask.transports import memory
 if TYPE_CHECKING:
     from cloudtask.testruns.named import Nameable
 
-IN_QUEUE = "is queued"
-IN_BLOCK = "was enqueued in the block"
+IN_QUEUE = Found("Nothing is queued.", "These calls are queued:")
+IN_BLOCK = Found(
+    "Nothing was enqueued in the block.", "These calls were enqueued in the block:"
+)
 
 
 def queued(
@@ -138,7 +140,9 @@ def _standing(messages: Sequence[Message]) -> list[QueuedTask]:
     )
 
 
-def _refuse_any(unwanted: Expectation, found: Sequence[QueuedTask], where: str) -> None:
+def _refuse_any(
+    unwanted: Expectation, found: Sequence[QueuedTask], where: Found
+) -> None:
     if any(unwanted.is_met_by(call) for call in found):
         raise AssertionError(
             f"{unwanted} should not be there. {unwanted.listing(found, where)}"
@@ -146,7 +150,7 @@ def _refuse_any(unwanted: Expectation, found: Sequence[QueuedTask], where: str) 
 
 
 def _wanted_calls(
-    wanted: Expectation, count: int | None, found: Sequence[QueuedTask], where: str
+    wanted: Expectation, count: int | None, found: Sequence[QueuedTask], where: Found
 ) -> list[QueuedTask]:
     matches = [call for call in found if wanted.is_met_by(call)]
     if (count is None and matches) or count == len(matches):

@@ -1,4 +1,4 @@
-"""The call that a test expects, and how far a queued call is from it."""
+"""Compares queued calls with the call that a test expects."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from inspect import BoundArguments, Parameter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cloudtask import codec
 from cloudtask.exceptions import PayloadError
@@ -102,7 +102,7 @@ class Expectation:
         using = f".using({', '.join(chosen)})" if chosen else ""
         return f"{self.task.path}{using}({', '.join(given)})"
 
-    def listing(self, calls: Sequence[QueuedTask], where: str) -> str:
+    def listing(self, calls: Sequence[QueuedTask], where: Found) -> str:
         """The calls that exist instead, most similar first, with their differences."""
         return listed(sorted(calls, key=self._distance), where, self._line)
 
@@ -119,16 +119,23 @@ class Expectation:
         return f"{call}: {', '.join(differences)}" if differences else str(call)
 
 
+class Found(NamedTuple):
+    """How a message begins that lists the calls found in one place."""
+
+    nothing: str
+    these: str
+
+
 def listed(
-    calls: Sequence[QueuedTask], where: str, line: Callable[[QueuedTask], str] = str
+    calls: Sequence[QueuedTask], where: Found, line: Callable[[QueuedTask], str] = str
 ) -> str:
     """The first calls as text, a line each."""
     if not calls:
-        return f"Nothing {where}."
+        return where.nothing
     lines = [f"  {line(call)}" for call in calls[:LISTED]]
     if len(calls) > LISTED:
         lines.append(f"  ... and {len(calls) - LISTED} more")
-    return f"What {where}:\n" + "\n".join(lines)
+    return "\n".join([where.these, *lines])
 
 
 def _flat(bound: BoundArguments) -> dict[str, Any]:

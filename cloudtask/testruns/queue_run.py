@@ -1,4 +1,4 @@
-"""One run of the queue: delivers call after call in virtual time, and reports."""
+"""Runs the queue once: delivers call after call in virtual time, and reports."""
 
 from __future__ import annotations
 

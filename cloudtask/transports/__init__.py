@@ -1,4 +1,4 @@
-"""Transports: how a message leaves this process."""
+"""Defines the transport, by which messages leave this process."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def settings(store: dict[str, Any]) -> dict[str, Any]:
         "MAX_TASK_SIZE": 20_000,
         "STORE": store,
         "TARGET": {
-            "BACKEND": conf.HTTP_TARGET,
+            "BACKEND": "cloudtask.targets.HttpTarget",
             "URL": "https://app.example",
             "SERVICE_ACCOUNT": "tasks@p.iam.gserviceaccount.com",
         },

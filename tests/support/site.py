@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.test import Client, override_settings
 
-from cloudtask import conf, envelope
+from cloudtask import envelope
 from cloudtask.message import Message
 from cloudtask.targets import oidc
 from tests.support import recording
@@ -26,7 +26,7 @@ def http_settings(issuer: str, **changes: Any) -> dict[str, Any]:
         "LOCATION": "l",
         "TRANSPORT": {"BACKEND": recording.PATH},
         "TARGET": {
-            "BACKEND": conf.HTTP_TARGET,
+            "BACKEND": "cloudtask.targets.HttpTarget",
             "URL": "https://app.example",
             "SERVICE_ACCOUNT": ACCOUNT,
             "ISSUER": issuer,

@@ -6,7 +6,6 @@ import pytest
 from django.http import HttpResponse
 from django.test import Client, override_settings
 
-from cloudtask import conf
 from cloudtask.delivering.settling import Outcome
 from cloudtask.exceptions import ConfigurationError
 from cloudtask.targets import oidc, target
@@ -42,7 +41,7 @@ def breaking(get_response):
 def https(**target):
     return {
         "TARGET": {
-            "BACKEND": conf.HTTP_TARGET,
+            "BACKEND": "cloudtask.targets.HttpTarget",
             "URL": "https://app.example",
             "SERVICE_ACCOUNT": "tasks@p.iam.gserviceaccount.com",
             **target,

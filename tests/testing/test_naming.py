@@ -63,7 +63,7 @@ def test_what_is_missing_is_told_with_what_differs(enqueue):
     task = enqueue((1, 2), (3, 4))
     path = queued(task)[0].task
     assert refused(task, 3, 2).splitlines() == [
-        f"{path}(3, 2) was not enqueued. What is queued:",
+        f"{path}(3, 2) was not enqueued. These calls are queued:",
         f"  {path}(1, 2) on 'default': a=1 instead of 3",
         f"  {path}(3, 4) on 'default': b=4 instead of 2",
     ]

@@ -15,7 +15,7 @@ CLOUD = {
     "LOCATION": "l",
     "TRANSPORT": {"BACKEND": conf.CLOUD_TRANSPORT},
     "TARGET": {
-        "BACKEND": conf.HTTP_TARGET,
+        "BACKEND": "cloudtask.targets.HttpTarget",
         "URL": "https://app.example",
         "SERVICE_ACCOUNT": "tasks@p.iam.gserviceaccount.com",
     },

@@ -1,4 +1,4 @@
-"""Listings: one page of sorted names, and the filter of ListQueues."""
+"""Lists one page of sorted names, and reads the filter of ListQueues."""
 
 from __future__ import annotations
 

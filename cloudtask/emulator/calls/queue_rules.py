@@ -1,4 +1,4 @@
-"""The configuration of a queue: checked, filled with defaults, in and out of protobuf.
+"""Checks the configuration of a queue, fills in defaults, and converts it.
 
 Ranges, messages and defaults are those recorded from the real service.
 """

@@ -1,4 +1,4 @@
-"""The calls on queues: functions of the state and a request."""
+"""Answers the calls on queues: functions of the state and a request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The state of the emulator: queues, used names, finished batches, and the journal."""
+"""Holds the state of the emulator: queues, used names, finished batches, journal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The calls on tasks: functions of the state and a request."""
+"""Answers the calls on tasks: functions of the state and a request."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The log of dispatches: for the status page, the terminal and tests."""
+"""Logs dispatches for the status page, the terminal and tests."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class DispatchRecord:
 
     @property
     def queue(self) -> str:
-        """The queue's id; "" for a call that is no task's."""
+        """The queue's id; "" for a call that belongs to no task."""
         parts = self.task.split("/")
         return parts[5] if len(parts) > 5 else ""
 

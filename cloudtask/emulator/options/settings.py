@@ -1,4 +1,4 @@
-"""The settings of an emulator, checked, and the command line that means them."""
+"""Checks the settings of an emulator, and reads them from the command line."""
 
 from __future__ import annotations
 

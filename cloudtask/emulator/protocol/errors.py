@@ -1,4 +1,4 @@
-"""The refusals of the API, with the codes and words of Google Cloud Tasks.
+"""Makes the refusals of the API, with the codes and words of Google Cloud Tasks.
 
 The maintainers of aertje/cloud-tasks-emulator recorded most of the messages from the
 real service (`tests/emulator/recorded.py` lists them). The others follow their shape.

@@ -1,4 +1,4 @@
-"""The protobuf classes of the API, and times in and out of them.
+"""Provides the protobuf classes of the API, and converts times.
 
 The Python client wraps them with proto-plus, which intercepts each access to a field.
 The emulator uses the raw classes, which are three times as fast. Nothing describes

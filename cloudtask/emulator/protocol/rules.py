@@ -1,4 +1,4 @@
-"""The HTTP rules of the API: which path and method mean which call.
+"""Reads the HTTP rules of the API: which path and method mean which call.
 
 Google's protos give each method a rule (`google.api.http`). The generated Python client
 holds the same rules for its REST transport, and they are read from there, so that a

@@ -1,4 +1,4 @@
-"""How often and how fast: retries, rates, and throttling.
+"""Decides how often and how fast tasks are tried: retries, rates and throttling.
 
 The proto comments on `RetryConfig` and `RateLimits` give the rules.
 """
@@ -65,7 +65,7 @@ def backoff(policy: RetryPolicy, failures: int) -> float:
     """Seconds to wait after the `failures`-th failure (1 for the first).
 
     The interval doubles `max_doublings` times, then grows by the last doubled interval,
-    and never passes `max_backoff`.
+    and never exceeds `max_backoff`.
     """
     doubled = min(failures - 1, policy.max_doublings)
     linear_steps = failures - 1 - doubled

@@ -1,4 +1,4 @@
-"""A queue: decides which task is dispatched when, and what follows from a response.
+"""Decides which task of a queue is dispatched when, and what a response changes.
 
 Nothing here waits, sends, or reads a clock: `now` and the random generator are
 arguments, so a test can simulate hours in milliseconds.

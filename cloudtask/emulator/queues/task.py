@@ -1,4 +1,4 @@
-"""A task and its attempts: the client's message, and what has happened to it."""
+"""Holds a task: the client's message, and its attempts."""
 
 from __future__ import annotations
 

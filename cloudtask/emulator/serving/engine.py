@@ -1,4 +1,4 @@
-"""The engine behind both ports: state, journal, tokens, dispatcher and log."""
+"""Holds the parts behind both ports: state, journal, tokens, dispatcher and log."""
 
 from __future__ import annotations
 

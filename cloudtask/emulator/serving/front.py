@@ -1,4 +1,4 @@
-"""The gRPC port's front: passes gRPC on, and answers HTTP/1.1 with a sentence.
+"""Listens on the gRPC port: passes gRPC on, and answers HTTP/1.1 with a sentence.
 
 The gRPC library owns its own port and closes any other connection without a word that
 a person could read. So it listens on a private port, and each connection whose first

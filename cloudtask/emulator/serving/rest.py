@@ -1,4 +1,4 @@
-"""The REST side: the JSON of the API, from the HTTP rules of the protos.
+"""Answers REST: the JSON of the API, by the HTTP rules of the protos.
 
 https://cloud.google.com/tasks/docs/reference/rest
 """
@@ -158,7 +158,7 @@ def _match(version: Version, method: str, path: str) -> tuple[Rule, list[str]]:
             return rule, [unquote(each) for each in match.groups()]
     raise ApiError(
         grpc.StatusCode.NOT_FOUND,
-        f"{method} {path} is no call of the API {version.name}. See "
+        f"{method} {path} is not a call of the API {version.name}. See "
         "https://cloud.google.com/tasks/docs/reference/rest",
     )
 

@@ -1,4 +1,4 @@
-"""The gRPC side: `google.cloud.tasks.*.CloudTasks` and the services beside it.
+"""Answers gRPC: `google.cloud.tasks.*.CloudTasks` and the services beside it.
 
 Generic handlers over the raw protobuf classes: the wire is the real one, without any
 generated stub. gRPC's threaded server, because its asyncio one, measured with an echo,

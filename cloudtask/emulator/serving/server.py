@@ -1,4 +1,4 @@
-"""The server: binds both ports around an engine, and stops everything in order."""
+"""Binds both ports around an engine, and stops everything in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTTP side: REST, status page, health, reset, and the keys that verify tokens."""
+"""Answers HTTP: REST, status page, health, reset, and keys that verify tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a queryset is cut into shards of about the same number of rows.
+"""Cuts a queryset into shards of about the same number of rows.
 
 | what | how | exact |
 |---|---|---|

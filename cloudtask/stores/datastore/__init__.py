@@ -1,4 +1,4 @@
-"""The store in Google Cloud Datastore: Firestore in Datastore mode."""
+"""Keeps the store in Google Cloud Datastore: Firestore in Datastore mode."""
 
 from __future__ import annotations
 
