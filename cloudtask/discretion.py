@@ -192,4 +192,5 @@ def as_text(error: BaseException) -> str:
 
 logging.getLogger("cloudtask").addFilter(_cleaned)
 logging.getLogger("cloudtask.run").addFilter(_cleaned)
+logging.getLogger("cloudtask.gauges").addFilter(_cleaned)
 logging.getLogger("django.security.cloudtask").addFilter(_cleaned)

@@ -11,7 +11,7 @@ from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 
-from cloudtask import clock, conf, envelope, runtime
+from cloudtask import clock, conf, envelope, gauges, runtime
 from cloudtask.discretion import discreet
 from cloudtask.envelope import NotAnEnvelope
 from cloudtask.exceptions import (
@@ -102,6 +102,7 @@ def relay(request: HttpRequest) -> HttpResponse:
         security.error("A request to relay the outbox was refused.")
         return _answer(403, "untrusted")
     outcomes = [_tried(_relayed), _tried(_swept)]
+    gauges.report()
     return _answer(200 if all(outcomes) else 500, ", ".join(filter(None, outcomes)))
 
 

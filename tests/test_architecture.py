@@ -38,7 +38,7 @@ FLOORS = [
     {"iteration", "receipts"},
     {"deferrable"},
     {"decorators"},
-    {"backend", "deferred", "environment"},
+    {"backend", "deferred", "environment", "gauges"},
     {"views"},
     {"reachability"},
     {"middleware", "checks", "admin", "dashboard", "logging", "testruns", "contrib"},

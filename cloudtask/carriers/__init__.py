@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from cloudtask.carriers.capturing import MOST, capture, following
 from cloudtask.carriers.chosen import chosen, state
-from cloudtask.carriers.observing import enqueueing, note, observed, sending
+from cloudtask.carriers.observing import enqueueing, gauge, note, observed, sending
 from cloudtask.carriers.protocols import Carrier, Enqueueing, Language, Telemetry
 from cloudtask.carriers.restoring import restored
 
@@ -22,6 +22,7 @@ __all__ = [
     "chosen",
     "enqueueing",
     "following",
+    "gauge",
     "note",
     "observed",
     "restored",

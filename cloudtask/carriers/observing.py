@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
@@ -73,6 +73,12 @@ def sending(messages: Sequence[Message]) -> Blocks:
         return one.sending(messages[0].queue, carried)
 
     return Blocks("sending", make)
+
+
+def gauge(gauges: Mapping[str, Any]) -> None:
+    """Let telemetry know what waits."""
+    for one in telemetry():
+        tried(one, "gauged", partial(one.gauged, gauges))
 
 
 def note(**facts: Any) -> None:

@@ -78,6 +78,9 @@ class Telemetry:
         """A context manager around one request; `carried` has an item a message."""
         return nullcontext()
 
+    def gauged(self, gauges: Mapping[str, Any]) -> None:
+        """What waits now, as fields of `cloudtask.gauges.Gauges`; from a relay only."""
+
     def noted(self, facts: Mapping[str, Any]) -> None:
         """Facts about the running step of an iteration: run, shard, leg, rows."""
 

@@ -61,6 +61,16 @@ CONSUMED = "messaging.client.consumed.messages"
 OPERATION_DURATION = "messaging.client.operation.duration"
 PROCESS_DURATION = "messaging.process.duration"
 WAIT = "cloudtask.task.wait"
+# By the fields of `cloudtask.gauges.Gauges`.
+GAUGES = {
+    "outbox_rows": ("cloudtask.outbox.rows", "{row}"),
+    "outbox_age": ("cloudtask.outbox.age", "s"),
+    "outbox_parked": ("cloudtask.outbox.parked", "{row}"),
+    "failed": ("cloudtask.failed", "{task}"),
+    "runs": ("cloudtask.runs", "{run}"),
+    "runs_quiet": ("cloudtask.runs.quiet", "{run}"),
+}
+STATE = "cloudtask.run.state"
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
 WAIT_BUCKETS = (0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 1800)
 
@@ -217,6 +227,9 @@ class Trace(Telemetry):
             if span is not None and name in FACTS:
                 span.set_attribute(FACTS[name], value)
 
+    def gauged(self, gauges: Mapping[str, Any]) -> None:
+        self.measures.gauged(gauges)
+
     # Both
 
     @contextmanager
@@ -265,6 +278,21 @@ class Measures:
             PROCESS_DURATION, explicit_bucket_boundaries_advisory=BUCKETS
         )
         self.wait = histogram(WAIT, explicit_bucket_boundaries_advisory=WAIT_BUCKETS)
+
+        self.gauges = {
+            field: meter.create_gauge(name, unit)
+            for field, (name, unit) in GAUGES.items()
+        }
+
+    def gauged(self, values: Mapping[str, Any]) -> None:
+        """What a relay has counted."""
+        for field, gauge in self.gauges.items():
+            value = values[field]
+            if isinstance(value, Mapping):
+                for state, number in value.items():
+                    gauge.set(number, {STATE: state})
+            else:
+                gauge.set(value)
 
     def sent(
         self,

@@ -11,6 +11,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError, close_old_connections, connections
 
+from cloudtask import gauges
 from cloudtask.discretion import discreet, printable
 from cloudtask.iteration import sweep
 from cloudtask.options import nearest
@@ -87,6 +88,7 @@ class Command(BaseCommand):
             raise
         except Exception as error:  # noqa: BLE001  it is logged; the loop continues
             self.stderr.write(f"Not every iteration was swept: {error}")
+        gauges.report()
 
     def _loop(self, chosen: Sequence[str], options: dict[str, Any]) -> None:
         with _stopping() as stop:
