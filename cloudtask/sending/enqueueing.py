@@ -8,14 +8,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from django.db import connections
-
 from cloudtask import carriers, clock, codec, failpoints, signals
 from cloudtask.exceptions import CloudTaskError, DuplicateTask, EnqueueError
 from cloudtask.message import Carried, Enqueued, Message
 from cloudtask.options import Options
 from cloudtask.registry import Definition, check_findable
 from cloudtask.sending import limits, on_commit, outbox, payloads, uniqueness
+from cloudtask.stores.transactions import is_open, undisturbed
 from cloudtask.transports import transport
 
 logger = logging.getLogger("cloudtask")
@@ -140,11 +139,17 @@ def _enqueue_unique(messages: Sequence[Message], options: Options) -> list[Enque
 def _claim_and_leave(
     messages: Sequence[Message], options: Options
 ) -> dict[str, Enqueued]:
-    with uniqueness.claiming(options):
-        holders = uniqueness.claim_all(messages)
-        ours = [message for message in messages if holders[message.id] is None]
-        _leave(ours, replace(options, transactional=True))
-    _announce(ours)
+    def transact() -> dict[str, Enqueued | None]:
+        with uniqueness.claiming(options):
+            holders = uniqueness.claim_all(messages)
+            free = [message for message in messages if holders[message.id] is None]
+            _leave(free, replace(options, transactional=True))
+        return holders
+
+    holders = undisturbed(
+        transact, options.database, is_ours=uniqueness.claims_apart(options)
+    )
+    _announce([message for message in messages if holders[message.id] is None])
     return {one.id: holders[one.id] or one.receipt for one in messages}
 
 
@@ -191,20 +196,8 @@ def _waits(options: Options) -> bool:
     """Whether messages with these options wait for a commit."""
     waits = options.transactional
     if waits is None or options.small:
-        waits = waits is not False and _is_in_transaction(options.database)
+        waits = waits is not False and is_open(options.database)
     return waits
-
-
-def _is_in_transaction(alias: str) -> bool:
-    """Whether a rollback on `alias` could still undo what is written now.
-
-    `set_autocommit(False)` begins a transaction as `atomic()` does. A connection that
-    is not open yet has none; asking it for its mode would open it.
-    """
-    connection = connections[alias]
-    if connection.in_atomic_block:
-        return True
-    return connection.connection is not None and not connection.autocommit
 
 
 def _announce(messages: Sequence[Message]) -> None:

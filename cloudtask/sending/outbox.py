@@ -16,6 +16,7 @@ from cloudtask.message import Message
 from cloudtask.sending.on_commit import relay_after
 from cloudtask.sending.relay import forget_rows, rows_of
 from cloudtask.stores import store
+from cloudtask.stores.transactions import is_open, undisturbed
 
 if TYPE_CHECKING:
     from cloudtask.models import OutboxMessage
@@ -33,6 +34,14 @@ def add(messages: Sequence[Message], alias: str) -> None:
     marked = [replace(message, outboxed=True) for message in messages]
     # Before the block: a message that can't be sealed must not break the transaction.
     inserts = list(_inserts([_row(message) for message in marked]))
+    undisturbed(
+        lambda: _insert(inserts, marked, alias), alias, is_ours=not is_open(alias)
+    )
+
+
+def _insert(
+    inserts: Sequence[list[OutboxMessage]], marked: Sequence[Message], alias: str
+) -> None:
     try:
         with transaction.atomic(using=alias, savepoint=False):
             for rows in inserts:

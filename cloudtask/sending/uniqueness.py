@@ -27,6 +27,7 @@ from cloudtask.stores.transactions import (
     apart,
     delete_by_key,
     in_transaction,
+    is_open,
     translated,
 )
 
@@ -119,6 +120,14 @@ def claiming(options: Options) -> Iterator[None]:
         else:
             with transaction.atomic(using=alias):
                 yield
+
+
+def claims_apart(options: Options) -> bool:
+    """Whether the keys are claimed in a transaction that is not the caller's."""
+    alias = options.database
+    if options.transactional is False and in_transaction(alias):
+        return True  # on a second connection
+    return not is_open(alias)
 
 
 def claim_all(messages: Sequence[Message]) -> dict[str, Enqueued | None]:

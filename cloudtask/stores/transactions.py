@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db import InterfaceError, OperationalError, connections, transaction
 from django.db.models import QuerySet
 
 from cloudtask.exceptions import EnqueueError, EnqueueUnavailable
 
+T = TypeVar("T")
+
+MOST_TRIES = 30  # of a transaction of ours that others disturb: each time one succeeds
+LONGEST_PAUSE = 0.1  # seconds between two tries
 MOST_KEYS = 500  # in one query: servers and drivers limit the number of parameters
 
 
@@ -64,6 +70,69 @@ def is_statement_timeout(error: BaseException) -> bool:
     cause = error.__cause__ or error
     codes = {getattr(cause, "sqlstate", None), getattr(cause, "pgcode", None)}
     return bool(_TIMEOUTS & {*codes, *cause.args[:1]})
+
+
+# Codes of databases for a transaction that others disturbed: it may succeed if it is
+# tried again as a whole.
+_CONFLICTS = {
+    "40001",  # PostgreSQL: serialization_failure
+    "40P01",  # PostgreSQL: deadlock_detected
+    1213,  # MariaDB and MySQL: deadlock
+    1020,  # MariaDB: the record has changed since it was read
+    "SQLITE_BUSY_SNAPSHOT",
+}
+
+
+def is_conflict(error: BaseException) -> bool:
+    """Whether the database has ended a transaction because of a concurrent one."""
+    cause: BaseException | None = error
+    while cause is not None:
+        names = ("sqlstate", "pgcode", "sqlite_errorname")
+        codes = {getattr(cause, name, None) for name in names}
+        if _CONFLICTS & {*codes, *filter(_is_code, cause.args[:1])}:
+            return True
+        cause = cause.__cause__
+    return False
+
+
+def _is_code(value: object) -> bool:
+    return isinstance(value, int)
+
+
+def undisturbed(transact: Callable[[], T], alias: str, *, is_ours: bool) -> T:
+    """The result of `transact`, which writes to `alias` in one transaction.
+
+    If it is a transaction of ours, it is tried again after a conflict with another one.
+    In a transaction of the caller's, EnqueueUnavailable says that nothing was enqueued.
+    """
+    tries = 1
+    while True:
+        try:
+            return transact()
+        except EnqueueUnavailable as error:
+            if not is_conflict(error):
+                raise
+            if not is_ours:
+                raise EnqueueUnavailable(
+                    f"{error} Nothing was enqueued: roll your transaction on {alias!r} "
+                    "back, and run it again as a whole."
+                ) from error
+            if tries >= MOST_TRIES:
+                raise
+        time.sleep(random.uniform(0, min(LONGEST_PAUSE, 0.001 * 2**tries)))
+        tries += 1
+
+
+def is_open(alias: str) -> bool:
+    """Whether a rollback on `alias` could still undo what is written now.
+
+    `set_autocommit(False)` begins a transaction as `atomic()` does. A connection that
+    is not open yet has none; asking it for its mode would open it.
+    """
+    connection = connections[alias]
+    if connection.in_atomic_block:
+        return True
+    return connection.connection is not None and not connection.autocommit
 
 
 def in_transaction(alias: str) -> bool:

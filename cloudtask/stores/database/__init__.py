@@ -16,7 +16,12 @@ from cloudtask.stores.database.failed import DatabaseFailed
 from cloudtask.stores.database.iterations import DatabaseIterations
 from cloudtask.stores.database.records import aware
 from cloudtask.stores.database.results import DatabaseResults
-from cloudtask.stores.transactions import apart, delete_by_key, translated
+from cloudtask.stores.transactions import (
+    apart,
+    delete_by_key,
+    translated,
+    undisturbed,
+)
 
 CHUNK = 512 * 1024  # bytes a row: well under any server's packet limit
 
@@ -37,8 +42,15 @@ class DatabaseStore(DatabaseIterations, DatabaseFailed, DatabaseResults, Store):
                 with transaction.atomic(using=self.database):
                     self._save(key, data)
             else:
-                with apart(self.database, what):
-                    self._save(key, data)
+                undisturbed(
+                    lambda: self._save_apart(what, key, data),
+                    self.database,
+                    is_ours=True,
+                )
+
+    def _save_apart(self, what: str, key: str, data: bytes) -> None:
+        with translated(what, self.database), apart(self.database, what):
+            self._save(key, data)
 
     def _save(self, key: str, data: bytes) -> None:
         from cloudtask.models import Payload, PayloadChunk
