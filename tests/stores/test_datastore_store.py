@@ -11,12 +11,10 @@ import pytest
 from grpc import StatusCode
 
 from cloudtask.exceptions import CloudTaskError, ConfigurationError, EnqueueUnavailable
-from cloudtask.runs import RunState
 from cloudtask.stores import store as configured_store
 from cloudtask.stores.datastore import DatastoreStore
 from cloudtask.stores.datastore.client import TRIES, clients
-from cloudtask.stores.datastore.swap import MOST_SHARDS
-from tests.stores.runs_making import RUN, create, load, shards_of
+from tests.stores.runs_making import RUN, create, load
 from tests.support.datastore import DatastoreServer
 
 pytest_plugins = ["tests.stores.datastore_fixtures"]
@@ -88,16 +86,6 @@ def test_a_run_is_created_once(datastore_store: DatastoreStore) -> None:
     with pytest.raises(ValueError, match="already"):
         create(datastore_store, description=b"second")
     assert load(datastore_store).description == b"first"
-
-
-def test_a_plan_that_no_commit_can_hold_is_refused(
-    datastore_store: DatastoreStore,
-) -> None:
-    create(datastore_store, state=RunState.PLANNING)
-
-    with pytest.raises(ValueError, match=str(MOST_SHARDS)):
-        datastore_store.add_part(RUN, 0, shards_of(RUN, MOST_SHARDS + 1), total=1)
-    assert datastore_store.add_part(RUN, 0, shards_of(RUN, MOST_SHARDS), total=1)
 
 
 # The client

@@ -24,6 +24,7 @@ Filter = tuple[str, str, Any]
 
 MUTATIONS = 500  # in one commit
 LOOKUPS = 1000  # keys in one call
+INSERTED = 250  # in one commit: with long keys under the 4 MiB that emulators take
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,35 @@ class Access:
                 [entity_of(self, client, row) for row in rows], **once()
             ),
         )
+
+    def insert(self, what: str, rows: Sequence[Row]) -> None:
+        """Write those of `rows` that are not there, each on its own."""
+        for some in in_groups(rows, INSERTED):
+            missing: Sequence[Row] = some
+            while missing and not self._inserted(what, missing):
+                there = self.get(what, *(row.path for row in missing))
+                missing = [
+                    row for row, found in zip(missing, there, strict=True) if not found
+                ]
+
+    def _inserted(self, what: str, rows: Sequence[Row]) -> bool:
+        """False if one of `rows` was there: then the others may be missing still."""
+        from google.api_core.exceptions import AlreadyExists
+
+        def run(client: Any) -> bool:
+            batch = client.batch()
+            batch.begin()
+            for row in rows:
+                batch.put(entity_of(self, client, row))
+                mutation = batch.mutations[-1]
+                mutation.insert = mutation.upsert
+            try:
+                batch.commit(**once())
+            except AlreadyExists:
+                return False
+            return True
+
+        return self.calling(what, run)
 
     def delete(self, what: str, paths: Sequence[Path]) -> None:
         """Delete the rows at `paths`, each on its own."""

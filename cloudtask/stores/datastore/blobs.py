@@ -22,6 +22,7 @@ CHUNK = 990_000  # bytes
 A_COMMIT = 3
 A_LOOKUP = 4  # chunks; the client receives no answer over 4 MiB
 INLINE = 16 * 1024  # bytes that lie in the owner itself
+_PARTS = ("name", "size", "digest", "inline")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,25 +44,19 @@ class Blob:
         )
 
     @classmethod
-    def read(cls, values: Mapping[str, Any]) -> Blob | None:
+    def read(cls, values: Mapping[str, Any], prefix: str = "blob") -> Blob | None:
         """The blob of an owner; None if it has none."""
-        if values.get("blob_name") is None:
+        if values.get(f"{prefix}_name") is None:
             return None
-        return cls(
-            values["blob_name"],
-            values["blob_size"],
-            values["blob_digest"],
-            values["blob_inline"],
-        )
+        return cls(*(values[f"{prefix}_{part}"] for part in _PARTS))
 
     @property
     def values(self) -> dict[str, Any]:
-        return {
-            "blob_name": self.name,
-            "blob_size": self.size,
-            "blob_digest": self.digest,
-            "blob_inline": self.inline,
-        }
+        return self.named("blob")
+
+    def named(self, prefix: str) -> dict[str, Any]:
+        """The properties of an owner; `prefix` tells its blobs apart."""
+        return {f"{prefix}_{part}": getattr(self, part) for part in _PARTS}
 
     def paths(self, owner: Path) -> list[Path]:
         """The paths of the chunks."""
@@ -78,12 +73,13 @@ class Blob:
         )
 
 
-NOTHING: dict[str, Any] = dict.fromkeys(Blob.of(b"").values)
+NO_BLOB = Blob.of(b"")
+NOTHING: dict[str, Any] = dict.fromkeys(NO_BLOB.values)
 
 
-def paths(row: Row | None) -> list[Path]:
+def paths(row: Row | None, prefix: str = "blob") -> list[Path]:
     """The paths of the chunks of the owner `row`."""
-    blob = Blob.read(row.values) if row else None
+    blob = Blob.read(row.values, prefix) if row else None
     return blob.paths(row.path) if row and blob else []
 
 
@@ -112,9 +108,9 @@ def save(
     return groups[-1]
 
 
-def load(access: Access, what: str, row: Row) -> bytes | None:
+def load(access: Access, what: str, row: Row, prefix: str = "blob") -> bytes | None:
     """The bytes of the owner `row`; None if they are damaged or were replaced."""
-    blob = Blob.read(row.values)
+    blob = Blob.read(row.values, prefix)
     if blob is None:
         return b""
     if blob.inline is not None:

@@ -7,21 +7,19 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
+from cloudtask.exceptions import BadSignature
 from cloudtask.runs import (
     ENDED,
     MOST_DOUBLINGS,
-    RowFailure,
     Run,
     RunState,
     Shard,
 )
-from cloudtask.stores.datastore import blobs
+from cloudtask.stores.datastore import blobs, plans
 from cloudtask.stores.datastore.access import (
     Attempt,
-    Path,
     Row,
     beginning,
-    in_groups,
     names_beginning,
 )
 from cloudtask.stores.datastore.blobs import Blob
@@ -30,9 +28,6 @@ from cloudtask.stores.datastore.entities import (
     FAILURE,
     RUN,
     SHARD,
-    digest_of,
-    failure_of,
-    failure_row,
     failures_of,
     place,
     run_of,
@@ -40,27 +35,30 @@ from cloudtask.stores.datastore.entities import (
     run_row,
     shard_of,
     shard_path,
-    shard_row,
     sortable,
 )
-from cloudtask.stores.datastore.lists import DatastoreLists, shown
-from cloudtask.stores.datastore.swap import SKEW, Change, DatastoreSwap, has_undone
+from cloudtask.stores.datastore.failures import DatastoreRowFailures
+from cloudtask.stores.datastore.lists import DatastoreLists
+from cloudtask.stores.datastore.swap import (
+    SKEW,
+    Change,
+    DatastoreSwap,
+    PlanWaits,
+    has_undone,
+)
 from cloudtask.stores.runs import RunStore
 from cloudtask.stores.sealing import (
-    opened_key,
     opened_run,
     sealed_run,
 )
 from cloudtask.stores.shards import ShardStore
 from cloudtask.stores.swaps import Swap
-from cloudtask.transitions import Moment, may_be_walked, reopened, row_reopened
+from cloudtask.transitions import Moment, may_be_walked
 
 T = TypeVar("T")
 
-REOPENED = 15  # rows in one transaction: read at once, each may have 200 KB of text
 
-
-class DatastoreIterations(DatastoreLists, RunStore, ShardStore):
+class DatastoreIterations(DatastoreRowFailures, DatastoreLists, RunStore, ShardStore):
     """The part of DatastoreStore that keeps iterations."""
 
     def moment(self) -> Moment:
@@ -68,9 +66,40 @@ class DatastoreIterations(DatastoreLists, RunStore, ShardStore):
 
     def swap(self, what: str, change: Callable[[Swap], T]) -> T:
         whole = Change(self, what)
-        return self.transact(
-            what, lambda attempt: change(DatastoreSwap(whole, attempt))
-        )
+
+        def work(attempt: Attempt) -> T:
+            swap = DatastoreSwap(whole, attempt)
+            result = change(swap)
+            swap.write()
+            return result
+
+        while True:
+            try:
+                result = self.transact(what, work)
+            except PlanWaits as waiting:
+                self._write_out(what, waiting.run)
+                continue
+            for run_id in whole.planned:
+                self._complete_plan(what, run_id)
+            return result
+
+    def _complete_plan(self, what: str, run_id: str) -> None:
+        [row] = self.get(what, run_path(run_id))
+        if row is not None:
+            self._write_out(what, row)
+
+    def _write_out(self, what: str, row: Row) -> bool:
+        """Create the shards of a plan that have no entities, if there are any.
+
+        Returns whether there were. A run whose plan was altered is FAILED.
+        """
+        if not plans.plan_of(row):
+            return False
+        try:
+            plans.write_out(self, what, row)
+        except BadSignature as error:
+            self.refuse(run_of(row), str(error))
+        return True
 
     # Runs
 
@@ -92,6 +121,8 @@ class DatastoreIterations(DatastoreLists, RunStore, ShardStore):
     def read_run(self, run_id: str) -> Run | None:
         what = f"Loading iteration {run_id}"
         [row] = self.get(what, run_path(run_id))
+        if row and self._write_out(what, row):
+            [row] = self.get(what, row.path)
         return self._whole_run(what, row) if row else None
 
     def _whole_run(self, what: str, row: Row) -> Run:
@@ -155,7 +186,8 @@ class DatastoreIterations(DatastoreLists, RunStore, ShardStore):
         what = f"Deleting iteration {run_id}"
         [row] = self.get(what, run_path(run_id))
         self._delete_parts(what, run_id)
-        self.delete(what, [(COUNT, run_id), *blobs.paths(row), run_path(run_id)])
+        chunks = [*blobs.paths(row), *blobs.paths(row, plans.PLAN)]
+        self.delete(what, [(COUNT, run_id), *chunks, run_path(run_id)])
 
     def _delete_parts(self, what: str, run_id: str) -> None:
         for kind in (FAILURE, SHARD):
@@ -174,7 +206,9 @@ class DatastoreIterations(DatastoreLists, RunStore, ShardStore):
             run = run_of(row)
             if len(lost) == limit:
                 break
-            if not moment.is_live(run.lease_until) and self._owes(what, run, long_ago):
+            if moment.is_live(run.lease_until):
+                continue
+            if plans.plan_of(row) or self._owes(what, run, long_ago):
                 lost.append(row)
         return [self._opened(what, row) for row in lost]
 
@@ -200,6 +234,14 @@ class DatastoreIterations(DatastoreLists, RunStore, ShardStore):
         return old[:limit]
 
     # Shards
+
+    def load_shards(self, run_id: str) -> list[Shard]:
+        """A plan of which only some shards have entities is completed first."""
+        shards = super().load_shards(run_id)
+        if plans.is_torn(shards):
+            self._complete_plan(f"Loading the shards of iteration {run_id}", run_id)
+            shards = super().load_shards(run_id)
+        return shards
 
     def read_shard(self, run_id: str, index: int) -> Shard | None:
         what = f"Loading shard {index} of iteration {run_id}"
@@ -236,81 +278,6 @@ class DatastoreIterations(DatastoreLists, RunStore, ShardStore):
         _, end = beginning("due", of_shard)
         later = [("due", ">", of_shard + sortable(moment.now)), end]
         return bool(self.query(what, FAILURE, later, projection=["__key__"], limit=1))
-
-    # Rows that failed
-
-    def load_failures(
-        self, run_id: str, *, shard: int | None = None, limit: int = 1000
-    ) -> list[RowFailure]:
-        what = f"Loading the failed rows of {run_id}"
-        filters = [*names_beginning(FAILURE, f"{run_id}:")]
-        if shard is not None:
-            filters.append(("shard", "=", shard))
-        rows = self.query(what, FAILURE, filters, limit=limit)
-        return [shown(row) for row in rows]
-
-    def waiting_failures(
-        self, run_id: str, shard: int, *, limit: int
-    ) -> tuple[list[RowFailure], float | None]:
-        what, now = f"Loading the rows of {run_id} that wait", self.now()
-        waiting = beginning("due", failures_of(run_id, shard))
-        # One extra row shows when the next one is due.
-        rows = self.query(what, FAILURE, waiting, order="due", limit=limit + 1)
-        with self._refusing(run_id):
-            found = [
-                failure_of(
-                    row, key=opened_key(run_id, digest_of(row.path), row.values["key"])
-                )
-                for row in rows
-            ]
-        due = [one for one in found if one.due_at and one.due_at <= now][:limit]
-        if len(found) == len(due):
-            return due, None
-        following = found[len(due)].due_at or now
-        return due, max(0.0, (following - now).total_seconds())
-
-    def count_failures(self, run_id: str, *, given_up: bool = False) -> int:
-        what, prefix = f"Counting the failed rows of {run_id}", f"{run_id}:"
-        if given_up:
-            return self.count(what, FAILURE, beginning("given_up", prefix))
-        return self.count(what, FAILURE, names_beginning(FAILURE, prefix))
-
-    def reopen_failures(self, run_id: str) -> int:
-        """Some rows of one shard at a time, each time with their shard. If a call is
-        interrupted, another call does the rest."""
-        what, opened = f"Reopening the failed rows of {run_id}", 0
-        for index, paths in self._given_up(what, run_id).items():
-            for some in in_groups(paths, REOPENED):
-                opened += self.transact(what, self._reopening(run_id, index, some))
-        return opened
-
-    def _given_up(self, what: str, run_id: str) -> dict[int, list[Path]]:
-        """The paths of the failures in GIVEN_UP, by shard."""
-        given_up = beginning("given_up", f"{run_id}:")
-        found: dict[int, list[Path]] = {}
-        for row in self.query(what, FAILURE, given_up, projection=["given_up"]):
-            index = int(row.values["given_up"].rpartition(":")[2])
-            found.setdefault(index, []).append(row.path)
-        return found
-
-    def _reopening(
-        self, run_id: str, index: int, failures: Sequence[Path]
-    ) -> Callable[[Attempt], int]:
-        now = self.now()
-
-        def work(attempt: Attempt) -> int:
-            shard, *rows = attempt.get_all(shard_path(run_id, index), *failures)
-            opened = 0
-            for row in filter(None, rows):
-                if waiting := row_reopened(failure_of(row)):
-                    attempt.put(failure_row(row.path, waiting, now))
-                    opened += 1
-            if shard and opened:
-                again = reopened(shard_of(shard), rows=opened)
-                attempt.put(shard_row(again, now))
-            return opened
-
-        return work
 
 
 def _patience(row: Row, older_than: timedelta) -> timedelta:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from cloudtask.runs import RowFailure, Run, RunState, Shard
-from cloudtask.stores.datastore import blobs
+from cloudtask.stores.datastore import blobs, plans
 from cloudtask.stores.datastore.access import Access, Attempt, Path, Row
 from cloudtask.stores.datastore.blobs import Blob
 from cloudtask.stores.datastore.entities import (
@@ -31,8 +31,6 @@ from cloudtask.stores.sealing import (
 )
 from cloudtask.transitions import Moment
 
-MOST_SHARDS = 490  # that one plan can have: a commit has at most 500 mutations
-
 # Datastore has no time that a condition could use: times are those of the processes.
 # Clocks on Google Cloud differ by milliseconds. A clock that is further ahead ends
 # leases early, one that is behind ends them late. Either way the fence decides who may
@@ -46,6 +44,13 @@ def has_undone(access: Access, what: str, run_id: str) -> bool:
     return bool(found)
 
 
+class PlanWaits(Exception):
+    """Another part of the run's plan must be written out first."""
+
+    def __init__(self, run: Row) -> None:
+        self.run = run
+
+
 @dataclass(frozen=True)
 class Change:
     """A change, with all of its tries."""
@@ -53,6 +58,7 @@ class Change:
     access: Access
     what: str
     blobs: dict[bytes, tuple[Blob, Sequence[Row]]] = field(default_factory=dict)
+    planned: set[str] = field(default_factory=set)  # runs with a plan to write out
 
     def saved(self, owner: Path, data: bytes) -> tuple[Blob, Sequence[Row]]:
         """Write the chunks of `data` once; returns those that the commit must write."""
@@ -76,6 +82,11 @@ class DatastoreSwap:
         self._attempt = attempt
         self._runs: dict[str, Row] = {}
         self._shards: dict[Path, Shard] = {}
+        self._written: dict[str, Row] = {}
+
+    def write(self) -> None:
+        """Hand the runs over to the commit; all else was handed over before."""
+        self._attempt.put(*self._written.values())
 
     def run(self, run_id: str) -> Run | None:
         row = self._attempt.get(run_path(run_id))
@@ -103,23 +114,27 @@ class DatastoreSwap:
 
         No shard can become undone before the commit of the run. A split comes from a
         shard that is itself undone, which the query finds. A plan is written together
-        with the run, so that one of the two commits conflicts. And
-        `reopen_failures` is only called for a run that is PAUSED.
+        with the run, so that one of the two commits conflicts; while shards are only
+        stored with their run, they are undone. And `reopen_failures` is only called
+        for a run that is PAUSED.
         """
+        if plans.plan_of(self._runs[run_id]):
+            return True
         return has_undone(self._change.access, self._change.what, run_id)
 
     def put_run(self, run: Run, description: bytes | None = None) -> None:
         before = self._runs[run.id]
         if run.rest is not None and run.rest != before.values["rest"]:
             run = replace(run, rest=sealed_rest(run.id, run.rest))
-        if description is None:
-            same = {name: before.values[name] for name in blobs.NOTHING}
-            self._attempt.put(run_row(run, same, self.moment.now))
-            return
-        sealed = sealed_description(run.id, description)
-        blob, last = self._change.saved(before.path, sealed)
-        self._attempt.put(run_row(run, blob.values, self.moment.now), *last)
-        self._attempt.delete(*blobs.paths(before))
+        values = {name: before.values[name] for name in blobs.NOTHING}
+        if description is not None:
+            sealed = sealed_description(run.id, description)
+            blob, last = self._change.saved(before.path, sealed)
+            values = blob.values
+            self._attempt.put(*last)
+            self._attempt.delete(*blobs.paths(before))
+        written = run_row(run, values, self.moment.now)
+        self._written[run.id] = plans.with_plan(written, plans.plan_of(before))
 
     def put_shard(self, shard: Shard) -> None:
         before = self._shards[shard_path(shard.run, shard.index)]
@@ -127,18 +142,30 @@ class DatastoreSwap:
         self._attempt.put(shard_row(sealed, self.moment.now))
 
     def add_shards(self, run_id: str, shards: Sequence[Shard]) -> list[Shard]:
-        if len(shards) > MOST_SHARDS:
-            raise ValueError(f"A plan has at most {MOST_SHARDS} shards in Datastore.")
         # Every writer that adds shards writes their count: of two at once, one retries.
         row = self._attempt.get(count_path(run_id))
         first = row.values["count"] if row else 0
         placed = [replace(shard, index=first + shard.index) for shard in shards]
         count = max((shard.index + 1 for shard in placed), default=first)
-        for shard in placed:
-            sealed = replace(shard, **sealed_keys(shard))
-            self._attempt.put(shard_row(sealed, self.moment.now))
+        sealed = [replace(shard, **sealed_keys(shard)) for shard in placed]
+        if len(sealed) > plans.AT_ONCE:
+            self._add_plan(run_id, sealed)
+        else:
+            now = self.moment.now
+            self._attempt.put(*(shard_row(shard, now) for shard in sealed))
         self._attempt.put(Row(count_path(run_id), {"count": count}))
         return placed
+
+    def _add_plan(self, run_id: str, shards: Sequence[Shard]) -> None:
+        """Store the shards with their run; `plans.write_out` creates their entities."""
+        row = self._written[run_id]
+        if plans.plan_of(row):
+            raise PlanWaits(self._runs[run_id])
+        sealed = plans.sealed_plan(run_id, shards)
+        blob, last = self._change.saved(row.path, sealed)
+        self._written[run_id] = plans.with_plan(row, blob.named(plans.PLAN))
+        self._attempt.put(*last)
+        self._change.planned.add(run_id)
 
     def put_failure(self, failure: RowFailure, delay: timedelta) -> None:
         path = failure_path(failure.run, failure.key)
