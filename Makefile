@@ -17,7 +17,7 @@ SUMMARY ?= yes
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install format check test test-rest demo bench bench-quick docs
+.PHONY: help install format check test test-rest demo bench bench-quick docs screenshots
 
 define run_legs
 status=0; \
@@ -59,6 +59,9 @@ bench-quick: $(VENV)/.installed-bench ## the same with fewer repeats, in some tw
 
 docs: $(VENV)/.installed-docs ## the documentation as pages, in build/docs
 	$(BIN)/mkdocs build --strict --quiet
+
+screenshots: $(VENV)/.installed ## the pictures in docs/images, with Debian's chromium
+	$(BIN)/python -m pytest -q -p no:cacheprovider tests/dashboard/screenshots.py
 
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, as one of: $(PYTHONS)"; exit 1; }

@@ -20,8 +20,13 @@ Of iterations, whose id is `run`:
 * `row_failed(sender, run, key, error, on_error)`: the callback of an iteration raised
   `error` for the row with this primary key
 
-They are sent once, after the change is durable, by the process that made it. If that
-process is killed just then, they are not sent.
+Of people:
+
+* `dashboard_action(sender, user, object, text)`: a user has done something in the
+  dashboard; the sender is the verb, such as "retry", and `object` tells on what
+
+The signals of calls and iterations are sent once, after the change is durable, by the
+process that made it. If that process is killed just then, they are not sent.
 """
 
 from django.dispatch import Signal
@@ -34,3 +39,4 @@ iteration_paused = Signal()
 iteration_failed = Signal()
 iteration_finished = Signal()
 row_failed = Signal()
+dashboard_action = Signal()

@@ -32,7 +32,7 @@ FLOORS = [
     {"registry", "callables", "carriers", "targets"},
     {"models"},
     {"stores", "transports"},
-    {"sending"},
+    {"queues", "sending"},
     {"delivering"},
     {"runtime"},
     {"iteration", "receipts"},
@@ -41,8 +41,11 @@ FLOORS = [
     {"backend", "deferred", "environment", "gauges"},
     {"views"},
     {"reachability"},
-    {"middleware", "checks", "admin", "dashboard", "logging", "testruns", "contrib"},
-    {"urls", "apps", "management", "migrations", "testing", "sandbox"},
+    {"middleware", "checks", "contrib", "dashboard", "logging", "testruns"},
+    {
+        *("admin", "apps", "management", "migrations", "sandbox", "templatetags"),
+        *("testing", "urls"),
+    },
     {"pytest_plugin"},
 ]
 FLOOR_OF = {noun: number for number, nouns in enumerate(FLOORS) for noun in nouns}

@@ -51,6 +51,7 @@ class Settings:
     max_age: timedelta
     retry_config: bool
     report_retries: bool
+    dashboard_read_only: bool
     masked: tuple[str, ...]
     allowed_urls: tuple[Allowed, ...]
     keep_failed: timedelta
@@ -167,6 +168,7 @@ _KEYS: dict[str, tuple[Any, Callable[[str, Any], Any]]] = {
     "MAX_AGE": (timedelta(days=32), _duration),
     "RETRY_CONFIG": (True, _of_type(bool)),
     "REPORT_RETRIES": (False, _of_type(bool)),
+    "DASHBOARD_READ_ONLY": (False, _of_type(bool)),
     "MASKED": (MASKED, _strings),
     "ALLOWED_URLS": ((), _addresses),
     "KEEP_FAILED": (timedelta(days=30), _duration),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from django.db.models import Count, Max, Min, QuerySet
-from django.db.models.functions import Left
+from django.db.models import Count, Max, Min, QuerySet, TextField, Value
+from django.db.models.functions import Concat, Left
 
 from cloudtask.clock import database_now as now
 from cloudtask.clock import database_time
@@ -74,7 +74,7 @@ class DatabaseFailed(Database, FailedStore):
         rows = self._wanted(wanted).annotate(brief_error=Left("error", BRIEF))
         rows = rows.defer("envelope", "arguments", "traceback", "error")
         with self.reading("Listing failed tasks"):
-            return page_of(rows, "failed_at", before=before, limit=limit, made=_brief)
+            return page_of(rows, "failed_at", mark=before, limit=limit, made=_brief)
 
     def count_failed(self, wanted: FailedFilter = EVERY, *, most: int = MOST) -> int:
         with self.reading("Counting failed tasks"):
@@ -88,19 +88,15 @@ class DatabaseFailed(Database, FailedStore):
             number=Count("pk"),
             first_at=Min("failed_at"),
             last_at=Max("failed_at"),
-            sample=Max("key"),
+            # Of one call: the key decides which, and is cut off again.
+            sample=Max(_SAMPLE),
         ).order_by("-number", "group", "task", "kind")
         with self.reading("Grouping failed tasks"):
             found: list[Any] = list(groups[:limit])
-            samples = self._failed.filter(key__in=[one.pop("sample") for one in found])
-            keyed = samples.annotate(brief_error=Left("error", BRIEF)).values_list(
-                "group", "task", "kind", "brief_error"
-            )
-            errors = {tuple(place): error for *place, error in keyed}
-        return [self._group(one, errors) for one in found]
+        return [self._group(one) for one in found]
 
-    def _group(self, one: dict[str, Any], errors: dict[Any, str]) -> FailedGroup:
-        error = errors.get((one["group"], one["task"], one["kind"]), "")
+    def _group(self, one: dict[str, Any]) -> FailedGroup:
+        error = one.pop("sample").partition("|")[2]
         for column in ("first_at", "last_at"):
             one[column] = aware_at(one[column], self.database)
         return FailedGroup(**one, error=error)
@@ -120,6 +116,7 @@ class DatabaseFailed(Database, FailedStore):
             return list(old.values_list("key", flat=True)[:limit])
 
 
+_SAMPLE = Concat("key", Value("|"), Left("error", BRIEF), output_field=TextField())
 _LISTED = ("task", "queue", "name", "attempts", "enqueued_at", "kind", "group")
 _KEPT = (*_LISTED, "arguments", "error", "traceback")
 

@@ -123,7 +123,7 @@ class DatabaseIterations(Tables, RunStore, ShardStore):
         if task is not None:
             rows = rows.filter(task=task)
         with self.reading("Listing iterations"):
-            return page_of(rows, "created_at", before=before, limit=limit, made=run_of)
+            return page_of(rows, "created_at", mark=before, limit=limit, made=run_of)
 
     def count_runs(self, states: Sequence[RunState]) -> dict[RunState, int]:
         rows = self.runs.filter(state__in=states).order_by().values_list("state")

@@ -28,38 +28,38 @@ class StoredTime(Func):
         return self.as_sql(compiler, connection, template=template, **context)
 
 
-def newest_first(rows: QuerySet[Any], at: str) -> QuerySet[Any]:
-    """`rows` by the column `at`, newest first; each knows its `mark_time`."""
-    marked: QuerySet[Any] = rows.annotate(mark_time=Cast(at, CharField(max_length=60)))
-    return marked.order_by(f"-{at}", "-pk")
-
-
-def from_mark(rows: QuerySet[Any], at: str, mark: str | None) -> QuerySet[Any]:
-    """Those of `rows`, newest first, that follow the mark; ValueError if it is none."""
-    if mark is None:
-        return rows
-    text, key = read_mark(mark)
-    time = StoredTime(Value(text, output_field=CharField()))
-    # Two conditions, so that the index is entered at the time of the mark.
-    return rows.filter(Q(**{f"{at}__lt": time}) | Q(pk__lt=key), **{f"{at}__lte": time})
-
-
 def page_of(
     rows: QuerySet[Any],
     at: str,
     *,
-    before: str | None,
+    mark: str | None,
     limit: int,
     made: Callable[[Any], T],
+    ascending: bool = False,
 ) -> Page[T]:
-    """A page of `rows`, newest first by the column `at`, each as `made` makes it."""
-    chosen = from_mark(newest_first(rows, at), at, before)
-    found = list(chosen[: limit + 1])
+    """A page of `rows` from `mark` on, each as `made` makes it: by the column `at`, the
+    newest first, or the oldest if `ascending`. Raises ValueError for a wrong mark."""
+    sign = "" if ascending else "-"
+    rows = _behind(rows, at, mark, "gt" if ascending else "lt")
+    rows = rows.annotate(mark_time=Cast(at, CharField(max_length=60)))
+    found = list(rows.order_by(f"{sign}{at}", f"{sign}pk")[: limit + 1])
     items = tuple(made(row) for row in found[:limit])
     if len(found) <= limit:
         return Page(items)
     last = found[limit - 1]
     return Page(items, mark_of(str(last.mark_time), last.pk))
+
+
+def _behind(rows: QuerySet[Any], at: str, mark: str | None, then: str) -> QuerySet[Any]:
+    if mark is None:
+        return rows
+    text, key = read_mark(mark)
+    time = StoredTime(Value(text, output_field=CharField()))
+    # Two conditions, so that the index is entered at the time of the mark.
+    return rows.filter(
+        Q(**{f"{at}__{then}": time}) | Q(**{f"pk__{then}": key}),
+        **{f"{at}__{then}e": time},
+    )
 
 
 def count_up_to(rows: QuerySet[Any], most: int) -> int:

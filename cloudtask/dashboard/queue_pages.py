@@ -1,0 +1,108 @@
+"""The page of queues: what is declared beside what the service has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from django.http import HttpResponse
+
+from cloudtask import conf, models, queues
+from cloudtask.conf.queues import Queue
+from cloudtask.dashboard.visits import Visit, page
+from cloudtask.queues import QueuesUnknown
+
+
+@page("queue", ["view_queue"])
+def queue_list(visit: Visit) -> HttpResponse:
+    if visit.request.method == "POST":
+        return _act(visit, visit.request.POST.get("verb", ""))
+    why = right = ""
+    actual: dict[str, queues.ActualQueue] = {}
+    try:
+        actual = queues.list_cached()
+    except QueuesUnknown as error:
+        why, right = str(error), error.right
+    return visit.render(
+        "queues.html",
+        "Queues",
+        lines=_lines(actual, is_known=not why),
+        why=why,
+        right=right,
+        may_control=visit.may("control_queue") and not why,
+        may_purge=visit.may("purge_queue") and not why,
+    )
+
+
+def _lines(actual: dict[str, Any], *, is_known: bool) -> list[dict[str, Any]]:
+    declared = conf.settings().queues
+    return [
+        {
+            "name": name,
+            "declared": declared.get(name),
+            "actual": actual.get(name),
+            "is_missing": is_known and name not in actual,
+            "differs": _differs(declared.get(name), actual.get(name)),
+        }
+        for name in sorted({*declared, *actual})
+    ]
+
+
+def _differs(declared: Queue | None, actual: Any) -> list[str]:
+    """The fields in which the service has something else."""
+    if declared is None or actual is None:
+        return []
+    found = []
+    if declared.rate is not None and abs(declared.rate - actual.rate) > (
+        declared.rate * 0.001
+    ):
+        found.append("rate")
+    if declared.concurrency not in (None, actual.concurrency):
+        found.append("concurrency")
+    return found
+
+
+_VERBS: dict[str, tuple[str, Callable[[str], None], str]] = {
+    "pause": ("control_queue", queues.pause, "is paused: it takes tasks, sends none"),
+    "resume": ("control_queue", queues.resume, "sends again"),
+    "purge": ("purge_queue", queues.purge, "is being purged, which takes a minute"),
+}
+
+
+def _act(visit: Visit, given: str) -> HttpResponse:
+    verb, _, name = given.partition(":")
+    if verb not in _VERBS or not name:
+        visit.say("There is no such action.", is_error=True)
+        return visit.back()
+    right, do, text = _VERBS[verb]
+    if verb == "purge":
+        question = visit.confirm(right, _purging(name))
+        if question is not None:
+            return question
+        if visit.request.POST.get("typed", "").strip() != name:
+            visit.say(
+                f"Nothing was purged: the name typed is not {name!r}.", is_error=True
+            )
+            return visit.back()
+    deed = partial(_done, do, name, f"Queue {name!r} {text}.")
+    return visit.act(verb, right, models.Queue(id=name[:100]), deed)
+
+
+def _done(do: Callable[[str], None], name: str, text: str) -> str:
+    do(name)
+    return text
+
+
+def _purging(name: str) -> dict[str, Any]:
+    return {
+        "title": f"Purge the queue {name}?",
+        "sentences": [
+            "All tasks in the queue are deleted for good, also those that others have "
+            "enqueued. Steps of iterations are made again by the sweeper; other tasks "
+            "are lost."
+        ],
+        "typed": name,
+        "button": "Purge the queue",
+        "verb": f"purge:{name}",
+    }

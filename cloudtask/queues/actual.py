@@ -1,0 +1,177 @@
+"""Reads, pauses, resumes and purges the queues of the service."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from cloudtask import conf
+from cloudtask.clients import code_of
+from cloudtask.exceptions import CloudTaskError, ConfigurationError
+from cloudtask.transports.cloud.client import clients
+from cloudtask.transports.cloud.requests import queue_path
+
+SECONDS = 3.0  # a call may take: a person waits for the page
+KEPT = 10.0  # seconds for which a list is shown again
+
+# The right that each call needs, as IAM names it.
+_RIGHTS = {
+    "list_queues": "cloudtasks.queues.list",
+    "get_queue": "cloudtasks.queues.get",
+    "create_queue": "cloudtasks.queues.create",
+    "update_queue": "cloudtasks.queues.update",
+    "delete_queue": "cloudtasks.queues.delete",
+    "pause_queue": "cloudtasks.queues.pause",
+    "resume_queue": "cloudtasks.queues.resume",
+    "purge_queue": "cloudtasks.queues.purge",
+}
+
+
+class QueuesUnknown(CloudTaskError):
+    """The service does not tell about its queues; the text says why.
+
+    `right` is the name of the right that is missing, if one is.
+    """
+
+    right = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActualQueue:
+    """A queue as the service has it. `max_attempts` -1 means without an end."""
+
+    name: str
+    state: str
+    rate: float
+    concurrency: int
+    max_attempts: int
+    max_retry_duration: timedelta
+    min_backoff: timedelta
+    max_backoff: timedelta
+    doublings: int
+
+
+def parent() -> str:
+    """The full name of the location; raises ConfigurationError if it is not set."""
+    return queue_path("x").partition("/queues/")[0]
+
+
+def list_queues() -> dict[str, ActualQueue]:
+    """All queues of the location by name; raises QueuesUnknown."""
+    found = rpc("list_queues", lambda: {"parent": parent()})
+    with _told("list_queues"):
+        queues = [actual(one) for one in found]
+    return {queue.name: queue for queue in sorted(queues, key=lambda one: one.name)}
+
+
+_cached: dict[tuple[str, str | None], tuple[float, Any]] = {}
+
+
+def list_cached() -> dict[str, ActualQueue]:
+    """As `list_queues`, from a list that is KEPT seconds old at most. A refusal is kept
+    as long: a page must not wait for each."""
+    place = parent_or_none(), conf.emulator_host()
+    at, found = _cached.get(place, (0.0, None))
+    if found is None or time.monotonic() - at > KEPT:
+        try:
+            found = list_queues()
+        except QueuesUnknown as error:
+            found = error
+        _cached[place] = time.monotonic(), found
+    if isinstance(found, QueuesUnknown):
+        raise found
+    queues: dict[str, ActualQueue] = found
+    return queues
+
+
+def parent_or_none() -> str:
+    try:
+        return parent()
+    except ConfigurationError:
+        return ""
+
+
+def forget_cached() -> None:
+    """Have the next `list_cached` ask the service."""
+    _cached.clear()
+
+
+def pause(name: str) -> None:
+    """Stop the sending of a queue; tasks may still be added. Raises QueuesUnknown."""
+    _change("pause_queue", name)
+
+
+def resume(name: str) -> None:
+    """Let a queue send again; raises QueuesUnknown."""
+    _change("resume_queue", name)
+
+
+def purge(name: str) -> None:
+    """Delete all tasks of a queue, for good; raises QueuesUnknown."""
+    _change("purge_queue", name)
+
+
+def _change(call: str, name: str) -> None:
+    rpc(call, lambda: {"name": queue_path(name)})
+    forget_cached()
+
+
+def rpc(call: str, arguments: Callable[[], dict[str, Any]], **options: Any) -> Any:
+    """The answer of the service to one call; raises QueuesUnknown."""
+    if conf.transport_options(conf.settings())["BACKEND"] == conf.MEMORY_TRANSPORT:
+        raise QueuesUnknown(
+            "Tasks stay in the memory of this process: there is no service to ask."
+        )
+    with _told(call):
+        method = partial(getattr(clients.get(), call), **arguments())
+        return method(timeout=SECONDS, retry=None, **options)
+
+
+@contextmanager
+def _told(call: str) -> Iterator[None]:
+    from google.api_core.exceptions import GoogleAPICallError
+    from google.auth.exceptions import GoogleAuthError
+
+    try:
+        yield
+    except (GoogleAPICallError, GoogleAuthError) as error:
+        raise _unknown(call, error) from error
+    except ConfigurationError as error:
+        raise QueuesUnknown(str(error)) from error
+
+
+def _unknown(call: str, error: Exception) -> QueuesUnknown:
+    code, text = code_of(error), str(getattr(error, "message", error))
+    if code == "PERMISSION_DENIED":
+        right = _RIGHTS.get(call, call)
+        unknown = QueuesUnknown(
+            f"The account of this process lacks the right {right}. Grant it, for "
+            "example with roles/cloudtasks.viewer for reading. "
+            f"({text})"
+        )
+        unknown.right = right
+        return unknown
+    if code == "NOT_FOUND":
+        return QueuesUnknown(f"There is no such queue, or no such location. ({text})")
+    return QueuesUnknown(f"Cloud Tasks gave no answer: {code}: {text}")
+
+
+def actual(queue: Any) -> ActualQueue:
+    """The queue of a message of the service."""
+    limits, retries = queue.rate_limits, queue.retry_config
+    return ActualQueue(
+        name=queue.name.rpartition("/")[2],
+        state=queue.state.name,
+        rate=limits.max_dispatches_per_second,
+        concurrency=limits.max_concurrent_dispatches,
+        max_attempts=retries.max_attempts,
+        max_retry_duration=retries.max_retry_duration or timedelta(0),
+        min_backoff=retries.min_backoff or timedelta(0),
+        max_backoff=retries.max_backoff or timedelta(0),
+        doublings=retries.max_doublings,
+    )

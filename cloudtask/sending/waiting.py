@@ -1,0 +1,146 @@
+"""Shows what waits in the outboxes: counted, in pages, and by error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db.models import Count, Min, Q
+from django.db.models.functions import Left
+
+from cloudtask.clock import database_now
+from cloudtask.sending import relay
+from cloudtask.stores.database.paging import page_of
+from cloudtask.stores.database.records import aware, aware_at
+from cloudtask.stores.failed import BRIEF
+from cloudtask.stores.pages import MOST, Page
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxCounts:
+    """What is in the outbox of a database, counted up to MOST rows in all.
+
+    `late` is the time for which the oldest waiting row has been due.
+    """
+
+    alias: str
+    waiting: int
+    parked: int
+    oldest: datetime | None
+    oldest_parked: datetime | None
+    late: timedelta | None
+
+    @property
+    def is_more(self) -> bool:
+        return self.waiting + self.parked >= MOST
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WaitingRow:
+    """A row of an outbox, without its envelope."""
+
+    key: str
+    task: str
+    queue: str
+    state: str
+    created_at: datetime
+    due_at: datetime
+    attempts: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorGroup:
+    """Parked rows with the same error."""
+
+    error: str
+    number: int
+
+
+_with_table: set[str] = set()
+
+
+def aliases() -> list[str]:
+    """The databases that have an outbox. A table that was there once is not looked for
+    again."""
+    found = relay.aliases()
+    _with_table.update(a for a in found if a not in _with_table and _has_table(a))
+    return [alias for alias in found if alias in _with_table]
+
+
+def _has_table(alias: str) -> bool:
+    return relay.has_outbox(alias)
+
+
+def counts(alias: str) -> OutboxCounts:
+    """Count the outbox of a database, in one query that a large table does not slow."""
+    state = relay.rows_of(alias).model.State
+    # In the order of the index: the parked rows, then the waiting ones by age.
+    rows = relay.rows_of(alias).order_by("state", "created_at")
+    bounded = rows.values("state", "created_at", "due_at")[:MOST]
+    waits, rests = Q(state=state.WAITING), Q(state=state.PARKED)
+    found: dict[str, Any] = bounded.aggregate(
+        waiting=Count("state", filter=waits),
+        parked=Count("state", filter=rests),
+        oldest=Min("created_at", filter=waits),
+        oldest_parked=Min("created_at", filter=rests),
+        due=Min("due_at", filter=waits),
+        now=Min(database_now()),
+    )
+    due, now = found.pop("due"), found.pop("now")
+    for column in ("oldest", "oldest_parked"):
+        found[column] = aware_at(found[column], alias)
+    late = now - due if due is not None and due < now else None
+    return OutboxCounts(alias=alias, late=late, **found)
+
+
+def page(
+    alias: str, *, parked: bool, after: str | None = None, limit: int
+) -> Page[WaitingRow]:
+    """Rows of an outbox, the oldest first. Raises ValueError for a wrong mark."""
+    state = relay.rows_of(alias).model.State
+    rows = relay.rows_of(alias).filter(state=state.PARKED if parked else state.WAITING)
+    rows = rows.defer("envelope")
+    return page_of(
+        rows, "created_at", mark=after, limit=limit, made=_row, ascending=True
+    )
+
+
+def _row(row: Any) -> WaitingRow:
+    return WaitingRow(
+        key=row.key,
+        task=row.task,
+        queue=row.queue,
+        state=row.state,
+        created_at=aware(row.created_at, row),
+        due_at=aware(row.due_at, row),
+        attempts=row.attempts,
+        error=row.error,
+    )
+
+
+def parked_by_error(alias: str, limit: int = 10) -> list[ErrorGroup]:
+    """The most frequent errors of the oldest parked rows."""
+    state = relay.rows_of(alias).model.State
+    oldest = relay.rows_of(alias).filter(state=state.PARKED).order_by("created_at")
+    rows = relay.rows_of(alias).filter(pk__in=_keys(oldest))
+    groups = rows.annotate(text=Left("error", BRIEF)).values("text").order_by()
+    found = groups.annotate(number=Count("pk")).order_by("-number", "text")
+    return [ErrorGroup(one["text"], one["number"]) for one in found[:limit]]
+
+
+def _keys(rows: Any) -> list[str]:
+    """A list, since MySQL allows no LIMIT in a subquery of IN."""
+    return list(rows.values_list("pk", flat=True)[:500])
+
+
+def release_like(alias: str, error: str) -> int:
+    """Let relays try all parked rows whose error begins so; returns how many."""
+    state = relay.rows_of(alias).model.State
+    rows = relay.rows_of(alias).filter(state=state.PARKED, error__startswith=error)
+    keys = list(rows.values_list("pk", flat=True)[:MOST])
+    return sum(
+        relay.release(alias, keys[start : start + 500])
+        for start in range(0, len(keys), 500)
+    )

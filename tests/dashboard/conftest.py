@@ -1,0 +1,68 @@
+"""Fixtures: people with rights, and both stores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from pytest_django.live_server_helper import LiveServer
+
+from cloudtask import conf, queues, stores
+from cloudtask.stores import Store
+
+pytest_plugins = ["tests.stores.datastore_fixtures"]
+
+
+@pytest.fixture(autouse=True)
+def _urls(settings: Any) -> None:
+    settings.ROOT_URLCONF = "tests.dashboard.urls"
+    queues.forget_cached()
+
+
+@pytest.fixture(params=["database", "datastore"])
+def store(request: Any, db: None, monkeypatch: Any) -> Store:
+    """The store of the project: each test runs with both."""
+    if request.param == "database":
+        return stores.store()
+    made: Store = request.getfixturevalue("datastore_store")
+    monkeypatch.setattr(stores, "_made", lambda settings: made)
+    return made
+
+
+@pytest.fixture
+def visitor(db: None) -> Callable[..., Client]:
+    """A client of a member of the staff who has some rights, or all."""
+
+    def made(*names: str, is_staff: bool = True) -> Client:
+        user = User.objects.create_user("ann", is_staff=is_staff)
+        rights = Permission.objects.filter(content_type__app_label="cloudtask")
+        if names:
+            rights = rights.filter(codename__in=names)
+        user.user_permissions.set(rights)
+        client = Client()
+        client.force_login(user)
+        return client
+
+    return made
+
+
+@pytest.fixture
+def configure(settings: Any) -> Callable[..., None]:
+    def configured(**changes: Any) -> None:
+        settings.CLOUDTASK = {**getattr(settings, "CLOUDTASK", {}), **changes}
+        conf.settings.cache_clear()
+
+    return configured
+
+
+@pytest.fixture
+def server(settings: Any, _urls: None, transactional_db: None) -> Iterator[LiveServer]:
+    """A server of the pages with a strict Content-Security-Policy. It is made anew for
+    each test: a server reads the settings of middleware when it starts."""
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, "tests.dashboard.policy.strict"]
+    made = LiveServer("127.0.0.1:0")
+    yield made
+    made.stop()
