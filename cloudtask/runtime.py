@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextvars import copy_context
 from typing import Any
 
 from cloudtask import carriers
+from cloudtask.context import isolated
 from cloudtask.delivering import reporters
 from cloudtask.delivering.calls import call_of
 from cloudtask.delivering.deliveries import delivered
@@ -54,6 +54,7 @@ def enqueue_many(
 
 
 @discreet
+@isolated
 def execute(message: Message, delivery: Delivery) -> Outcome:
     """Run the call that `message` carries, and make durable what must follow.
 
@@ -61,12 +62,7 @@ def execute(message: Message, delivery: Delivery) -> Outcome:
     Raises TaskNotFound when this version does not know the task, and EnqueueUnavailable
     when a store or Cloud Tasks can't be reached: nothing is settled then.
     """
-    # Django keeps language and time zone in context variables, too.
-    return copy_context().run(_deliver, Arrival(message, delivery))
-
-
-def _deliver(arrival: Arrival) -> Outcome:
-    call = call_of(arrival)
+    call = call_of(Arrival(message, delivery))
     if reporters.MODULE in sys.modules:
         with reporters.reporting(call):
             return delivered(call)

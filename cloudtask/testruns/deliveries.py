@@ -12,7 +12,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import copy_context
 from copy import copy
 from dataclasses import replace
 from functools import lru_cache
@@ -22,7 +21,7 @@ from urllib.parse import urlsplit
 from django.test import Client
 
 from cloudtask import envelope, registry, signals, targets
-from cloudtask.context import KILLED_ATTEMPTS
+from cloudtask.context import KILLED_ATTEMPTS, isolated
 from cloudtask.delivering.calls import (
     Attempt,
     call_of,
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
     from cloudtask.emulator.tokens import SigningKey
 
 
+@isolated
 def deliver(
     entry: Waiting, now: float, *, settles: bool, commit: Callable[[], None]
 ) -> ReportedAttempt:
@@ -57,12 +57,6 @@ def deliver(
 
     A failure is left as it is unless `settles`: nothing is kept, enqueued or logged.
     """
-    return copy_context().run(_deliver, entry, now, settles=settles, commit=commit)
-
-
-def _deliver(
-    entry: Waiting, now: float, *, settles: bool, commit: Callable[[], None]
-) -> ReportedAttempt:
     made: list[ReportedAttempt] = []
 
     def settle(attempt: Attempt) -> Outcome:

@@ -254,9 +254,10 @@ def test_a_success_beyond_the_deadline_is_logged(world, late, caplog, clock_put_
 
 
 @task
-async def outlast() -> None:
+async def outlast(began: asyncio.Event, may_end: asyncio.Event) -> None:
     seen.append("began")
-    await asyncio.sleep(0.05)
+    began.set()
+    await may_end.wait()
     seen.append("ended")
 
 
@@ -265,9 +266,12 @@ def test_an_asynchronous_task_goes_on_when_its_request_is_cancelled():
 
     async def cancelled() -> None:
         seen.clear()
-        running = asyncio.ensure_future(_to_the_end(outlast()))
-        await asyncio.sleep(0.01)
+        began, may_end = asyncio.Event(), asyncio.Event()
+        running = asyncio.ensure_future(_to_the_end(outlast(began, may_end)))
+        await began.wait()
         running.cancel()
+        await asyncio.sleep(0)  # so that it notices
+        may_end.set()
         assert await running == (None, None)
 
     asyncio.run(cancelled())

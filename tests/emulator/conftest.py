@@ -12,6 +12,7 @@ from google.cloud import tasks_v2
 
 from cloudtask.emulator import Emulator
 from tests.emulator.sink import Sink
+from tests.support.waiting import PATIENCE
 
 QUEUE = "projects/p/locations/l/queues/default"
 FAST = {"default": {"backoff": "0.001s..0.01s"}}
@@ -53,11 +54,18 @@ def sink() -> Iterator[Sink]:
         yield sink
 
 
+class _Patient(Emulator):
+    """Waits as long as the tests do, so that none fails on a busy machine."""
+
+    def wait_idle(self, timeout: float = PATIENCE, *, scheduled: bool = False) -> None:
+        super().wait_idle(timeout, scheduled=scheduled)
+
+
 @pytest.fixture
 def start() -> Iterator[Callable[..., Emulator]]:
     """Start an emulator with options; stopped at the end."""
     with ExitStack() as stack:
-        yield lambda **options: stack.enter_context(Emulator(**options))
+        yield lambda **options: stack.enter_context(_Patient(**options))
 
 
 @pytest.fixture

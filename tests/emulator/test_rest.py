@@ -171,7 +171,7 @@ def test_a_wrong_path_is_told(emulator, method, path) -> None:
     answer = ask(emulator, method, path, "{}" if method == "POST" else None)
 
     assert answer.status == 404
-    assert f"{method} {path} is no call" in answer.json["error"]["message"]
+    assert f"{method} {path} is not a call" in answer.json["error"]["message"]
 
 
 def test_a_call_of_pull_queues_is_not_implemented(emulator) -> None:

@@ -8,6 +8,7 @@ import socket
 import threading
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import grpc
@@ -158,8 +159,12 @@ def test_a_client_that_hangs_up_leaves_its_run_task_running(
     sink.hold.clear()
     port = sink.url.rpartition(":")[2]
 
-    with pytest.raises(exceptions.DeadlineExceeded):
-        client.run_task(name=f"{name}?port={port}", timeout=0.2)
+    with client_of(emulator.address) as other, ThreadPoolExecutor() as pool:
+        waiting = pool.submit(other.run_task, name=f"{name}?port={port}", timeout=60)
+        sink.wait_for(1)
+        other.transport.close()
+        with pytest.raises(exceptions.Cancelled):
+            waiting.result()
     sink.hold.set()
     emulator.wait_idle()
 
