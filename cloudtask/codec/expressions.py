@@ -219,6 +219,7 @@ def _state(value: Any) -> dict[str, Any]:
         # Compares without them, unlike other expressions; they may hold an instance.
         state.pop("_constructor_args", None)
     if isinstance(value, Field):
+        state.pop("context", None)  # a DecimalField computes it again
         # Validation has no part in a query, and a default is often a function.
         state["_validators"] = []
         if callable(state.get("default")):

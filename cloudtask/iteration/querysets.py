@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from cloudtask.exceptions import UnsupportedValue
@@ -52,9 +53,7 @@ def _accepted(given: Any) -> QuerySet[Any]:
     reason = _reason_against(given)
     if reason:
         raise _NotWalkable(reason)
-    unordered = given.order_by()
-    unordered.query.standard_ordering = True  # reverse() would turn our own order, too
-    return _each_row_once(unordered)
+    return _each_row_once(_unordered(given))
 
 
 def _reason_against(queryset: QuerySet[Any]) -> str | None:
@@ -81,11 +80,39 @@ def _reason_against(queryset: QuerySet[Any]) -> str | None:
     return None
 
 
+def _unordered(given: QuerySet[Any]) -> QuerySet[Any]:
+    """The queryset without its order, but with the rows that it has in its order.
+
+    A query with aggregates is grouped by what it is ordered by, too. And a join that
+    only an order or select_related() uses is an inner one if Django has an unused inner
+    join that it can use again.
+    """
+    from django.db.models.sql.constants import INNER
+
+    unordered = given.order_by()
+    query = unordered.query
+    query.standard_ordering = True  # reverse() would turn our own order, too
+    if is_datastore(given):
+        return unordered  # it has no joins
+    grouped_by, ordered = _grouped_by(given)
+    is_by_many = bool(_names(grouped_by) & _repeating(ordered))
+    if is_by_many and grouped_by != _grouped_by(unordered)[0]:
+        raise _NotWalkable(
+            "is ordered by rows of a relation to many, so that its aggregates are "
+            "grouped by them: leave order_by() out"
+        )
+    for alias, join in ordered.alias_map.items():
+        is_inner = join.join_type == INNER and ordered.alias_refcount[alias]
+        if is_inner and query.alias_refcount.get(alias) == 0:
+            query.ref_alias(alias)
+    return unordered
+
+
 def _each_row_once(queryset: QuerySet[Any]) -> QuerySet[Any]:
     """The queryset itself if a range of keys does not change its rows, else its keys
     in a subquery."""
     query = queryset.query
-    repeating = _repeating(queryset)
+    repeating = _repeating(query)
     if repeating and not _is_grouped_by_row(queryset, repeating):
         return _by_keys(queryset, "joins to many rows and annotates them")
     # Without repeating joins there is nothing to make distinct.
@@ -113,60 +140,62 @@ def _by_keys(queryset: QuerySet[Any], reason: str) -> QuerySet[Any]:
 # Joins that repeat rows
 
 
-def _joins(queryset: QuerySet[Any]) -> dict[str, Any]:
-    """The joins of the query by alias, without those to parents of the model."""
-    query = queryset.query
-    used: dict[str, Any] = {
-        alias: join
-        for alias, join in query.alias_map.items()
-        if query.alias_refcount.get(alias)
-    }
-    return {
-        alias: join
-        for alias, join in used.items()
-        if getattr(join, "join_field", None) and not _is_to_parent(join.join_field)
-    }
-
-
-def _is_to_parent(field: Any) -> bool:
-    return bool(getattr(getattr(field, "remote_field", None), "parent_link", False))
-
-
-def _repeating(queryset: QuerySet[Any]) -> set[str]:
+def _repeating(query: Any) -> set[str]:
     """The aliases of joins that may find several rows for one row of the model, and of
     the joins behind them."""
     found: set[str] = set()
-    for alias, join in _joins(queryset).items():
-        if join.parent_alias in found or _is_multi_valued(join.join_field):
+    for alias, join in query.alias_map.items():
+        field = getattr(join, "join_field", None)
+        if field is None or not query.alias_refcount.get(alias):
+            continue
+        if join.parent_alias in found or _is_multi_valued(field):
             found.add(alias)
     return found
 
 
 def _is_multi_valued(field: Any) -> bool:
-    from django.db.models import ForeignObjectRel
+    from django.db.models import ForeignObject, ForeignObjectRel
 
-    return isinstance(field, ForeignObjectRel) and not field.one_to_one
+    if isinstance(field, ForeignObjectRel):
+        return not field.one_to_one
+    return not isinstance(field, ForeignObject) or not _is_to_one(field)
+
+
+def _is_to_one(field: Any) -> bool:
+    """Whether the columns that a relation points to are a key of their table."""
+    targets = field.foreign_related_fields
+    key = field.remote_field.model._meta.pk_fields
+    return any(one.unique for one in targets) or set(key) <= set(targets)
 
 
 def _is_grouped_by_row(queryset: QuerySet[Any], repeating: set[str]) -> bool:
-    """Whether aggregates make one row of all that a join repeats. They do not if an
-    annotation beside them differs between the repeated rows."""
-    query = queryset.query
-    if query.group_by is None:
+    """Whether aggregates make one row of all that a join repeats. They do not if the
+    query is grouped by anything that differs between the repeated rows."""
+    if queryset.query.group_by is None:
         return False
-    beside = [one for one in query.annotations.values() if not one.contains_aggregate]
-    _, having, _ = query.where.split_having_qualify(must_group_by=True)
-    columns = _grouped_by([*beside, having] if having else beside)
-    return not any(getattr(column, "alias", None) in repeating for column in columns)
+    return not _names(_grouped_by(queryset)[0]) & repeating
 
 
-def _grouped_by(expressions: Sequence[Any]) -> Iterator[Any]:
-    """The columns by which a query is grouped for `expressions`; of a subquery those of
-    the outer query."""
-    for expression in expressions:
-        for part in expression.get_group_by_cols():
-            outer = getattr(part, "get_external_cols", None)
-            yield from outer() if outer else [part]
+def _grouped_by(queryset: QuerySet[Any]) -> tuple[str, Any]:
+    """What the queryset is grouped by, as SQL, and its query with all of its joins."""
+    from django.core.exceptions import EmptyResultSet
+
+    query = queryset.query.clone()
+    compiler = query.get_compiler(queryset.db)
+    group_by: list[Any] = []
+    with suppress(EmptyResultSet):
+        _, _, group_by = compiler.pre_sql_setup()
+    parts = (
+        # A number is the place of a column that is selected.
+        compiler.select[int(sql) - 1][1][0] if sql.isdigit() else sql
+        for sql, _ in group_by
+    )
+    return ", ".join(parts), query
+
+
+def _names(sql: str) -> set[str]:
+    """The names in a piece of SQL, of tables for example."""
+    return {one.strip('"`') for one in _TOKEN.findall(sql)}
 
 
 # Rows that depend on other rows of the queryset

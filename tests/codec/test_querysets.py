@@ -443,3 +443,12 @@ def test_a_field_of_no_model_arrives_as_a_copy():
         dumps(DecimalField(max_digits=7, decimal_places=2, default=Decimal))
     )
     assert (type(arrived), arrived.max_digits) == (DecimalField, 7)
+
+
+def test_an_expression_of_decimals_that_was_compared_arrives():
+    """A field of decimals keeps a context of Python's once it has converted a float."""
+    field = DecimalField(max_digits=8, decimal_places=2)
+    price = ExpressionWrapper(F("price") * 2, output_field=field)
+    queryset = Book.objects.annotate(double=price).filter(double=3.0)
+
+    assert str(loads(dumps(queryset)).query) == str(queryset.query)

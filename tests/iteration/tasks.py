@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -268,5 +269,11 @@ def mark(things):
 
 
 @task
-def mark_finalized():
+def mark_slowly(thing, seconds):
+    time.sleep(seconds)
+    Effect.objects.create(key=str(thing.pk))
+
+
+@task
+def mark_finalized(*args):
     Effect.objects.create(key="finalize")

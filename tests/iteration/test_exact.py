@@ -6,7 +6,19 @@ from typing import ClassVar
 
 import pytest
 from django.db import connection
-from django.db.models import Count, F, Func, IntegerField, OuterRef, Q, Subquery, Window
+from django.db.models import (
+    Case,
+    Count,
+    F,
+    Func,
+    IntegerField,
+    OuterRef,
+    Q,
+    Subquery,
+    Value,
+    When,
+    Window,
+)
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Greatest, Random, RowNumber
 from django.db.models.query import ModelIterable, QuerySet
@@ -17,7 +29,7 @@ from cloudtask.testing import run_queued
 from tests.iteration import tasks
 from tests.iteration.models import Thing
 from tests.iteration.tasks import trace
-from tests.testapp.models import Author, Book
+from tests.testapp.models import Author, Book, Novel
 
 pytestmark = pytest.mark.django_db
 ROWS = 60
@@ -124,6 +136,66 @@ def test_distinct_rows_over_joins_are_walked():
 
     for queryset in (to_many, to_one, counted):
         assert walked(queryset) == sorted(row.pk for row in queryset)
+
+
+GROUPED = {
+    "a column of the joined rows": lambda: F("books__pages"),
+    "what is computed of it": lambda: F("books__pages") + 1,
+    "a case of it": lambda: Case(
+        When(books__pages__gt=1, then=Value(1)), default=Value(0)
+    ),
+    "a row behind a child of it": lambda: F("books__novel__genre"),
+}
+
+
+@pytest.fixture
+def authors() -> None:
+    for name in "ab":
+        author = Author.objects.create(name=name)
+        Book.objects.create(title="t", author=author, pages=1)
+        Novel.objects.create(title="t", author=author, pages=2)
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_an_aggregate_beside_values_of_repeated_rows_is_refused(authors, name):
+    by_rows = Author.objects.annotate(n=Count("books"), beside=GROUPED[name]())
+
+    assert len(by_rows) > 2, "the join repeats no row"
+    with pytest.raises(UnsupportedValue, match=r"filter\(pk__in=queryset.values"):
+        tasks.visit_only.iterate(by_rows)
+
+
+def test_an_aggregate_that_is_compared_with_repeated_rows_calls_each_row_once(authors):
+    if connection.vendor == "mysql":
+        pytest.skip("a query of keys there compares no column that it does not select")
+    counted = Author.objects.alias(n=Count("books"))
+    by_rows = counted.filter(n__lt=F("books__pages") + 9)
+
+    assert len(by_rows) > 2, "the join repeats no row"
+    assert walked(by_rows) == sorted({row.pk for row in by_rows})
+
+
+def test_an_order_that_groups_aggregates_is_refused():
+    counted = Author.objects.annotate(n=Count("books")).filter(n=1)
+
+    tasks.visit_only.iterate(counted.order_by("name"))
+    with pytest.raises(UnsupportedValue, match=r"leave order_by\(\) out"):
+        tasks.visit_only.iterate(counted.order_by("books__title"))
+
+
+@pytest.mark.parametrize("use", ["order_by", "select_related"])
+def test_a_join_that_only_an_order_or_related_rows_use_leaves_out_the_same_rows(use):
+    """Django reuses the inner join of a filter that does not need it any more."""
+    author = Author.objects.create(name="a")
+    books = [Book.objects.create(title="t", author=one) for one in (author, None)]
+    either = Book.objects.exclude(~Q(author=0) ^ Q(pk=0))
+    queryset = {
+        "order_by": either.order_by("author__name"),
+        "select_related": either.select_related("author"),
+    }[use]
+
+    assert len(books) > len(list(queryset))
+    assert walked(queryset) == sorted(row.pk for row in queryset)
 
 
 class LeavesOut(ModelIterable):

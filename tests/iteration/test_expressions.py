@@ -3,171 +3,53 @@ expression library, for any number of shards and any size of pages."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
+import django
 import pytest
-from django.core.exceptions import FieldError
-from django.db import DatabaseError, connection, transaction
-from django.db.models import (
-    Avg,
-    BooleanField,
-    Case,
-    Count,
-    Exists,
-    ExpressionWrapper,
-    F,
-    IntegerField,
-    Max,
-    Min,
-    OuterRef,
-    Q,
-    StdDev,
-    Subquery,
-    Sum,
-    Value,
-    Variance,
-    When,
-    Window,
-)
-from django.db.models import functions as f
-from django.db.models.expressions import RawSQL, RowRange
-from hypothesis import HealthCheck, given, settings
+from django.db import DatabaseError, models, transaction
+from django.db.models import aggregates, functions
+from hypothesis import HealthCheck, Phase, find, given, settings
 from hypothesis import strategies as st
 
 from cloudtask.codec import dumps, loads
 from cloudtask.exceptions import UnsupportedValue
+from cloudtask.iteration import querysets as walks
 from cloudtask.iteration.pages import Reader, Unreadable
 from cloudtask.iteration.querysets import walkable
 from cloudtask.iteration.sources import QuerySetSource
-from tests.testapp.models import Author, Book
+from tests.iteration import expressions
+from tests.iteration.expressions import Made, querysets
+from tests.testapp.models import Author, Book, Label, Novel
 
-# Whole numbers of one row of Book.
-NUMBERS = [
-    F("pages"),
-    F("author__id"),
-    f.Abs("pages"),
-    f.Mod("pages", Value(3)),
-    f.Length("title"),
-    f.Sign("pages"),
-    f.Greatest("pages", Value(2)),
-    f.Least("pages", Value(2)),
-    f.Coalesce("author_id", Value(0)),
-    f.NullIf("pages", Value(2)),
-    f.StrIndex("title", Value("1")),
-    f.Ord("title"),
-    f.Cast("title", IntegerField()),
-    f.ExtractMonth("published"),
-    f.ExtractWeekDay("published"),
-    F("pages") * 2 + 1,
-    Case(When(pages__gt=2, then=Value(1)), default=Value(0)),
-    Case(When(Q(title="1") | Q(author__name="a"), then=F("pages")), default=Value(7)),
-    Subquery(
-        Book.objects.filter(author=OuterRef("author")).order_by("id").values("id")[:1]
-    ),
-    Subquery(
-        Book.objects.filter(pages=OuterRef("pages"))
-        .values("pages")
-        .annotate(n=Count("*"))
-        .values("n")
-    ),
-    RawSQL("pages + 1", []),
-]
-# Numbers of a row that depend on other rows.
-WINDOWS = [
-    Window(f.RowNumber(), partition_by="pages", order_by="-id"),
-    Window(f.Rank(), order_by="pages"),
-    Window(f.DenseRank(), order_by="pages"),
-    Window(f.Lag("pages"), order_by="id"),
-    Window(f.Lead("pages"), order_by="id"),
-    Window(f.FirstValue("id"), partition_by="author_id", order_by="id"),
-    Window(f.Ntile(3), order_by="id"),
-    Window(Sum("pages"), order_by="id", frame=RowRange(start=-2, end=0)),
-    Window(Count("*"), partition_by="author_id"),
-]
-AGGREGATES = [
-    Count("labels"),
-    Count("labels", distinct=True),
-    Count("labels", filter=Q(labels__name="x")),
-    Max("labels__id"),
-    Min("labels__id"),
-    Sum("labels__id"),
-    Avg("labels__id"),
-    StdDev("labels__id"),
-    Variance("labels__id"),
-]
-CONDITIONS = [
-    Q(pages__gt=1),
-    ~Q(pages=2),
-    Q(author__name="a"),
-    Q(labels__name="x"),
-    ~Q(labels__name="x"),
-    Q(labels__id__gt=0) | Q(pages=1),
-    Q(Exists(Author.objects.filter(pk=OuterRef("author_id"), name="b"))),
-    Q(pk__in=Book.objects.order_by("-pages")[:5].values("pk")),
-    Q(pages__in=Book.objects.values("pages").annotate(n=Count("*")).values("n")),
-    Q(title__contains="1"),
-    Q(published__isnull=True),
-    Q(ExpressionWrapper(Q(pages__lt=3), output_field=BooleanField())),
-]
-
-
-class Made:
-    """A queryset, shown as its SQL: Django would evaluate it to show it."""
-
-    def __init__(self, queryset):
-        self.queryset = queryset
-
-    def __repr__(self):
-        try:
-            return str(self.queryset.query)
-        except Exception as error:  # noqa: BLE001
-            return f"no SQL: {error}"
-
-
-@st.composite
-def querysets(draw):
-    """A queryset of books: annotations or aliases, and filters by them."""
-    return Made(_made(draw))
-
-
-def _made(draw):
-    books = Book.objects.all()
-    for number in range(draw(st.integers(0, 3))):
-        kinds = st.sampled_from([NUMBERS, NUMBERS, WINDOWS, AGGREGATES])
-        expression = draw(st.sampled_from(draw(kinds)))
-        name = f"v{number}"
-        add = draw(st.sampled_from([books.annotate, books.alias]))
-        books = add(**{name: expression})
-        if draw(st.booleans()):
-            lookup = draw(st.sampled_from(["gt", "lt", "exact", "isnull"]))
-            value = draw(st.booleans() if lookup == "isnull" else st.integers(0, 4))
-            books = books.filter(**{f"{name}__{lookup}": value})
-    for _ in range(draw(st.integers(0, 2))):
-        books = books.filter(draw(st.sampled_from(CONDITIONS)))
-    how = draw(st.sampled_from(["", "", "distinct", "order", "related", "only"]))
-    if how == "distinct":
-        return books.distinct()
-    if how == "order":
-        return books.order_by("-pages", draw(st.sampled_from(WINDOWS)))
-    if how == "related":
-        return books.select_related("author").prefetch_related("labels")
-    return books.only("title") if how == "only" else books
+pytestmark = pytest.mark.usefixtures("books")
+SHARDS, SIZES = st.integers(1, 7), st.sampled_from([1, 2, 3, 5, 100])
+SETTINGS = {
+    "deadline": None,
+    "suppress_health_check": list(HealthCheck),
+    "database": None,
+}
 
 
 @pytest.fixture
-def books(db):
+def books(db: None) -> None:
     authors = [Author.objects.create(name=name) for name in "ab"]
-    from tests.testapp.models import Label
-
     labels = [Label.objects.create(name=name) for name in "xyz"]
     for number in range(24):
-        book = Book.objects.create(
+        kind = Novel if number % 4 == 1 else Book
+        book = kind.objects.create(
             title=str(number % 5),
             author=[*authors, None][number % 3],
             pages=number % 4,
+            price=[None, "1.50", "2.00"][number % 3],
+            published=[None, expressions.MOMENT][number % 2],
+            data=[{}, {"a": number % 3, "list": [1]}][number % 2],
         )
         book.labels.set(labels[: number % 4])
 
 
-def called(queryset, shards, size):
+def called(queryset: Any, shards: int, size: int) -> Iterator[Any]:
     """The keys that a run of so many shards and rows a page would call."""
     source = QuerySetSource(loads(dumps(queryset)))
     for piece in source.plan(shards, include_new=False).pieces:
@@ -184,36 +66,98 @@ def called(queryset, shards, size):
             bounds = type(bounds)(page.end, bounds.high)
 
 
-@pytest.mark.usefixtures("books")
-@settings(
-    max_examples=400,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(querysets(), st.integers(1, 7), st.sampled_from([1, 2, 3, 5, 100]))
-def test_the_rows_called_are_those_of_the_queryset(made, shards, size):
-    queryset = made.queryset
+def compared(made: Made | None, shards: int, size: int) -> tuple[list[Any], set[Any]]:
+    """The keys that are called and those of the queryset. Both are empty if it is
+    refused, or can't be evaluated at all."""
+    if made is None:
+        return [], set()
     try:
         with transaction.atomic():
-            expected = {row.pk for row in queryset}
-    except (DatabaseError, FieldError, IndexError):
-        return  # it can not be evaluated, whether it is walked or not
+            expected = {getattr(row, "pk", None) for row in made.queryset}
+    except Exception:  # noqa: BLE001  databases, drivers and fields have many reasons
+        return [], set()
     try:
-        accepted = walkable(queryset)
+        accepted = walkable(made.queryset)
     except UnsupportedValue:
-        return
+        return [], set()
+    try:
+        with transaction.atomic():
+            return list(called(accepted, shards, size)), expected
+    except DatabaseError:
+        return [], set()  # the run would say so, and call no wrong row
 
-    seen = list(called(accepted, shards, size))
+
+def is_exact(seen: list[Any], expected: set[Any]) -> bool:
+    return len(seen) == len(set(seen)) and set(seen) == expected
+
+
+@settings(max_examples=4 * settings.default.max_examples, **SETTINGS)
+@given(querysets(), SHARDS, SIZES)
+def test_the_rows_called_are_those_of_the_queryset(made, shards, size):
+    seen, expected = compared(made, shards, size)
 
     assert len(seen) == len(set(seen)), "a row was called twice"
     assert set(seen) == expected
 
 
-def test_most_of_them_are_accepted(books):
-    """Querysets that are refused would make the property above hold of nothing."""
-    plain = [Book.objects.annotate(v=one) for one in NUMBERS]
-    plain += [Book.objects.annotate(v=one).filter(v__gt=0) for one in AGGREGATES]
-    plain += [Book.objects.alias(v=one).filter(v__gt=1) for one in WINDOWS]
-    plain += [Book.objects.filter(one) for one in CONDITIONS]
+OFF = {
+    "windows and aggregates are not looked for": (
+        "window",
+        "_entangled",
+        lambda queryset: None,
+    ),
+    "joins never repeat rows": ("relation", "_repeating", lambda query: set()),
+    "an order never changes the rows": (
+        "aggregate",
+        "_unordered",
+        lambda queryset: queryset.order_by(),
+    ),
+}
 
-    assert all(walkable(one) is not None for one in plain), connection.vendor
+
+@pytest.mark.exhaustive(sample=3)
+@pytest.mark.parametrize("fault", OFF)
+def test_the_property_finds_what_a_missing_check_lets_pass(monkeypatch, fault):
+    focus, name, weak = OFF[fault]
+    monkeypatch.setattr(walks, name, weak)
+
+    find(
+        st.tuples(querysets(focus), SHARDS, SIZES),
+        lambda one: not is_exact(*compared(*one)),
+        settings=settings(
+            max_examples=20_000,
+            derandomize=True,
+            phases=[Phase.generate],
+            **SETTINGS,
+        ),
+    )
+
+
+def test_every_expression_of_django_is_used():
+    used = expressions.SPECIAL | set(expressions.OF_WINDOWS) | expressions.AT_RANDOM
+    used |= expressions.LATER | set(expressions.AGGREGATES) | {"Aggregate"}
+    for of_kind in expressions.FUNCTIONS.values():
+        used |= set(of_kind)
+
+    assert {*functions.__all__, *aggregates.__all__} <= used, django.VERSION
+
+
+PLAIN = [
+    lambda: Book.objects.filter(pages__gt=1),
+    lambda: Book.objects.exclude(labels__name="x"),
+    lambda: Book.objects.filter(labels__name="x"),
+    lambda: Book.objects.annotate(v=functions.Length("title")).filter(v__gt=0),
+    lambda: Book.objects.annotate(n=models.Count("labels")).filter(n__gt=0),
+    lambda: Book.objects.alias(
+        n=models.Window(functions.RowNumber(), order_by="id")
+    ).filter(n__gt=1),
+    lambda: Book.objects.filter(author__in=[1]).order_by("author__name"),
+    lambda: Book.objects.annotate(n=models.Count("labels")).order_by("author__name"),
+    lambda: Book.objects.order_by("labels__name"),
+]
+
+
+@pytest.mark.parametrize("number", range(len(PLAIN)))
+def test_usual_querysets_are_accepted(number):
+    """Querysets that are refused would make the property above hold of nothing."""
+    assert walkable(PLAIN[number]()) is not None
