@@ -104,3 +104,19 @@ class Effect(models.Model):
 
     def __str__(self) -> str:
         return self.key
+
+
+class Level(models.Model):
+    """Its keys may be NaN in PostgreSQL, as those of Amount."""
+
+    at = models.FloatField(primary_key=True)
+
+    def __str__(self) -> str:
+        return str(self.at)
+
+
+class Amount(models.Model):
+    at = models.DecimalField(max_digits=8, decimal_places=2, primary_key=True)
+
+    def __str__(self) -> str:
+        return str(self.at)

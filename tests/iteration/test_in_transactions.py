@@ -14,6 +14,7 @@ from cloudtask.sending import relay
 from cloudtask.stores import store
 from cloudtask.testing import run_queued
 from tests.durability.database import committing, rolled_back
+from tests.iteration import tasks
 from tests.iteration.models import Effect, Thing
 from tests.iteration.starting import start
 from tests.iteration.tasks import trace
@@ -136,3 +137,35 @@ def test_a_step_that_was_sent_before_is_as_good(world, committed):
     assert relay.parked("default") == []
     world.drain()
     assert has_gone_on("cancel", run)
+
+
+@pytest.mark.django_db(databases=["default", "other"])
+@pytest.mark.parametrize("rows", [0, 1, 5])
+@pytest.mark.parametrize("verb", ["iterate", "map"])
+@pytest.mark.parametrize("point", ["outbox.added", "outbox.committed", "outbox.sent"])
+def test_a_run_of_a_transaction_that_dies_is_whole_or_is_not_there(
+    world, committed, point, verb, rows
+):
+    Thing.objects.bulk_create(Thing(id=n) for n in range(1, rows + 1))
+
+    def crash():
+        raise Crashed
+
+    begin = {
+        "iterate": lambda how: tasks.visit.iterate(Thing.objects.all(), **how),
+        "map": lambda how: tasks.visit_item.map(list(range(1, rows + 1)), **how),
+    }[verb]
+    with (
+        failpoints.at(point, crash),
+        pytest.raises(Crashed),
+        transaction.atomic(),
+    ):
+        begin({"finalize": tasks.finalize, "shards": 3})
+    clock.move(60)
+    relay.relay()
+
+    world.drain()  # without the sweeper
+    is_committed = point != "outbox.added"
+    assert sorted(trace.rows) == (list(range(1, rows + 1)) if is_committed else [])
+    assert trace.calls.count("finalize") == is_committed
+    assert not OutboxMessage.objects.exists()
