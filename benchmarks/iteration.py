@@ -16,6 +16,7 @@ from django.db import connection, connections, models
 from django.test.utils import CaptureQueriesContext
 
 from benchmarks.harness import OURS, Budget, Case, Effort, Results, Scenario
+from cloudtask import task
 from cloudtask.iteration import planner
 from cloudtask.iteration.bounds import Bounds
 from cloudtask.iteration.description import Description
@@ -65,6 +66,11 @@ class Prefetched:
 
 
 def visit(row: Any) -> None:
+    pass
+
+
+@task
+def visit_row(row: Any) -> None:
     pass
 
 
@@ -191,7 +197,7 @@ def _of(verb: str, table: str, queries: CaptureQueriesContext) -> list[str]:
 
 @contextmanager
 def _rows(number: int) -> Iterator[models.QuerySet[BenchmarkRow]]:
-    with _filled("default", number, number):
+    with filled("default", number, number):
         yield BenchmarkRow.objects.all()
 
 
@@ -226,7 +232,7 @@ def _planning() -> list[Case]:
 
 def _planning_budgets() -> list[Budget]:
     def unevenness(_: Results) -> float:
-        with _filled("postgres", PLANNED, PLANNED * 9 // 10):
+        with filled("postgres", PLANNED, PLANNED * 9 // 10):
             rows = BenchmarkRow.objects.using("postgres")
             plan = planner.plan(rows, SHARDS, include_new=False)
             sizes = [piece.bounds.of(rows).count() for piece in plan.pieces]
@@ -258,7 +264,7 @@ def _tables() -> Iterator[None]:
         connections.settings[alias] = connections.configure_settings(
             {alias: server_settings(alias), "default": {}}
         )[alias]
-    filled = [_filled(alias, PLANNED, PLANNED * 9 // 10) for alias in _aliases()]
+    filled = [filled(alias, PLANNED, PLANNED * 9 // 10) for alias in _aliases()]
     for one in filled:
         one.__enter__()
     try:
@@ -280,7 +286,7 @@ _NUMBERS = {
 
 
 @contextmanager
-def _filled(alias: str, rows: int, dense: int) -> Iterator[None]:
+def filled(alias: str, rows: int, dense: int) -> Iterator[None]:
     """Create `rows` rows; keys above `dense` begin far away from the others."""
     there = connections[alias]
     with there.schema_editor() as editor:
