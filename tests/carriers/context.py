@@ -158,3 +158,10 @@ def note_tenant(*args):
 @task
 def leave_changed():
     tenant.set("left by a task")
+
+
+class Broken(Tenant):
+    name = "broken"
+
+    def capture(self):
+        raise LookupError("no tenant")

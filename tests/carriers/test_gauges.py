@@ -116,7 +116,7 @@ def test_gauges_that_can_not_be_measured_do_not_stop_the_relay(
 
     monkeypatch.setattr(DatabaseStore, "count_failed", unavailable)
     relayed()
-    assert "0 sent" in capsys.readouterr().out
+    assert "The outbox has nothing to send." in capsys.readouterr().out
     assert "The gauges could not be measured." in caplog.text
 
 
