@@ -32,7 +32,9 @@ SERVERLESS = tuple(
     f"--ignore=tests/{path}"
     for path in ("acceptance", "emulator", "support", "testing", "typing")
 )
-NO_MATRICES = ("-m", "not exhaustive")
+# What Datastore does depends on neither the database nor Django's version.
+NO_DATASTORE = ("-m", "not datastore")
+NO_MATRICES = ("-m", "not exhaustive and not datastore")
 
 nox.options.reuse_venv = "yes"
 nox.options.sessions = ["quick"]
@@ -76,8 +78,8 @@ LEGS = {
     for leg in (
         Leg("quick", "sqlite", RUNNING, _installed_django(), COVERAGE),
         Leg("exhaustive", "sqlite", "3.11", "5.2", ("--exhaustive",), "whole matrices"),
-        Leg("postgres", "postgres", "3.11", "5.2", SERVERLESS),
-        Leg("mariadb", "mysql", "3.11", "5.2", SERVERLESS),
+        Leg("postgres", "postgres", "3.11", "5.2", (*SERVERLESS, *NO_DATASTORE)),
+        Leg("mariadb", "mysql", "3.11", "5.2", (*SERVERLESS, *NO_DATASTORE)),
         Leg("django60", "postgres", "3.12", "6.0", (*SERVERLESS, *NO_MATRICES)),
         Leg("django61", "sqlite", "3.13", "6.1", NO_MATRICES),
     )

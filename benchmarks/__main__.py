@@ -19,7 +19,6 @@ SCENARIOS = (
     "imports",
     "iteration",
     "sealing",
-    "carriers",
 )
 QUICK = harness.Effort(quick=True, repeats=7)
 FULL = harness.Effort(quick=False, repeats=25)

@@ -34,6 +34,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from cloudtask import datastore_emulator
 from cloudtask.development import (
     DEFAULT_URL,
     HOST_VARIABLE,
@@ -146,20 +147,28 @@ def start_emulators(
 ) -> None:
     """Start the emulator as djangae does, for scripts without a `with` block.
 
-    `emulators` can only be "tasks": Google has emulators of Datastore and Storage. With
-    `persist_data`, queued tasks are kept in `.cloudtask/tasks.sqlite3`. The emulator
-    starts for every command, so call this function only for commands that serve. Raises
-    `RuntimeError` on App Engine and Cloud Run, and if the emulator does not start.
+    `emulators` may name "tasks" and "datastore". The second is Google's, and comes with
+    the Google Cloud CLI: it sets `DATASTORE_EMULATOR_HOST`, unless that is set already,
+    and its data ends with it. With `persist_data`, queued tasks are kept in
+    `.cloudtask/tasks.sqlite3`. The emulators start for every command, so call this
+    function only for commands that serve. Raises `RuntimeError` on App Engine and Cloud
+    Run, if Google's emulator is not installed, and if one does not start.
     """
-    if list(emulators) != ["tasks"]:
-        raise ValueError(f'Only the emulator "tasks" is started here, not {emulators}.')
+    if unknown := sorted(set(emulators) - {"tasks", "datastore"}):
+        raise ValueError(
+            f'Only "tasks" and "datastore" are started here, not {unknown}.'
+        )
     variable = _cloud_variable()
     if variable is not None:
         raise RuntimeError(
             f"start_emulators() on App Engine or Cloud Run ({variable} is set): tasks "
             "would be lost with the emulator. Call it for runserver only."
         )
-    if _is_reloaded() or "tasks" in _running:
+    if _is_reloaded():
+        return
+    if "datastore" in emulators:
+        _start_datastore(project_id)
+    if "tasks" not in emulators or "tasks" in _running:
         return
     argv = sys.argv if autodetect_task_port else []
     target = f"http://127.0.0.1:{task_target_port or runserver_port(argv)}"
@@ -172,6 +181,21 @@ def start_emulators(
         ("--data", DEFAULT_DATA if persist_data else None),
     )
     _running["tasks"], _ = _start(tasks_port, arguments, project_id, target)
+
+
+def _start_datastore(project: str | None) -> None:
+    if "datastore" in _running or os.environ.get(datastore_emulator.VARIABLE):
+        return
+    started = datastore_emulator.start()
+    running = _Running(started.process)
+    _running["datastore"] = running
+    _set_environment(
+        running,
+        {
+            datastore_emulator.VARIABLE: started.address,
+            PROJECT_VARIABLE: os.environ.get(PROJECT_VARIABLE) or project or "local",
+        },
+    )
 
 
 def stop_emulators(emulators: Sequence[str] | None = None) -> None:
@@ -242,9 +266,13 @@ def _start(
         TARGET_VARIABLE: target,
         PROJECT_VARIABLE: os.environ.get(PROJECT_VARIABLE) or project or "local",
     }
-    running.environment = {name: os.environ.get(name) for name in chosen_environment}
-    os.environ.update(chosen_environment)
+    _set_environment(running, chosen_environment)
     return running, facts["address"]
+
+
+def _set_environment(running: _Running, chosen: dict[str, str]) -> None:
+    running.environment = {name: os.environ.get(name) for name in chosen}
+    os.environ.update(chosen)
 
 
 def _check_installed() -> None:

@@ -14,7 +14,11 @@ from tests.testapp import tasks
 __all__ = ["site"]
 
 # Here, since pytest takes plugins from the topmost conftest only.
-pytest_plugins = ["tests.stores.datastore_fixtures", "tests.support.sampling"]
+pytest_plugins = [
+    "tests.support.emulators",
+    "tests.stores.datastore_fixtures",
+    "tests.support.sampling",
+]
 
 
 @pytest.fixture(autouse=True)

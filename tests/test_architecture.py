@@ -20,7 +20,8 @@ ROOT = Path(cloudtask.__file__).parent
 # is one noun.
 FLOORS = [
     {
-        *("addresses", "asynchrony", "clients", "clock", "development", "discretion"),
+        *("addresses", "asynchrony", "clients", "clock", "datastore_emulator"),
+        *("development", "discretion"),
         *("exceptions", "failpoints", "quotas", "signals"),
     },
     {"options", "runs", "context"},

@@ -11,8 +11,11 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import pytest
+from django.core.management import CommandError, call_command
 
 from cloudtask import sandbox
+from cloudtask.stores.datastore import DatastoreStore
+from tests.support.emulators import Emulators
 from tests.support.waiting import PATIENCE, wait_until
 
 QUEUE = "projects/local/locations/local/queues/default"
@@ -258,9 +261,41 @@ def test_start_and_stop_as_with_djangae(
     assert sandbox.HOST_VARIABLE not in os.environ
 
 
-def test_only_tasks_can_be_asked_for() -> None:
-    with pytest.raises(ValueError, match="tasks"):
-        sandbox.start_emulators(emulators=("datastore", "tasks"))
+def test_no_other_emulator_can_be_asked_for() -> None:
+    with pytest.raises(ValueError, match="storage"):
+        sandbox.start_emulators(emulators=("storage", "tasks"))
+
+
+@pytest.mark.datastore
+def test_googles_emulator_of_datastore_starts_and_ends(
+    emulators: Emulators, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emulators.require("firestore")
+    monkeypatch.delenv("DATASTORE_EMULATOR_HOST", raising=False)
+    sandbox.start_emulators(emulators=["datastore"])
+    try:
+        address = os.environ["DATASTORE_EMULATOR_HOST"]
+        store = DatastoreStore({"PROJECT": "sandbox"})
+        store.save_payload("k", b"data")
+        assert store.load_payload("k") == b"data"
+    finally:
+        sandbox.stop_emulators()
+
+    assert not answers(address)
+    assert "DATASTORE_EMULATOR_HOST" not in os.environ
+
+
+def test_without_the_cli_the_error_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("DATASTORE_EMULATOR_HOST", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    hint = "gcloud components install cloud-firestore"
+    with pytest.raises(RuntimeError, match=hint):
+        sandbox.start_emulators(emulators=["datastore"])
+    with pytest.raises(CommandError, match=hint):
+        call_command("cloudtask_emulator", port=0, with_datastore=True)
 
 
 @pytest.mark.parametrize(

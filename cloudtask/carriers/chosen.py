@@ -33,13 +33,12 @@ class Chosen:
 
 
 class State:
-    """Spares callers a look at the settings: `is_off` where there are no carriers, and
-    `is_unobserved` where there is no telemetry. Both are False until it is known."""
+    """`is_off` spares callers a look at the settings where there are no carriers."""
 
-    __slots__ = ("is_off", "is_unobserved")
+    __slots__ = ("is_off",)
 
     def __init__(self) -> None:
-        self.is_off = self.is_unobserved = False
+        self.is_off = False
 
 
 state = State()
@@ -47,7 +46,7 @@ state = State()
 
 def _reread(*, setting: str, **kwargs: Any) -> None:
     if setting == "CLOUDTASK":
-        state.is_off = state.is_unobserved = False
+        state.is_off = False
 
 
 setting_changed.connect(_reread, dispatch_uid="cloudtask.carriers")
@@ -57,13 +56,12 @@ def chosen() -> Chosen:
     """The carriers in force; raises ConfigurationError."""
     found = _made(conf.settings())
     state.is_off = not (found.project or found.telemetry)
-    state.is_unobserved = not found.telemetry
     return found
 
 
 def telemetry() -> tuple[Telemetry, ...]:
     """The telemetry in force; none while the settings are wrong."""
-    if state.is_unobserved:
+    if state.is_off:
         return ()
     try:
         return chosen().telemetry

@@ -194,8 +194,7 @@ def _watched(call: Call, payload: bytes) -> Attempt:
     before, started = _states(), clock.now()
     value, result, raised = None, None, None
     try:
-        is_off = carriers.state.is_off and not call.message.carried
-        if is_off or call.definition.is_step:
+        if carriers.state.is_off and not call.message.carried:
             value, result = _called(call, payload)
         else:
             with carriers.restored(call.message.carried, call.context):

@@ -34,7 +34,6 @@ from cloudtask.iteration.steps import (
     LOOK_AGAIN,
     STOP,
     budget,
-    in_context,
     options_of,
     say,
     step,
@@ -218,8 +217,7 @@ def _called(store: Store, run: Run, last: Last) -> None:
 def _call_and_settle(store: Store, run: Run, last: Last) -> None:
     if last.function is not None:
         failpoints.reached("finalize.before_call")
-        with in_context(run):
-            awaited(last.function(*last.args, **last.kwargs))
+        awaited(last.function(*last.args, **last.kwargs))
         failpoints.reached("finalize.after_call")
     # The reason why a run was stopped stays, as long as the run does.
     error = None if last.to in STOPPED else ""

@@ -69,6 +69,6 @@ def test_the_reloaded_process_of_runserver_starts_none(monkeypatch):
     assert HOST_VARIABLE not in os.environ
 
 
-def test_other_emulators_are_google_s_to_start():
+def test_the_emulator_of_storage_is_google_s_to_start():
     with pytest.raises(ValueError, match="tasks"):
-        start_emulators(persist_data=True, emulators=["datastore", "tasks"])
+        start_emulators(persist_data=True, emulators=["storage", "tasks"])

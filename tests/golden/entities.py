@@ -2,33 +2,66 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from cloudtask.runs import FailureState
 from cloudtask.stores import FailedCall
 from cloudtask.stores.datastore import DatastoreStore, plans
+from cloudtask.stores.datastore.access import Path, Row
 from cloudtask.stores.datastore.entities import RUN
 from cloudtask.stores.results import ResultState, StoredResult
 from tests.stores import runs_making as runs
-from tests.support.datastore import DatastoreServer
 
-VARIABLE = "DATASTORE_EMULATOR_HOST"
-PROJECT = "golden"
+
+class _Recorded:
+    """The rows that a store wrote; it stands for each try of a transaction, too."""
+
+    is_doubtful = False
+
+    def __init__(self) -> None:
+        self.rows: dict[Path, Row] = {}
+
+    def get(self, path: Path) -> Row | None:
+        return self.rows.get(path)
+
+    def get_all(self, *paths: Path) -> list[Row | None]:
+        return [self.rows.get(path) for path in paths]
+
+    def put(self, *rows: Row) -> None:
+        marked = [
+            Row(one.path, {**one.values, "mark": ""}, one.indexed) for one in rows
+        ]
+        self.rows.update({row.path: row for row in marked})
+
+    def delete(self, *paths: Path) -> None: ...
+
+
+class _RecordingStore(DatastoreStore):
+    """Writes as the store does, and keeps the rows here: no Datastore is needed."""
+
+    def __init__(self) -> None:
+        super().__init__({"PROJECT": "golden"})
+        self.recorded = _Recorded()
+
+    def transact(self, what: str, work: Any) -> Any:
+        return work(self.recorded)
+
+    def get(self, what: str, *paths: Path) -> list[Row | None]:
+        return self.recorded.get_all(*paths)
+
+    def put(self, what: str, rows: Sequence[Row]) -> None:
+        self.recorded.rows.update({row.path: row for row in rows})
 
 
 def collected() -> list[str]:
     """ "Kind.property", and whether an index has it."""
-    with DatastoreServer() as server:
-        os.environ[VARIABLE] = server.address
-        try:
-            _fill(DatastoreStore({"PROJECT": PROJECT}))
-            stored = [line for entity in _entities() for line in _lines(entity)]
-            # Of a large plan, while its shards are written.
-            return [*stored, *(f"{RUN}.{name}" for name in plans.NAMES)]
-        finally:
-            del os.environ[VARIABLE]
+    store = _RecordingStore()
+    _fill(store)
+    stored = [line for row in store.recorded.rows.values() for line in _lines(row)]
+    # Of a large plan, while its shards are written.
+    return [*stored, *(f"{RUN}.{name}" for name in plans.NAMES)]
 
 
 def _fill(store: DatastoreStore) -> None:
@@ -65,16 +98,8 @@ def _result() -> StoredResult:
     )
 
 
-def _entities() -> list[Any]:
-    from google.cloud import datastore
-
-    client = datastore.Client(PROJECT)  # type: ignore[no-untyped-call]
-    return list(client.query().fetch())
-
-
-def _lines(entity: Any) -> list[str]:
+def _lines(row: Row) -> list[str]:
     return [
-        f"{entity.kind}.{name}"
-        + (" (indexed)" if name not in entity.exclude_from_indexes else "")
-        for name in entity
+        f"{row.path[-2]}.{name}" + (" (indexed)" if name in row.indexed else "")
+        for name in row.values
     ]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,7 @@ from cloudtask.testing import run_queued
 from tests.iteration.models import Thing
 from tests.iteration.tasks import trace
 from tests.iteration.world import World
+from tests.stores.datastore_fixtures import KINDS
 from tests.support import clock
 
 DATASTORE = "cloudtask.stores.datastore.DatastoreStore"
@@ -34,21 +36,21 @@ def world() -> World:
     return World()
 
 
-@pytest.fixture(params=["database", "datastore"])
+@pytest.fixture(params=["database", *KINDS])
 def any_store(request: pytest.FixtureRequest, db: None) -> Iterator[str]:
-    """Each store in turn, as the settings have it."""
+    """Each store in turn, as the settings have it; Datastore in both emulators."""
     if request.param == "database":
         yield "database"
         return
-    kept = request.getfixturevalue("datastore_store")
+    request.getfixturevalue("datastore_at")(request.param)
     options = {
         "BACKEND": DATASTORE,
         "PROJECT": "test-project",
-        "NAMESPACE": kept.place.namespace,
+        "NAMESPACE": uuid.uuid4().hex,
     }
     with override_settings(CLOUDTASK={"STORE": options}):
         store()
-        yield "datastore"
+        yield request.param
 
 
 @pytest.fixture

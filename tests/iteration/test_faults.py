@@ -8,6 +8,7 @@ import pytest
 
 from tests.iteration import matrix
 from tests.iteration.matrix import PASSAGES, Case, Table
+from tests.stores.datastore_fixtures import KINDS
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def test_a_fault_at_any_point_loses_no_row(case, table):
 
 
 @pytest.mark.parametrize("case", [*params("plain", most=1), *params("parts", most=2)])
-@pytest.mark.parametrize("any_store", ["datastore"], indirect=True)
+@pytest.mark.parametrize("any_store", KINDS, indirect=True)
 def test_nor_does_it_on_datastore(any_store, case, table):
     assert_holds(case, any_store, table)
 

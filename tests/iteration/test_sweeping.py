@@ -18,6 +18,7 @@ from tests.iteration import tasks
 from tests.iteration.starting import at_point, start
 from tests.iteration.tasks import trace
 from tests.iteration.world import Hiccup
+from tests.stores.datastore_fixtures import KINDS
 
 pytestmark = pytest.mark.django_db
 OLD = {"default": {}, "old": {}}
@@ -115,7 +116,7 @@ def test_an_outage_does_not_take_all_the_time_there_is(world):
     assert list_runs()[0].state is RunState.FINISHED
 
 
-@pytest.mark.parametrize("any_store", ["datastore"], indirect=True)
+@pytest.mark.parametrize("any_store", KINDS, indirect=True)
 class TestADescriptionThatIsDamaged:
     @pytest.fixture
     def damaged(self, any_store, world):

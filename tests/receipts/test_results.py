@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -18,10 +19,9 @@ from cloudtask.exceptions import BadSignature
 from cloudtask.models import TaskResultRow
 from cloudtask.testing import Faults, arun_queued, crash_at, eager, run_queued
 from tests.receipts import tasks
+from tests.stores.datastore_fixtures import KINDS
 from tests.support import clock
 from tests.testapp.models import Author
-
-pytest_plugins = ["tests.stores.datastore_fixtures"]
 
 DATASTORE = {"BACKEND": "cloudtask.stores.datastore.DatastoreStore"}
 DAYS = 86400.0
@@ -34,19 +34,15 @@ def _mended() -> Iterator[None]:
     tasks.broken.clear()
 
 
-@pytest.fixture(params=["database", "datastore"])
+@pytest.fixture(params=["database", *KINDS])
 def anywhere(request: Any, db: None, settings: Any) -> str:
-    """Runs the test with each store."""
-    if request.param == "datastore":
-        store = request.getfixturevalue("datastore_store")
-        settings.CLOUDTASK = {
-            "STORE": {
-                **DATASTORE,
-                "PROJECT": store.place.project,
-                "NAMESPACE": store.place.namespace,
-            }
-        }
-    return str(request.param)
+    """Runs the test with each store, and with Datastore in both emulators."""
+    if request.param == "database":
+        return "database"
+    request.getfixturevalue("datastore_at")(request.param)
+    place = {"PROJECT": "test-project", "NAMESPACE": uuid.uuid4().hex}
+    settings.CLOUDTASK = {"STORE": {**DATASTORE, **place}}
+    return "datastore"
 
 
 @pytest.mark.parametrize(

@@ -51,11 +51,11 @@ def settings(store: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(params=["database", "datastore"])
+@pytest.fixture(params=["database", "firestore"])
 def _site(request: pytest.FixtureRequest) -> Iterator[None]:
     store = DATABASE
-    if request.param == "datastore":
-        request.getfixturevalue("indexless_datastore")
+    if request.param != "database":
+        request.getfixturevalue("datastore_at")(request.param)
         store = DATASTORE
     with override_settings(
         CLOUDTASK=settings(store), SECRET_KEY=KEY, SECRET_KEY_FALLBACKS=[f"old {KEY}"]

@@ -1,51 +1,98 @@
-"""Fixtures: a Datastore without an index.yaml, and the store in it.
+"""Fixtures: Google's two emulators behind a proxy, and the store in each.
 
-A test module that wants them says
-`pytest_plugins = ["tests.stores.datastore_fixtures"]`.
+A test that wants `datastore_store` or `faults` runs on both emulators.
 """
 
 from __future__ import annotations
 
-import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from cloudtask.datastore_emulator import VARIABLE
 from cloudtask.stores.datastore import DatastoreStore
-from tests.support.datastore import DatastoreServer
+from cloudtask.stores.datastore.access import MUTATIONS
+from cloudtask.stores.datastore.blobs import CHUNK_KIND
+from cloudtask.stores.datastore.client import clients
+from tests.support.emulators import VARIABLES, Emulators
+from tests.support.proxy import DatastoreProxy
 
-VARIABLE = "DATASTORE_EMULATOR_HOST"
+PROJECT = "test-project"
+KINDS = sorted(VARIABLES)
 
 
-@pytest.fixture(scope="module")
-def indexless_datastore() -> Iterator[DatastoreServer | None]:
-    """The server of this module's tests; None when the variable names another."""
-    if os.environ.get(VARIABLE):
-        yield None
-        return
-    with DatastoreServer(composite_indexes=False) as server:
-        os.environ[VARIABLE] = server.address
-        try:
-            yield server
-        finally:
-            del os.environ[VARIABLE]
+@pytest.fixture(scope="session")
+def datastore_proxies(
+    emulators: Emulators,
+) -> Iterator[Callable[[str], DatastoreProxy]]:
+    """Makes the proxy of each kind of emulator, once."""
+    made: dict[str, DatastoreProxy] = {}
+
+    def proxy(kind: str) -> DatastoreProxy:
+        if kind not in made:
+            made[kind] = DatastoreProxy(emulators.address(kind), kind)
+        return made[kind]
+
+    yield proxy
+    for one in made.values():
+        one.stop()
 
 
 @pytest.fixture
-def faults(indexless_datastore: DatastoreServer | None) -> Iterator[DatastoreServer]:
-    """The server, for faults and counts; the test is skipped without it."""
-    if indexless_datastore is None:
-        pytest.skip(f"{VARIABLE} names a server that takes no faults")
-    yield indexless_datastore
-    indexless_datastore.reset()
+def datastore_at(
+    datastore_proxies: Callable[[str], DatastoreProxy],
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[Callable[[str], DatastoreProxy]]:
+    """Makes an emulator the Datastore of this process, by its kind."""
+    used: list[DatastoreProxy] = []
+
+    def use(kind: str) -> DatastoreProxy:
+        proxy = datastore_proxies(kind)
+        used.append(proxy)
+        proxy.reset()
+        monkeypatch.setenv(VARIABLE, proxy.address)
+        return proxy
+
+    yield use
+    for proxy in used:
+        proxy.reset()
+
+
+@pytest.fixture(params=KINDS)
+def faults(
+    request: pytest.FixtureRequest, datastore_at: Callable[[str], DatastoreProxy]
+) -> DatastoreProxy:
+    """The way to each emulator, for faults and counts."""
+    return datastore_at(request.param)
 
 
 @pytest.fixture
-def datastore_store(indexless_datastore: DatastoreServer | None) -> DatastoreStore:
-    """The store, in an empty namespace. It makes the calls that it makes in production,
-    and no pauses; beside a real emulator it does as it does beside one."""
-    options = {"PROJECT": "test-project", "NAMESPACE": uuid.uuid4().hex}
-    if indexless_datastore is None:
-        return DatastoreStore(options)
-    return DatastoreStore(options, sleep=lambda seconds: None, begins_early=False)
+def optimistic(faults: DatastoreProxy) -> DatastoreProxy:
+    """The same, if another process can write between a transaction's read and commit.
+
+    Firestore's emulator locks what a transaction has read, and lets the other wait.
+    """
+    if faults.kind == "firestore":
+        pytest.skip("its locks let nobody come in between")
+    return faults
+
+
+@pytest.fixture
+def datastore_store(faults: DatastoreProxy) -> Iterator[DatastoreStore]:
+    """The store, in an empty namespace. It makes no pauses between its tries."""
+    options = {"PROJECT": PROJECT, "NAMESPACE": uuid.uuid4().hex}
+    store = DatastoreStore(options, sleep=lambda seconds: None)
+    yield store
+    faults.reset()
+    _empty(store)
+
+
+def _empty(store: DatastoreStore) -> None:
+    """Delete the large entities: the emulators keep all of them in memory."""
+    client = clients.get(store.place)
+    query = client.query(kind=CHUNK_KIND, namespace=store.place.namespace)
+    query.keys_only()
+    keys = [entity.key for entity in query.fetch()]
+    for start in range(0, len(keys), MUTATIONS):
+        client.delete_multi(keys[start : start + MUTATIONS])

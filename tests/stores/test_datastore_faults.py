@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
@@ -30,9 +31,7 @@ from tests.stores.runs_making import (
     take,
     walked,
 )
-from tests.support.datastore import DatastoreServer
-
-pytest_plugins = ["tests.stores.datastore_fixtures"]
+from tests.support.proxy import DatastoreProxy
 
 Change = Callable[[DatastoreStore], Any]
 HALF = Shard(run=RUN, index=0, low="5", high="10", expected=5)
@@ -129,7 +128,7 @@ def everything(store: DatastoreStore) -> list[Any]:
 @pytest.fixture
 def elsewhere(datastore_store: DatastoreStore) -> DatastoreStore:
     """The same store for another namespace, where nothing goes wrong."""
-    return DatastoreStore({"PROJECT": "test-project", "NAMESPACE": "undisturbed"})
+    return DatastoreStore({"PROJECT": "test-project", "NAMESPACE": uuid.uuid4().hex})
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -143,7 +142,7 @@ def elsewhere(datastore_store: DatastoreStore) -> DatastoreStore:
     ],
 )
 def test_a_change_whose_commit_fails_once_happens_once(
-    faults: DatastoreServer,
+    faults: DatastoreProxy,
     datastore_store: DatastoreStore,
     elsewhere: DatastoreStore,
     name: str,
@@ -163,7 +162,7 @@ def test_a_change_whose_commit_fails_once_happens_once(
 @pytest.mark.parametrize("name", CHANGES)
 @pytest.mark.parametrize("method", ["Lookup", "RunQuery"])
 def test_a_change_whose_reads_are_aborted_happens_once(
-    faults: DatastoreServer,
+    faults: DatastoreProxy,
     datastore_store: DatastoreStore,
     elsewhere: DatastoreStore,
     name: str,
@@ -180,10 +179,14 @@ def test_a_change_whose_reads_are_aborted_happens_once(
 
 
 def test_a_transaction_that_expired_is_run_again(
-    faults: DatastoreServer, datastore_store: DatastoreStore
+    faults: DatastoreProxy, datastore_store: DatastoreStore
 ) -> None:
     start(datastore_store)
-    faults.before_next("Commit", faults.expire_transactions)
+    faults.fail_next(
+        "Commit",
+        StatusCode.INVALID_ARGUMENT,
+        message="The referenced transaction has expired or is no longer valid.",
+    )
 
     assert take(datastore_store).fence == 1
 
@@ -193,7 +196,7 @@ def test_a_transaction_that_expired_is_run_again(
 
 @pytest.mark.parametrize("code", [StatusCode.ABORTED, StatusCode.UNAVAILABLE])
 def test_a_storm_is_given_up_and_changes_nothing(
-    faults: DatastoreServer, datastore_store: DatastoreStore, code: StatusCode
+    faults: DatastoreProxy, datastore_store: DatastoreStore, code: StatusCode
 ) -> None:
     start(datastore_store)
     before = faults.calls["Commit"]
@@ -207,7 +210,7 @@ def test_a_storm_is_given_up_and_changes_nothing(
 
 
 def test_a_storm_that_passes_is_waited_for(
-    faults: DatastoreServer, datastore_store: DatastoreStore
+    faults: DatastoreProxy, datastore_store: DatastoreStore
 ) -> None:
     start(datastore_store)
     pauses: list[float] = []
@@ -221,7 +224,7 @@ def test_a_storm_that_passes_is_waited_for(
 
 
 def test_no_try_begins_when_patience_is_at_its_end(
-    faults: DatastoreServer, datastore_store: DatastoreStore
+    faults: DatastoreProxy, datastore_store: DatastoreStore
 ) -> None:
     start(datastore_store)
     hours = iter(range(0, 10_000, int(PATIENCE) // 2 + 1))
@@ -236,7 +239,7 @@ def test_no_try_begins_when_patience_is_at_its_end(
 
 
 def test_a_rollback_that_fails_hides_nothing(
-    faults: DatastoreServer, datastore_store: DatastoreStore
+    faults: DatastoreProxy, datastore_store: DatastoreStore
 ) -> None:
     start(datastore_store)
     shard = take(datastore_store)
@@ -252,51 +255,51 @@ def test_a_rollback_that_fails_hides_nothing(
 
 
 def test_a_lease_taken_in_between_is_not_ours(
-    faults: DatastoreServer, datastore_store: DatastoreStore
+    optimistic: DatastoreProxy, datastore_store: DatastoreStore
 ) -> None:
     start(datastore_store)
-    faults.before_next("Commit", lambda: take(datastore_store))
+    optimistic.before_next("Commit", lambda: take(datastore_store))
 
     assert datastore_store.acquire(RUN, 0, 0, lease=LEASE) is None
     assert load_shard(datastore_store).fence == 1
 
 
 def test_a_pause_in_between_refuses_the_checkpoint(
-    faults: DatastoreServer, datastore_store: DatastoreStore
+    optimistic: DatastoreProxy, datastore_store: DatastoreStore
 ) -> None:
     start(datastore_store)
     shard = take(datastore_store)
-    faults.before_next("Commit", lambda: move(datastore_store, RunState.PAUSED))
+    optimistic.before_next("Commit", lambda: move(datastore_store, RunState.PAUSED))
 
     assert not datastore_store.checkpoint(shard, walked("1"), lease=LEASE)
     assert load_shard(datastore_store) == shard
 
 
 def test_a_pause_in_between_refuses_the_lease(
-    faults: DatastoreServer, datastore_store: DatastoreStore
+    optimistic: DatastoreProxy, datastore_store: DatastoreStore
 ) -> None:
     start(datastore_store)
-    faults.before_next("Commit", lambda: move(datastore_store, RunState.PAUSED))
+    optimistic.before_next("Commit", lambda: move(datastore_store, RunState.PAUSED))
 
     assert datastore_store.acquire(RUN, 0, 0, lease=LEASE) is None
 
 
 def test_a_cancellation_in_between_refuses_the_plan(
-    faults: DatastoreServer, datastore_store: DatastoreStore
+    optimistic: DatastoreProxy, datastore_store: DatastoreStore
 ) -> None:
     create(datastore_store, state=RunState.PLANNING)
-    faults.before_next("Commit", lambda: move(datastore_store, RunState.CANCELLED))
+    optimistic.before_next("Commit", lambda: move(datastore_store, RunState.CANCELLED))
 
     assert not datastore_store.add_part(RUN, 0, shards_of(RUN, 3), total=30)
     assert datastore_store.load_shards(RUN) == []
 
 
 def test_a_split_in_between_takes_the_index_before(
-    faults: DatastoreServer, datastore_store: DatastoreStore
+    optimistic: DatastoreProxy, datastore_store: DatastoreStore
 ) -> None:
     start(datastore_store, shards=2)
     first, second = take(datastore_store, 0), take(datastore_store, 1)
-    faults.before_next(
+    optimistic.before_next(
         "Commit", lambda: datastore_store.release(second, walked("15"), split=HALF)
     )
 
@@ -308,12 +311,12 @@ def test_a_split_in_between_takes_the_index_before(
 
 
 def test_one_of_two_that_finalize_in_between_wins(
-    faults: DatastoreServer, datastore_store: DatastoreStore
+    optimistic: DatastoreProxy, datastore_store: DatastoreStore
 ) -> None:
     start(datastore_store)
     finish(datastore_store)
     others: list[bool] = []
-    faults.before_next(
+    optimistic.before_next(
         "Commit", lambda: others.append(datastore_store.try_finalize(RUN))
     )
 
@@ -322,7 +325,7 @@ def test_one_of_two_that_finalize_in_between_wins(
 
 
 def test_the_last_shard_that_ends_before_the_question_is_seen(
-    faults: DatastoreServer, datastore_store: DatastoreStore
+    faults: DatastoreProxy, datastore_store: DatastoreStore
 ) -> None:
     start(datastore_store)
     shard = take(datastore_store)
@@ -332,7 +335,7 @@ def test_the_last_shard_that_ends_before_the_question_is_seen(
 
 
 def test_a_split_before_the_question_is_seen(
-    faults: DatastoreServer, datastore_store: DatastoreStore
+    faults: DatastoreProxy, datastore_store: DatastoreStore
 ) -> None:
     start(datastore_store)
     shard = take(datastore_store)
@@ -347,7 +350,7 @@ def test_a_split_before_the_question_is_seen(
 
 
 def test_a_plan_set_just_before_the_run_is_read_is_seen(
-    faults: DatastoreServer, datastore_store: DatastoreStore
+    faults: DatastoreProxy, datastore_store: DatastoreStore
 ) -> None:
     create(datastore_store, state=RunState.PLANNING)
     faults.before_next(
@@ -359,23 +362,23 @@ def test_a_plan_set_just_before_the_run_is_read_is_seen(
 
 
 def test_a_pause_after_the_question_stops_finalize(
-    faults: DatastoreServer, datastore_store: DatastoreStore
+    optimistic: DatastoreProxy, datastore_store: DatastoreStore
 ) -> None:
     start(datastore_store, shards=0)
-    faults.before_next("Commit", lambda: move(datastore_store, RunState.PAUSED))
+    optimistic.before_next("Commit", lambda: move(datastore_store, RunState.PAUSED))
 
     assert not datastore_store.try_finalize(RUN)
     assert load(datastore_store).state is RunState.PAUSED
 
 
 def test_rows_are_reopened_once_by_two(
-    faults: DatastoreServer, datastore_store: DatastoreStore
+    optimistic: DatastoreProxy, datastore_store: DatastoreStore
 ) -> None:
     start(datastore_store)
     finish(datastore_store)
     datastore_store.record_failure(failure("1", FailureState.FAILED), delay=AT_ONCE)
     others: list[int] = []
-    faults.before_next(
+    optimistic.before_next(
         "Commit", lambda: others.append(datastore_store.reopen_failures(RUN))
     )
 
@@ -385,7 +388,7 @@ def test_rows_are_reopened_once_by_two(
 
 
 def test_a_lost_answer_is_not_mistaken_when_others_went_on(
-    faults: DatastoreServer, datastore_store: DatastoreStore
+    optimistic: DatastoreProxy, datastore_store: DatastoreStore
 ) -> None:
     """The mark of the commit is gone: the run is FINALIZING once all the same."""
     generation = start(datastore_store, shards=0).generation
@@ -397,10 +400,10 @@ def test_a_lost_answer_is_not_mistaken_when_others_went_on(
         assert run is not None
 
     def between_the_tries() -> None:
-        faults.before_next("Lookup", go_on)
+        optimistic.before_next("Lookup", go_on)
 
-    faults.before_next("Commit", between_the_tries)
-    faults.fail_next("Commit", StatusCode.UNAVAILABLE, apply=True)
+    optimistic.before_next("Commit", between_the_tries)
+    optimistic.fail_next("Commit", StatusCode.UNAVAILABLE, apply=True)
 
     assert not datastore_store.try_finalize(RUN)
     assert load(datastore_store).generation == generation + 1

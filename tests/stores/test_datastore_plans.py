@@ -30,9 +30,7 @@ from tests.stores.runs_making import (
     whole,
 )
 from tests.support import clock
-from tests.support.datastore import DatastoreServer
-
-pytest_plugins = ["tests.stores.datastore_fixtures"]
+from tests.support.proxy import DatastoreProxy
 
 MANY = 60
 AN_HOUR = timedelta(hours=1)
@@ -112,7 +110,7 @@ def test_a_plan_with_long_keys_takes_chunks_and_leaves_none(
 
 
 def test_a_plan_cut_off_before_it_is_decided_is_not_there(
-    faults: DatastoreServer, datastore_store: DatastoreStore
+    faults: DatastoreProxy, datastore_store: DatastoreStore
 ) -> None:
     cut_off(faults, datastore_store, DECIDING)
 
@@ -125,7 +123,7 @@ def test_a_plan_cut_off_before_it_is_decided_is_not_there(
 
 @pytest.mark.parametrize("commit", [CREATING, LAST])
 def test_a_plan_cut_off_after_it_is_decided_is_completed_by_who_reads_the_run(
-    faults: DatastoreServer, datastore_store: DatastoreStore, commit: int
+    faults: DatastoreProxy, datastore_store: DatastoreStore, commit: int
 ) -> None:
     cut_off(faults, datastore_store, commit)
 
@@ -133,7 +131,7 @@ def test_a_plan_cut_off_after_it_is_decided_is_completed_by_who_reads_the_run(
 
 
 def test_a_plan_whose_shards_are_partly_there_is_completed_by_who_lists_them(
-    faults: DatastoreServer, datastore_store: DatastoreStore
+    faults: DatastoreProxy, datastore_store: DatastoreStore
 ) -> None:
     cut_off(faults, datastore_store, LAST)
     some = entities(datastore_store, "CloudtaskShard")
@@ -148,7 +146,7 @@ def test_a_plan_whose_shards_are_partly_there_is_completed_by_who_lists_them(
 
 @pytest.mark.parametrize("commit", [DECIDING, CREATING, LAST])
 def test_a_plan_whose_answers_are_lost_is_the_plan(
-    faults: DatastoreServer, datastore_store: DatastoreStore, commit: int
+    faults: DatastoreProxy, datastore_store: DatastoreStore, commit: int
 ) -> None:
     planning(datastore_store)
     faults.fail_next("Commit", StatusCode.UNAVAILABLE, apply=True, skip=commit)
@@ -158,7 +156,7 @@ def test_a_plan_whose_answers_are_lost_is_the_plan(
 
 
 def test_a_run_is_not_over_while_shards_are_missing(
-    faults: DatastoreServer, datastore_store: DatastoreStore
+    faults: DatastoreProxy, datastore_store: DatastoreStore
 ) -> None:
     cut_off(faults, datastore_store, CREATING)
 
@@ -166,7 +164,7 @@ def test_a_run_is_not_over_while_shards_are_missing(
 
 
 def test_a_run_whose_plan_was_cut_off_is_stale(
-    faults: DatastoreServer, datastore_store: DatastoreStore
+    faults: DatastoreProxy, datastore_store: DatastoreStore
 ) -> None:
     cut_off(faults, datastore_store, CREATING)
 
@@ -179,7 +177,7 @@ def test_a_run_whose_plan_was_cut_off_is_stale(
 
 @pytest.mark.parametrize("to", [RunState.PAUSED, RunState.CANCELLED])
 def test_a_run_that_was_stopped_meanwhile_keeps_its_plan(
-    faults: DatastoreServer, datastore_store: DatastoreStore, to: RunState
+    faults: DatastoreProxy, datastore_store: DatastoreStore, to: RunState
 ) -> None:
     cut_off(faults, datastore_store, CREATING)
     move(datastore_store, to)
@@ -189,7 +187,7 @@ def test_a_run_that_was_stopped_meanwhile_keeps_its_plan(
 
 
 def test_a_new_description_keeps_the_plan(
-    faults: DatastoreServer, datastore_store: DatastoreStore
+    faults: DatastoreProxy, datastore_store: DatastoreStore
 ) -> None:
     cut_off(faults, datastore_store, CREATING)
     assert datastore_store.change_run(
@@ -201,7 +199,7 @@ def test_a_new_description_keeps_the_plan(
 
 
 def test_a_run_that_is_deleted_takes_its_plan_along(
-    faults: DatastoreServer, datastore_store: DatastoreStore
+    faults: DatastoreProxy, datastore_store: DatastoreStore
 ) -> None:
     cut_off(faults, datastore_store, LAST)
 
@@ -212,14 +210,13 @@ def test_a_run_that_is_deleted_takes_its_plan_along(
 
 
 def test_a_run_that_is_deleted_meanwhile_leaves_no_shards(
-    faults: DatastoreServer, datastore_store: DatastoreStore
+    optimistic: DatastoreProxy, datastore_store: DatastoreStore
 ) -> None:
     planning(datastore_store)
 
-    def then() -> None:
-        faults.before_next("Commit", lambda: datastore_store.delete_run(RUN))
-
-    faults.before_next("Commit", then)
+    optimistic.before_next(
+        "Commit", lambda: datastore_store.delete_run(RUN), skip=CREATING
+    )
     plan(datastore_store)
 
     assert datastore_store.load_run(RUN) is None
@@ -230,7 +227,7 @@ def test_a_run_that_is_deleted_meanwhile_leaves_no_shards(
 
 
 def test_a_shard_that_is_walked_is_not_written_again(
-    faults: DatastoreServer, datastore_store: DatastoreStore
+    optimistic: DatastoreProxy, datastore_store: DatastoreStore
 ) -> None:
     """Another process completes the plan, and walks shards, while this one writes."""
     planning(datastore_store)
@@ -240,10 +237,7 @@ def test_a_shard_that_is_walked_is_not_written_again(
         finish(datastore_store, 0)
         finish(datastore_store, 7)
 
-    def then() -> None:
-        faults.before_next("Commit", others)
-
-    faults.before_next("Commit", then)
+    optimistic.before_next("Commit", others, skip=CREATING)
     assert plan(datastore_store)
 
     done = [
@@ -253,7 +247,7 @@ def test_a_shard_that_is_walked_is_not_written_again(
 
 
 def test_a_split_while_shards_are_missing_hides_nothing(
-    faults: DatastoreServer, datastore_store: DatastoreStore
+    faults: DatastoreProxy, datastore_store: DatastoreStore
 ) -> None:
     planning(datastore_store)
     assert datastore_store.add_part(RUN, 0, shards_of(RUN, 1), total=9, rest="9")
@@ -271,7 +265,7 @@ def test_a_split_while_shards_are_missing_hides_nothing(
 
 
 def test_a_part_waits_until_the_one_before_is_written_out(
-    faults: DatastoreServer, datastore_store: DatastoreStore
+    faults: DatastoreProxy, datastore_store: DatastoreStore
 ) -> None:
     planning(datastore_store)
     faults.fail_next("Commit", StatusCode.UNAVAILABLE, skip=CREATING, times=TRIES)
@@ -296,7 +290,7 @@ def test_of_many_large_plans_at_once_one_is_the_plan(
 
 
 def test_a_plan_that_was_altered_fails_the_run(
-    faults: DatastoreServer, datastore_store: DatastoreStore
+    faults: DatastoreProxy, datastore_store: DatastoreStore
 ) -> None:
     cut_off(faults, datastore_store, CREATING)
     [row] = entities(datastore_store, "CloudtaskRun")
@@ -313,7 +307,7 @@ def test_a_plan_that_was_altered_fails_the_run(
 
 
 def test_a_small_plan_is_one_commit(
-    faults: DatastoreServer, datastore_store: DatastoreStore
+    faults: DatastoreProxy, datastore_store: DatastoreStore
 ) -> None:
     before = faults.calls["Commit"]
 

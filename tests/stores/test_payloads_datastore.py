@@ -11,8 +11,6 @@ from tests.stores.pages_contract import FailedPagesContract
 from tests.stores.payloads_contract import PayloadsContract
 from tests.stores.results_contract import ResultsContract
 
-pytest_plugins = ["tests.stores.datastore_fixtures"]
-
 
 class TestDatastore(
     PayloadsContract, FailedContract, FailedPagesContract, ResultsContract

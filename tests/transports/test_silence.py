@@ -14,12 +14,10 @@ from cloudtask.sending import relay
 from cloudtask.stores.datastore import DatastoreStore
 from tests.durability.left import leave_behind
 from tests.support import clock
-from tests.support.datastore import DatastoreServer
+from tests.support.proxy import DatastoreProxy
 from tests.support.service import Refuse, Service
 from tests.support.silence import SilentWay, silent_way
 from tests.testapp.tasks import note, small_note
-
-pytest_plugins = ["tests.stores.datastore_fixtures"]
 
 
 @pytest.fixture
@@ -81,13 +79,11 @@ def test_an_answer_that_got_lost_makes_no_second_task(
 
 
 def test_the_store_in_datastore_takes_another_connection(
-    indexless_datastore: DatastoreServer | None,
+    faults: DatastoreProxy,
     datastore_store: DatastoreStore,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    if indexless_datastore is None:
-        pytest.skip("another server is named")
-    with silent_way(indexless_datastore.address) as found:
+    with silent_way(faults.address) as found:
         monkeypatch.setenv("DATASTORE_EMULATOR_HOST", found.address)
         datastore_store.save_payload("a", b"x")
         found.fall_silent()

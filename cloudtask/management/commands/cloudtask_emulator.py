@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
 from django.conf import settings
 from django.core.management import get_commands, load_command_class
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from cloudtask import datastore_emulator
 
 
 class Command(BaseCommand):
@@ -23,6 +26,11 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         _cli().add_arguments(parser)
+        parser.add_argument(
+            "--with-datastore",
+            action="store_true",
+            help="start Google's emulator of Datastore, too, on a free port",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         cli = _cli()
@@ -35,14 +43,31 @@ class Command(BaseCommand):
                 queues={"default": {}} | _queues(),
                 target=f"http://127.0.0.1:{_runserver_port()}",
             )
-            cli.serve(
-                chosen,
-                self._write,
-                announce=options["announce"],
-                until_stdin_closes=options["until_stdin_closes"],
-            )
-        except (OSError, ValueError) as error:
+            with self._datastore(is_wanted=options["with_datastore"]):
+                cli.serve(
+                    chosen,
+                    self._write,
+                    announce=options["announce"],
+                    until_stdin_closes=options["until_stdin_closes"],
+                )
+        except (OSError, ValueError, datastore_emulator.NotInstalled) as error:
             raise CommandError(str(error)) from error
+
+    @contextmanager
+    def _datastore(self, *, is_wanted: bool) -> Iterator[None]:
+        """Google's emulator of Datastore, as long as the block."""
+        if not is_wanted:
+            yield
+            return
+        running = datastore_emulator.start()
+        self._write(
+            f"Datastore ({datastore_emulator.KINDS[running.kind].component}) listens: "
+            f"export {datastore_emulator.VARIABLE}={running.address}"
+        )
+        try:
+            yield
+        finally:
+            running.stop()
 
     def _write(self, line: str) -> None:
         self.stdout.write(line)

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 from cloudtask import clock
-from cloudtask.clients import code_of
+from cloudtask.clients import code_of, ran_out_of_time
 from cloudtask.stores.datastore.client import EMULATOR_HOST, Place, calling, once
 
 T = TypeVar("T")
@@ -42,6 +42,7 @@ class _Past:
 
     promised: dict[str, Any] = field(default_factory=dict)
     is_doubtful: bool = False
+    left: bytes | None = None  # a transaction that may be open still
 
 
 class _Committed(Exception):
@@ -214,6 +215,9 @@ class Attempt:
         self._client = client
         self._past = past
         self._mark = uuid.uuid4().hex
+        if past.left is not None:
+            self._release(past.left)
+            past.left = None
         self._transaction = _begun(access, client)
 
     @property
@@ -265,11 +269,25 @@ class Attempt:
         from google.api_core.exceptions import GoogleAPICallError
 
         self._past.promised[self._mark] = result
+        name = self._transaction.id
         try:
             self._transaction.commit(**once())
         except GoogleAPICallError as error:
             self._past.is_doubtful |= code_of(error) != "ABORTED"
+            if ran_out_of_time(error):
+                # Another connection will roll it back: this one may be silent.
+                self._past.left = name
+            elif name is not None:
+                self._release(name)
             raise
+
+    def _release(self, name: bytes) -> None:
+        """Roll back a transaction whose commit failed: if that commit never arrived,
+        the next try would wait for the locks of this one."""
+        self._transaction = self._client.transaction()
+        self._transaction._id = name
+        self._transaction._status = self._transaction._IN_PROGRESS
+        self._roll_back()
 
     def _roll_back(self) -> None:
         """Release the locks; if that fails, they expire."""
