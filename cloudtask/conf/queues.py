@@ -16,7 +16,8 @@ from cloudtask.options import Backoff, nearest
 class Queue:
     """The declared options of a queue; None means that the service chooses.
 
-    `rate` is dispatches per second.
+    `rate` is dispatches per second. A queue that is not `managed` is compared with the
+    service, but never changed.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Queue:
     concurrency: int | None = None
     max_attempts: int | None = None
     backoff: Backoff | None = None
+    managed: bool = True
 
 
 def check_type(where: str, value: Any, types: tuple[type, ...]) -> None:
@@ -70,11 +72,18 @@ def _count(value: Any, most: int | None = None) -> int:
     return value
 
 
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"{value!r} is neither True nor False")
+    return value
+
+
 _QUEUE_KEYS: dict[str, Callable[[Any], Any]] = {
     "rate": _rate,
     "concurrency": lambda value: _count(value, most=5000),
     "max_attempts": _count,
     "backoff": _queue_backoff,
+    "managed": _flag,
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,6 +16,7 @@ from cloudtask.stores.database.paging import page_of
 from cloudtask.stores.database.records import aware, aware_at
 from cloudtask.stores.failed import BRIEF
 from cloudtask.stores.pages import MOST, Page
+from cloudtask.stores.transactions import delete_by_key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,3 +146,10 @@ def release_like(alias: str, error: str) -> int:
         relay.release(alias, keys[start : start + 500])
         for start in range(0, len(keys), 500)
     )
+
+
+def discard(alias: str, keys: Sequence[str]) -> int:
+    """Delete parked rows for good; returns how many there were."""
+    state = relay.rows_of(alias).model.State
+    rows = relay.rows_of(alias).filter(state=state.PARKED)
+    return delete_by_key(rows, keys)

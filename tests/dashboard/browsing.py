@@ -55,6 +55,7 @@ class Window:
         self.context = browser.new_context(base_url=url, **options)
         self.context.add_cookies([{**_session_of(user), "url": url}])
         self.context.add_init_script(LISTEN)
+        self.context.set_default_timeout(120_000)  # the machine may be busy
         self.page = self.context.new_page()
         self.problems: list[str] = []
         self.page.on("console", self._console)

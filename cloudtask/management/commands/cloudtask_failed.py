@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
-import argparse
-import copy
+import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import islice
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from cloudtask import clock
 from cloudtask.delivering import bulk
 from cloudtask.discretion import discreet, printable
 from cloudtask.exceptions import CloudTaskError
+from cloudtask.management import printing
+from cloudtask.options import as_timedelta
 from cloudtask.stores import FailedCall, store
 from cloudtask.stores.failed import FailedFilter
 
 NEWLINE = "\n"
 FULL_KEY = 32  # characters
+GROUPS = 100
+
+_LISTED = ("key", "task", "queue", "kind", "error", "attempts")
+_GROUPS = {
+    "error": ("task", "kind", "number", "first_at", "last_at", "error"),
+    "task": ("task", "number"),
+}
 
 
 class Command(BaseCommand):
@@ -25,8 +36,10 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True)
         listing = verbs.add_parser("list", help="list the latest, newest first")
-        listing.add_argument("--task", help="only failed calls of this task")
         listing.add_argument("--limit", type=int, default=50)
+        listing.add_argument(
+            "--group-by", choices=_GROUPS, help="count those that failed alike"
+        )
         verbs.add_parser("show", help="show arguments and traceback").add_argument(
             "keys", nargs="+", metavar="KEY"
         )
@@ -36,10 +49,16 @@ class Command(BaseCommand):
         ):
             chosen = verbs.add_parser(verb, help=what)
             chosen.add_argument("keys", nargs="*", metavar="KEY")
-            chosen.add_argument("--task", help="all failed calls of this task")
             chosen.add_argument("--all", action="store_true", help="every failed task")
-        for added in verbs.choices.values():
-            _add_common(added, parser)
+            chosen.add_argument(
+                "--dry-run", action="store_true", help="only say what would be done"
+            )
+            chosen.add_argument("--yes", action="store_true", help="do not ask")
+        for name, added in verbs.choices.items():
+            if name != "show":
+                _add_filters(added)
+            printing.add_json(added)
+            printing.add_common(added, parser)
 
     @discreet
     def handle(self, *args: Any, **options: Any) -> None:
@@ -47,7 +66,16 @@ class Command(BaseCommand):
         verb(options)
 
     def _list(self, options: dict[str, Any]) -> None:
-        found = store().list_failed(task=options["task"], limit=options["limit"])
+        if options["group_by"]:
+            self._list_groups(options)
+            return
+        found = list(islice(bulk.each(_wanted(options)), max(0, options["limit"])))
+        if options["json"]:
+            for one in found:
+                row = {name: getattr(one, name) for name in _LISTED}
+                row["failed_at"] = one.failed_at
+                self.stdout.write(printing.as_json(row))
+            return
         if not found:
             self.stdout.write(_nothing(options))
         for one in found:
@@ -56,11 +84,31 @@ class Command(BaseCommand):
                 f"{one.attempts} attempts: {printable(one.error.partition(NEWLINE)[0])}"
             )
 
+    def _list_groups(self, options: dict[str, Any]) -> None:
+        columns = _GROUPS[options["group_by"]]
+        groups = store().failed_groups(_wanted(options), limit=GROUPS)
+        rows = [{name: getattr(one, name) for name in columns} for one in groups]
+        if options["group_by"] == "task":
+            numbers: dict[str, int] = {}
+            for one in groups:
+                numbers[one.task] = numbers.get(one.task, 0) + one.number
+            rows = [{"task": task, "number": n} for task, n in numbers.items()]
+        if options["json"]:
+            for row in rows:
+                self.stdout.write(printing.as_json(row))
+        else:
+            self.stdout.write(printing.as_table(columns, rows))
+
     def _show(self, options: dict[str, Any]) -> None:
         for key in map(_full_key, options["keys"]):
             one = store().load_failed(key)
             if one is None:
                 raise CommandError(f"There is no failed task {key!r}.")
+            if options["json"]:
+                names = (*_LISTED, "arguments", "traceback", "enqueued_at", "failed_at")
+                row = {name: getattr(one, name) for name in names}
+                self.stdout.write(printing.as_json(row))
+                continue
             self.stdout.write(
                 f"{one.key}\n  task: {one.task}\n  queue: {one.queue}\n"
                 f"  name: {one.name}\n  attempts: {one.attempts}\n"
@@ -77,34 +125,66 @@ class Command(BaseCommand):
     def _each(self, options: dict[str, Any], act: Callable[[str], str]) -> None:
         """Call `act` for every chosen key, even if it failed for an earlier one."""
         problems = 0
-        for key in self._chosen(options):
+        keys = self._chosen(options)
+        if options["dry_run"]:
+            self.stdout.write(f"{len(keys):,} failed tasks are meant. Nothing is done.")
+            return
+        self._ask(options, len(keys))
+        for key in keys:
             try:
-                self.stdout.write(f"{key}: {act(key)}")
+                text = act(key)
             except CloudTaskError as error:
                 problems += 1
                 self.stderr.write(f"{key}: {error}")
+            else:
+                row = {"key": key, "result": text}
+                self.stdout.write(
+                    printing.as_json(row) if options["json"] else f"{key}: {text}"
+                )
         if problems:
-            raise CommandError(f"{problems} failed.")
+            raise CommandError(f"{problems} failed.", returncode=printing.FAILED)
+
+    def _ask(self, options: dict[str, Any], number: int) -> None:
+        """Let a person at a terminal confirm what was not named key by key."""
+        is_sure = options["yes"] or options["keys"] or not number
+        if is_sure or not sys.stdin.isatty() or not self.stdout.isatty():
+            return
+        given = input(f"{options['verb'].capitalize()} {number:,} failed tasks? [y/N] ")
+        if given.strip().lower() not in ("y", "yes"):
+            raise CommandError("Nothing is done.", returncode=printing.FAILED)
 
     def _chosen(self, options: dict[str, Any]) -> list[str]:
         if options["keys"]:
             return [_full_key(key) for key in options["keys"]]
-        if not options["task"] and not options["all"]:
+        wanted = _wanted(options)
+        if wanted == FailedFilter() and not options["all"]:
             raise CommandError("Name keys, or give --task PATH or --all.")
-        wanted = bulk.until_now(FailedFilter(task=options["task"]))
-        chosen = [call.key for call in bulk.each(wanted)]
+        chosen = [call.key for call in bulk.each(bulk.until_now(wanted))]
         if not chosen:
             self.stdout.write(_nothing(options))
         return chosen
 
 
-def _add_common(verb: argparse.ArgumentParser, command: CommandParser) -> None:
-    """Allow Django's common options also after the verb."""
-    for action in command._actions:
-        if action.option_strings and not isinstance(action, argparse._HelpAction):
-            again = copy.copy(action)
-            again.default = argparse.SUPPRESS  # keeps a value given before the verb
-            verb._add_action(again)
+def _add_filters(verb: Any) -> None:
+    verb.add_argument("--task", help="failed calls of this task")
+    verb.add_argument("--error", help="that raised this class, e.g. ValueError")
+    verb.add_argument("--queue", help="that came from this queue")
+    verb.add_argument(
+        "--since", type=float, metavar="SECONDS", help="that failed so recently"
+    )
+
+
+def _wanted(options: dict[str, Any]) -> FailedFilter:
+    since = None
+    if options["since"] is not None:
+        now = datetime.fromtimestamp(clock.now(), UTC)
+        since = now - as_timedelta(options["since"], "--since")
+    return FailedFilter(
+        task=options["task"],
+        kind=options["error"],
+        queue=options["queue"],
+        since=since,
+    )
 
 
 def _nothing(options: dict[str, Any]) -> str:

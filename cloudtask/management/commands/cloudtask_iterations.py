@@ -1,0 +1,179 @@
+"""manage.py cloudtask_iterations: list, show, control and await iterations."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from cloudtask.discretion import discreet, printable
+from cloudtask.exceptions import CloudTaskError
+from cloudtask.iteration import control
+from cloudtask.iteration.counts import progress_by, sums_of
+from cloudtask.management import printing
+from cloudtask.runs import ENDED, Run, RunState, ShardSums
+from cloudtask.stores import store
+
+PAGE = 100
+POLL = 1.0  # seconds between two looks of `wait`
+
+_COLUMNS = ("id", "task", "state", "done", "failed", "total", "created")
+_SHARDS = ("index", "state", "done", "failed", "skipped", "expected", "deaths")
+_FAILURES = ("key", "shard", "state", "attempts", "error")
+_VERBS: dict[str, tuple[str, Callable[[str], object]]] = {
+    "pause": ("paused", control.pause),
+    "resume": ("goes on", control.resume),
+    "cancel": ("cancelled", control.cancel),
+    "retry-failures": ("failed rows are tried again", control.retry_failures),
+}
+
+
+class Command(BaseCommand):
+    help = "List, show, pause, resume, cancel, retry and await iterations."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        verbs = parser.add_subparsers(dest="verb", required=True)
+        listing = verbs.add_parser("list", help="list the latest, newest first")
+        listing.add_argument("--state", action="append", choices=[*RunState])
+        listing.add_argument("--task", help="only iterations of this task")
+        listing.add_argument("--limit", type=int, default=50)
+        listing.add_argument("--before", help="the mark that a list ended with")
+        show = verbs.add_parser("show", help="show one, with its progress")
+        show.add_argument("ids", nargs=1, metavar="ID")
+        show.add_argument("--shards", action="store_true")
+        show.add_argument("--failures", action="store_true", help="failed rows")
+        for verb in _VERBS:
+            changing = verbs.add_parser(verb)
+            changing.add_argument("ids", nargs="+", metavar="ID")
+        waiting = verbs.add_parser("wait", help="until it has ended: 0 if it finished")
+        waiting.add_argument("ids", nargs=1, metavar="ID")
+        waiting.add_argument("--timeout", type=float, metavar="SECONDS")
+        for added in verbs.choices.values():
+            printing.add_json(added)
+            printing.add_common(added, parser)
+
+    @discreet
+    def handle(self, *args: Any, **options: Any) -> None:
+        if options["verb"] in _VERBS:
+            self._change(options)
+        else:
+            verb: Callable[[dict[str, Any]], None] = getattr(
+                self, "_" + options["verb"]
+            )
+            verb(options)
+
+    def _print(
+        self,
+        options: Mapping[str, Any],
+        columns: Sequence[str],
+        rows: Iterable[Mapping[str, Any]],
+    ) -> None:
+        if options["json"]:
+            for row in rows:
+                self.stdout.write(printing.as_json(row))
+        else:
+            self.stdout.write(printing.as_table(columns, rows))
+
+    def _list(self, options: dict[str, Any]) -> None:
+        found, mark = list[Run](), options["before"]
+        states = [RunState(state) for state in options["state"] or ()]
+        while len(found) < options["limit"]:
+            size = min(PAGE, options["limit"] - len(found))
+            try:
+                page = store().page_runs(
+                    states=states, task=options["task"], before=mark, limit=size
+                )
+            except ValueError as error:
+                raise CommandError(str(error)) from error
+            found += page.items
+            if (mark := page.next) is None:
+                break
+        sums = store().sums_of_shards([run.id for run in found if not run.is_summary])
+        self._print(options, _COLUMNS, [_row(run, sums.get(run.id)) for run in found])
+        if mark is not None and not options["json"]:
+            self.stdout.write(f"More: --before '{mark}'")
+
+    def _show(self, options: dict[str, Any]) -> None:
+        run = _loaded(options["ids"][0])
+        shards = [] if run.is_summary else store().load_shards(run.id)
+        row = _row(run, ShardSums.of(shards))
+        row |= {"error": run.error, "waiting": run.waiting}
+        if options["json"]:
+            self.stdout.write(printing.as_json(row))
+        else:
+            for name, value in row.items():
+                self.stdout.write(f"{name}: {printable(str(value))}")
+        if options["shards"]:
+            rows = [{name: getattr(one, name) for name in _SHARDS} for one in shards]
+            self._print(options, _SHARDS, rows)
+        if options["failures"]:
+            page = store().page_failures(run.id, limit=PAGE)
+            rows = [
+                {name: getattr(one, name) for name in _FAILURES} for one in page.items
+            ]
+            self._print(options, _FAILURES, rows)
+
+    def _change(self, options: dict[str, Any]) -> None:
+        """Change each, even if that failed for an earlier one."""
+        done, change = _VERBS[options["verb"]]
+        problems = 0
+        for run_id in options["ids"]:
+            try:
+                change(run_id)
+            except CloudTaskError as error:
+                problems += 1
+                self.stderr.write(f"{run_id}: {error}")
+            else:
+                row = {"id": run_id, "result": done}
+                text = printing.as_json(row) if options["json"] else f"{run_id}: {done}"
+                self.stdout.write(text)
+        if problems:
+            raise CommandError(f"{problems} failed.", returncode=printing.FAILED)
+
+    def _wait(self, options: dict[str, Any]) -> None:
+        run_id, limit = options["ids"][0], options["timeout"]
+        stop = None if limit is None else time.monotonic() + limit
+        run = _loaded(run_id)
+        while run.state not in ENDED:
+            if stop is not None and time.monotonic() >= stop:
+                text = f"Iteration {run_id} is still {run.state}."
+                raise CommandError(text, returncode=printing.FOUND)
+            time.sleep(POLL)
+            run = _loaded(run_id)
+        row = {"id": run_id, "state": run.state}
+        self.stdout.write(
+            printing.as_json(row) if options["json"] else f"{run_id}: {run.state}"
+        )
+        if run.state is not RunState.FINISHED:
+            sys.exit(printing.FAILED)
+
+
+def _loaded(run_id: str) -> Run:
+    run = store().load_run(run_id)
+    if run is None:
+        raise CommandError(
+            f"There is no iteration {run_id!r}.", returncode=printing.FAILED
+        )
+    return run
+
+
+def _row(run: Run, sums: ShardSums | None) -> dict[str, Any]:
+    progress = progress_by(run, sums_of(run, sums))
+    return {
+        "id": run.id,
+        "task": run.task,
+        "queue": run.queue,
+        "state": run.state,
+        "done": progress.done,
+        "failed": progress.failed,
+        "skipped": progress.skipped,
+        "total": progress.total,
+        "is_estimated": progress.is_estimated,
+        "remaining": progress.remaining,
+        "created": run.created_at,
+        "started": run.started_at,
+        "finished": run.finished_at,
+    }

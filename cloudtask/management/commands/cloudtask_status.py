@@ -1,0 +1,99 @@
+"""manage.py cloudtask_status: what needs a person, on one screen or for scripts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandParser
+
+from cloudtask import clock
+from cloudtask.dashboard.overview import is_without_relay
+from cloudtask.discretion import discreet
+from cloudtask.management import printing
+from cloudtask.runs import RunState
+from cloudtask.sending import waiting
+from cloudtask.stores import store
+from cloudtask.stores.failed import FailedFilter
+
+CLEAR = "\x1b[H\x1b[J"  # the cursor to the top, and the screen empty
+STATES = (RunState.RUNNING, RunState.PAUSED, RunState.FAILED)
+
+_COLUMNS = ("what", "number", "needs a person", "detail")
+
+
+class Command(BaseCommand):
+    help = "Show iterations, failed tasks, outboxes and the relay at a glance."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--watch", type=float, metavar="SECONDS", help="again and again"
+        )
+        parser.add_argument(
+            "--check",
+            action="store_true",
+            help="exit with status 3 if something needs a person",
+        )
+        printing.add_json(parser)
+
+    @discreet
+    def handle(self, *args: Any, **options: Any) -> None:
+        while True:
+            rows = list(_rows())
+            if options["json"]:
+                for row in rows:
+                    self.stdout.write(printing.as_json(row))
+            else:
+                if options["watch"] and self.stdout.isatty():
+                    self.stdout.write(CLEAR, ending="")
+                self.stdout.write(printing.as_table(_COLUMNS, rows))
+            if not options["watch"]:
+                break
+            try:
+                time.sleep(options["watch"])
+            except KeyboardInterrupt:
+                break
+        if options["check"] and any(row["needs a person"] for row in rows):
+            raise SystemExit(printing.FOUND)
+
+
+def _rows() -> Iterator[dict[str, Any]]:
+    for state, number in store().count_runs(STATES).items():
+        is_wrong = state is not RunState.RUNNING and number > 0
+        yield _row(f"iterations {state}", number, is_wrong)
+    since = datetime.fromtimestamp(clock.now(), UTC) - timedelta(hours=24)
+    failed = store().count_failed(FailedFilter(since=since))
+    yield _row("failed tasks in 24 hours", failed, failed > 0)
+    noted = store().upkeep()
+    late = None
+    for alias in waiting.aliases():
+        counts = waiting.counts(alias)
+        late = max(filter(None, (late, counts.late)), default=None)
+        since_when = f"oldest {counts.oldest:%Y-%m-%d %H:%M}" if counts.oldest else ""
+        yield _row(
+            f"waiting in the outbox of {alias}", counts.waiting, False, since_when
+        )
+        yield _row(f"parked in the outbox of {alias}", counts.parked, counts.parked > 0)
+    relay = noted.get("relay")
+    is_late = is_without_relay(late, relay)
+    told = (
+        f"due for {int(late.total_seconds())} s: no relay runs"
+        if is_late and late
+        else ""
+    )
+    yield _row("messages that no relay sends", int(is_late), is_late, told)
+    for job, note in sorted(noted.items()):
+        yield _row(f"{job} ran", None, False, f"{note.ran_at:%Y-%m-%d %H:%M:%S} UTC")
+
+
+def _row(
+    what: str, number: int | None, is_wrong: bool, detail: str = ""
+) -> dict[str, Any]:
+    return {
+        "what": what,
+        "number": number,
+        "needs a person": is_wrong,
+        "detail": detail,
+    }
