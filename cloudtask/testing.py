@@ -23,6 +23,7 @@ from cloudtask.testruns.faults import CrashPoint, Faults, crash_at
 from cloudtask.testruns.misfortune import NotIdempotent
 from cloudtask.testruns.mixin import CloudTaskTestMixin, TasksLeft
 from cloudtask.testruns.queue_run import EndlessTasks
+from cloudtask.testruns.queued_calls import QueuedTask
 from cloudtask.testruns.report import (
     Parked,
     Report,
@@ -30,7 +31,6 @@ from cloudtask.testruns.report import (
     ReportedIteration,
 )
 from cloudtask.testruns.runners import arun_queued, eager, run_queued
-from cloudtask.testruns.waiting import QueuedTask
 
 __all__ = [
     "CloudTaskTestMixin",

@@ -12,7 +12,7 @@ from django.db import connections, transaction
 from cloudtask import failpoints
 from cloudtask.message import Message
 from cloudtask.sending.enqueueing import ENQUEUED
-from cloudtask.testruns import waiting
+from cloudtask.testruns import queued_calls
 from cloudtask.testruns.contents import (
     Contents,
     contents,
@@ -23,9 +23,9 @@ from cloudtask.testruns.expectations import Expectation, Found, expected, listed
 from cloudtask.testruns.faults import CrashPoint, Faults, crash_at
 from cloudtask.testruns.misfortune import NotIdempotent
 from cloudtask.testruns.named import named
+from cloudtask.testruns.queued_calls import QueuedTask
 from cloudtask.testruns.runners import run_queued
 from cloudtask.testruns.virtual import VirtualClock, frozen
-from cloudtask.testruns.waiting import QueuedTask
 from cloudtask.transports import memory
 
 if TYPE_CHECKING:
@@ -50,10 +50,10 @@ def queued(
 
     def wanted(message: Message) -> bool:
         return queue in (None, message.queue) and (
-            path is None or waiting.task_of(message) == path
+            path is None or queued_calls.task_of(message) == path
         )
 
-    found = waiting.readable(waiting.snapshot(wanted))
+    found = queued_calls.readable(queued_calls.snapshot(wanted))
     if task is None:
         return found
     expectation = expected(task, (), {})
@@ -132,8 +132,8 @@ def _collected() -> Iterator[list[Message]]:
 def _standing(messages: Sequence[Message]) -> list[QueuedTask]:
     """The calls of `messages`, without those that a rollback removed."""
     queue = memory.queue()
-    uncommitted = {message.id for message in waiting.uncommitted()}
-    return waiting.readable(
+    uncommitted = {message.id for message in queued_calls.uncommitted()}
+    return queued_calls.readable(
         (message, message.id in uncommitted)
         for message in messages
         if message.id in uncommitted or queue.has_had(message)

@@ -41,7 +41,7 @@ from cloudtask.targets import (
     oidc,
     target,
 )
-from cloudtask.testruns import waiting
+from cloudtask.testruns import queued_calls
 from cloudtask.testruns.report import ReportedAttempt
 from cloudtask.transports.memory import Waiting
 
@@ -82,7 +82,7 @@ def deliver(
 def _reported(attempt: Attempt, now: float) -> ReportedAttempt:
     message, context = attempt.call.message, attempt.call.context
     return ReportedAttempt(
-        waiting.task_of(message),
+        queued_calls.task_of(message),
         message.id,
         context.attempt,
         now,
@@ -98,7 +98,7 @@ def unanswered(
     """An attempt that never reached the function, or whose process crashed."""
     message = entry.message
     attempt = message.attempts + entry.delivery.retries + 1
-    task = waiting.task_of(message)
+    task = queued_calls.task_of(message)
     return ReportedAttempt(task, message.id, attempt, now, Outcome.FAILED, None, error)
 
 

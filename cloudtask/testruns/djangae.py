@@ -13,7 +13,7 @@ from cloudtask import signals
 from cloudtask.context import TaskContext
 from cloudtask.exceptions import PermanentTaskFailure
 from cloudtask.sending.on_commit import Entry
-from cloudtask.testruns import deliveries, waiting
+from cloudtask.testruns import deliveries, queued_calls
 from cloudtask.testruns.queue_run import EndlessTasks
 from cloudtask.testruns.report import ReportedAttempt
 from cloudtask.testruns.runners import run_queued
@@ -108,7 +108,7 @@ class TestCaseMixin(Base):
 
     def _queued(self, queue_name: str | None) -> list[Waiting]:
         with self._open_blocks_left_alone():
-            waiting.flush()
+            queued_calls.flush()
         return [
             entry
             for entry in memory.queue()

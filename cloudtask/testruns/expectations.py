@@ -13,7 +13,7 @@ from cloudtask import codec
 from cloudtask.exceptions import PayloadError
 from cloudtask.registry import Subject
 from cloudtask.testruns.named import Named, named
-from cloudtask.testruns.waiting import QueuedTask
+from cloudtask.testruns.queued_calls import QueuedTask
 
 if TYPE_CHECKING:
     from cloudtask.testruns.named import Nameable

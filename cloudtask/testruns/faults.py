@@ -14,7 +14,7 @@ from django.db import connections
 from cloudtask import failpoints
 from cloudtask.failpoints import Crashed
 from cloudtask.sending.on_commit import Entry
-from cloudtask.testruns import waiting
+from cloudtask.testruns import queued_calls
 from cloudtask.transports import memory
 
 OF_OUTBOX = frozenset({"outbox.added", "outbox.committed", "outbox.sent"})
@@ -56,7 +56,7 @@ class CrashPoint:
             raise Crashed(f"crashed at {self.point}")
 
     def __enter__(self) -> Self:
-        self._before = list(waiting.entries())
+        self._before = list(queued_calls.entries())
         self._armed = self.arm()
         return self
 
@@ -81,15 +81,15 @@ class CrashPoint:
         made = self._made()
         try:
             for entry in made:
-                if waiting.is_committed(entry):
-                    waiting.send(entry)
+                if queued_calls.is_committed(entry):
+                    queued_calls.send(entry)
         except Crashed:
             for entry in made:
                 entry.messages = ()
 
     def _made(self) -> list[Entry]:
         """The on-commit entries of the block that were not done yet."""
-        return [entry for entry in waiting.entries() if entry not in self._before]
+        return [entry for entry in queued_calls.entries() if entry not in self._before]
 
     def unreached(self) -> AssertionError:
         """The error for a crash that should have happened, and did not."""

@@ -16,7 +16,7 @@ from cloudtask.exceptions import EnqueueUnavailable
 from cloudtask.failpoints import Crashed
 from cloudtask.message import Message
 from cloudtask.sending.relay import relay
-from cloudtask.testruns import deliveries, waiting
+from cloudtask.testruns import deliveries, queued_calls
 from cloudtask.testruns.contents import contents, usable_aliases
 from cloudtask.testruns.faults import CrashPoint, Faults, rival_inside
 from cloudtask.testruns.report import Report, ReportedAttempt
@@ -245,7 +245,7 @@ def _relay(alias: str, queue: MemoryQueue) -> None:
 
     rows = OutboxMessage.objects.using(alias)
     unsent = rows.filter(state=OutboxMessage.State.WAITING)
-    if left_alone := waiting.keys_of_no_test():
+    if left_alone := queued_calls.keys_of_no_test():
         # It is not enough to exclude them: in virtual time they may be due.
         unsent.filter(key__in=left_alone).update(due_at=database_now() + NEVER)
     for _ in range(TRIES):

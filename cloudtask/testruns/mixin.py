@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cloudtask.testruns import waiting
+from cloudtask.testruns import queued_calls
 from cloudtask.testruns.assertions import (
     assert_enqueued,
     assert_idempotent,
@@ -14,8 +14,8 @@ from cloudtask.testruns.assertions import (
     enqueues_nothing,
     queued,
 )
+from cloudtask.testruns.queued_calls import QueuedTask
 from cloudtask.testruns.runners import run_queued
-from cloudtask.testruns.waiting import QueuedTask
 from cloudtask.transports import memory
 
 if TYPE_CHECKING:
@@ -38,11 +38,11 @@ class TaskQueue(Sequence[QueuedTask]):
         return iter(queued())
 
     def __len__(self) -> int:
-        return len(waiting.uncommitted()) + len(memory.queue())
+        return len(queued_calls.uncommitted()) + len(memory.queue())
 
     def clear(self) -> None:
         """Remove all waiting calls."""
-        for entry in waiting.entries():
+        for entry in queued_calls.entries():
             entry.messages = ()
         memory.queue().clear()
 
@@ -89,7 +89,7 @@ class CloudTaskTestMixin(Base):
 
 def refuse_leftovers() -> None:
     """Raise TasksLeft if calls that were never tried are waiting."""
-    uncommitted = [(message, True) for message in waiting.uncommitted()]
+    uncommitted = [(message, True) for message in queued_calls.uncommitted()]
     untried = [
         (entry.message, False)
         for entry in memory.queue()
@@ -97,7 +97,7 @@ def refuse_leftovers() -> None:
     ]
     untried += uncommitted
     if untried:
-        lines = "\n".join(f"  {call}" for call in waiting.readable(untried))
+        lines = "\n".join(f"  {call}" for call in queued_calls.readable(untried))
         raise TasksLeft(
             f"The test left tasks queued. Run them with run_queued(), or clear the "
             f"queue:\n{lines}"

@@ -14,7 +14,7 @@ from cloudtask.iteration.finalizing import GivenUp
 from cloudtask.iteration.steps import STEPS
 from cloudtask.message import Delivery, Message
 from cloudtask.stores import AlreadyDone
-from cloudtask.testruns import deliveries, waiting
+from cloudtask.testruns import deliveries, queued_calls
 from cloudtask.testruns.deliveries import Http
 from cloudtask.testruns.misfortune import InjectedFailure, Misfortune, sweep
 from cloudtask.testruns.report import Iterations, Parked, Report, ReportedAttempt
@@ -78,7 +78,7 @@ class QueueRun:
                 while swept and (swept := sweep(self.queue)):
                     self._drain()
         self._tell_refused()
-        self.report.left = waiting.snapshot()
+        self.report.left = queued_calls.snapshot()
         self.report.iterations = self.iterations.all()
         self.report.rows = self.iterations.failed_rows()
         return self.report
@@ -201,7 +201,7 @@ class QueueRun:
             if self.http is not None:
                 return self.http.deliver(entry, now)
             return deliveries.deliver(
-                entry, now, settles=self.errors == "retry", commit=waiting.flush
+                entry, now, settles=self.errors == "retry", commit=queued_calls.flush
             )
         except Crashed as crashed:
             self.queue.is_disturbed = True
@@ -211,7 +211,7 @@ class QueueRun:
         """Do what commits would do; after a crash the rest stays in the outbox."""
         while True:
             try:
-                return waiting.flush()
+                return queued_calls.flush()
             except Crashed as crashed:
                 self.queue.is_disturbed = True
                 self.report.struck.append(f"{crashed} in a commit")
@@ -226,7 +226,7 @@ class QueueRun:
         """
         refused = self.queue.take_refused()
         for message, error in refused:
-            self.report.parked.append(Parked(waiting.call_of(message), error))
+            self.report.parked.append(Parked(queued_calls.call_of(message), error))
         if refused and self.errors == "raise" and self.misfortune is None:
             raise refused[0][1]
 

@@ -16,9 +16,9 @@ from cloudtask.iteration import Iteration
 from cloudtask.iteration.failing import traceback_of
 from cloudtask.message import Message
 from cloudtask.runs import FailureState, IterationReport, RowFailure, RunState
-from cloudtask.testruns import waiting
+from cloudtask.testruns import queued_calls
 from cloudtask.testruns.named import named
-from cloudtask.testruns.waiting import QueuedTask, Snapshot
+from cloudtask.testruns.queued_calls import QueuedTask, Snapshot
 
 if TYPE_CHECKING:
     from cloudtask.testruns.named import Nameable
@@ -162,7 +162,7 @@ class Report:
     @cached_property
     def remaining(self) -> list[QueuedTask]:
         """The calls that still waited when the run ended."""
-        return waiting.readable(self.left)
+        return queued_calls.readable(self.left)
 
     @property
     def calls(self) -> Calls:

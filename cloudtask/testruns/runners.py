@@ -25,7 +25,7 @@ from cloudtask import failpoints
 from cloudtask.iteration.steps import SENT, STEPS
 from cloudtask.message import Message
 from cloudtask.sending.enqueueing import ENQUEUED
-from cloudtask.testruns import waiting
+from cloudtask.testruns import queued_calls
 from cloudtask.testruns.deliveries import Http
 from cloudtask.testruns.faults import CrashPoint, Faults
 from cloudtask.testruns.misfortune import Misfortune
@@ -130,7 +130,7 @@ def _wanted(tasks: Sequence[Nameable], queue: str | None) -> Wanted | None:
 
     def wanted(message: Message) -> bool:
         return queue in (None, message.queue) and (
-            not paths or waiting.task_of(message) in paths
+            not paths or queued_calls.task_of(message) in paths
         )
 
     return wanted
@@ -192,9 +192,9 @@ class eager(ContextDecorator):
 
 def _run_now(messages: Sequence[Message]) -> None:
     ids = {message.id for message in messages}
-    for entry in list(waiting.entries()):
+    for entry in list(queued_calls.entries()):
         if any(message.id in ids for message in entry.messages):
-            waiting.send(entry)
+            queued_calls.send(entry)
     _run(ids)
 
 

@@ -11,7 +11,7 @@ from django.test import TestCase, TransactionTestCase
 from cloudtask.exceptions import DuplicateTask
 from cloudtask.sending import relay
 from cloudtask.testing import Faults, crash_at, eager, queued, run_queued
-from cloudtask.testruns import waiting
+from cloudtask.testruns import queued_calls
 from cloudtask.testruns.mixin import TaskQueue
 from tests.testapp.models import Author
 from tests.testing import tasks
@@ -145,7 +145,7 @@ def test_many_calls_in_one_transaction_are_sent_by_two_statements(
     for _ in range(200):
         tasks.see.defer()
     with django_assert_num_queries(2):  # one reads their rows, one deletes them
-        waiting.flush()
+        queued_calls.flush()
     run_queued()
     assert len(seen) == 200
 
