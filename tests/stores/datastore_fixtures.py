@@ -79,12 +79,15 @@ def optimistic(faults: DatastoreProxy) -> DatastoreProxy:
 
 
 @pytest.fixture
-def datastore_store(faults: DatastoreProxy) -> Iterator[DatastoreStore]:
+def datastore_store(
+    faults: DatastoreProxy, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[DatastoreStore]:
     """The store, in an empty namespace. It makes no pauses between its tries."""
     options = {"PROJECT": PROJECT, "NAMESPACE": uuid.uuid4().hex}
     store = DatastoreStore(options, sleep=lambda seconds: None)
     yield store
     faults.reset()
+    monkeypatch.setenv(VARIABLE, faults.address)
     _empty(store)
 
 
