@@ -112,12 +112,18 @@ def _each_row_once(queryset: QuerySet[Any]) -> QuerySet[Any]:
     """The queryset itself if a range of keys does not change its rows, else its keys
     in a subquery."""
     query = queryset.query
+    reason = _entangled(queryset)
+    if reason and len(queryset.model._meta.pk_fields) > 1:
+        # Django would add the key of each row to the WHERE of such a subquery.
+        raise _NotWalkable(
+            f"{reason}, and its key has several columns: walk a list of its keys with "
+            "map()"
+        )
     repeating = _repeating(query)
     if repeating and not _is_grouped_by_row(queryset, repeating):
-        return _by_keys(queryset, "joins to many rows and annotates them")
+        return _by_keys(queryset, reason or "joins to many rows and annotates them")
     # Without repeating joins there is nothing to make distinct.
     query.distinct = False
-    reason = _entangled(queryset)
     return _by_keys(queryset, reason) if reason else queryset
 
 
@@ -246,7 +252,10 @@ def _entangled(queryset: QuerySet[Any]) -> str | None:
         return "is grouped by other columns than its key"
     where = tokens[tokens.index("WHERE") :] if "WHERE" in tokens else []
     if any(map(_RANDOM.fullmatch, _calls(where))):
-        return "is filtered by random values, so that each page has its own"
+        raise _NotWalkable(
+            "is filtered by random values, of which each page would have others: "
+            "choose the rows first, with filter(pk__in=[...])"
+        )
     return None
 
 

@@ -27,7 +27,7 @@ from cloudtask.exceptions import UnsupportedValue
 from cloudtask.iteration import RunState
 from cloudtask.testing import run_queued
 from tests.iteration import tasks
-from tests.iteration.models import Thing
+from tests.iteration.models import Seat, Thing
 from tests.iteration.tasks import trace
 from tests.testapp.models import Author, Book, Novel
 
@@ -76,7 +76,6 @@ ENTANGLED = {
     "raw SQL of an aggregate": lambda: Thing.objects.annotate(
         all=RawSQL("count(*)", [])
     ),
-    "rows at random": lambda: Thing.objects.annotate(r=Random()).filter(r__lt=0.5),
 }
 
 
@@ -84,6 +83,23 @@ ENTANGLED = {
 def test_rows_that_depend_on_others_are_refused_with_the_way_round(name):
     with pytest.raises(UnsupportedValue, match=r"filter\(pk__in=queryset.values"):
         tasks.visit_only.iterate(ENTANGLED[name]())
+
+
+@pytest.mark.parametrize("add", ["annotate", "alias"])
+def test_rows_at_random_are_refused(add):
+    """Each page would choose others, in a subquery, too."""
+    chosen = getattr(Thing.objects, add)(r=Random()).filter(r__lt=0.5)
+
+    with pytest.raises(UnsupportedValue, match=r"filter\(pk__in=\[...\]\)"):
+        tasks.visit_only.iterate(chosen)
+
+
+def test_windows_over_keys_of_several_columns_are_refused():
+    """Django's subquery for them would see only the row that it is asked of."""
+    first = Window(RowNumber(), partition_by="row", order_by="number")
+
+    with pytest.raises(UnsupportedValue, match=r"with map\(\)"):
+        tasks.visit_only.iterate(Seat.objects.alias(place=first).filter(place=1))
 
 
 @pytest.mark.parametrize("name", ["a window", "a window that is only shown"])
