@@ -264,13 +264,13 @@ def _tables() -> Iterator[None]:
         connections.settings[alias] = connections.configure_settings(
             {alias: server_settings(alias), "default": {}}
         )[alias]
-    filled = [filled(alias, PLANNED, PLANNED * 9 // 10) for alias in _aliases()]
-    for one in filled:
+    tables = [filled(alias, PLANNED, PLANNED * 9 // 10) for alias in _aliases()]
+    for one in tables:
         one.__enter__()
     try:
         yield
     finally:
-        for one in filled:
+        for one in tables:
             one.__exit__(None, None, None)
         for alias in _aliases()[1:]:
             connections[alias].close()
