@@ -30,6 +30,7 @@ MAGIC = b"ct"
 VERSION = 1
 COMPRESSED = 1
 VALUE = 2  # no message: a sealed value can't be delivered, nor the other way round
+RESTS = 4  # a message in a table: it can't be delivered as it is, either
 COMPRESS_FROM = 1024  # bytes; below it zlib rarely wins its own time back
 _HEAD = struct.Struct(">2sBBI")
 _ID_SIZE = 4  # of the key's id, which ends the head
@@ -125,15 +126,22 @@ NEVER = 2**32 - 1  # unix seconds
 
 
 @discreet
-def seal(message: Message, *, expires: int | None = None) -> bytes:
+def seal(
+    message: Message, *, expires: int | None = None, place: Place | None = None
+) -> bytes:
     """The envelope of `message`, signed with the first of the project's keys.
 
-    It expires at `expires`, in unix seconds; by default MAX_AGE after it is due.
+    With a `place`, it rests there: it can be opened for that place only, and can't be
+    delivered. It expires at `expires`, in unix seconds; by default MAX_AGE after it is
+    due.
     """
     if expires is None:
         due = max(message.created, message.eta or 0.0)
         expires = int(due + conf.settings().max_age.total_seconds())
-    return _sealed(b"%b\n%b" % (_about(message), message.payload), expires, 0)
+    body = b"%b\n%b" % (_about(message), message.payload)
+    if place is not None:
+        return _sealed(body, expires, RESTS, _bound(place))
+    return _sealed(body, expires, 0)
 
 
 @discreet
@@ -214,7 +222,24 @@ def unseal(data: bytes, *, now: float) -> Message:
     `now` is in unix seconds. Raises NotAnEnvelope when the bytes are something else,
     BadSignature when no key of the project signed them or their time is over.
     """
-    about, newline, payload = _unsealed(data, now, 0).partition(b"\n")
+    return _message_in(_unsealed(data, now, 0))
+
+
+@discreet
+def unseal_resting(data: bytes, *, place: Place) -> Message:
+    """The message that was sealed for this place, whatever its age.
+
+    Raises BadSignature, whose text names the place, or another PayloadError.
+    """
+    try:
+        body = _unsealed(data, 0.0, RESTS, _bound(place))
+    except (PayloadError, zlib.error) as error:
+        raise _misplaced(place) from error
+    return _message_in(body)
+
+
+def _message_in(body: bytes) -> Message:
+    about, newline, payload = body.partition(b"\n")
     if not newline:
         raise PayloadError("The envelope holds no message.")
     return _message(codec.loads(about), payload)
@@ -224,7 +249,7 @@ def _unsealed(data: bytes, now: float, kind: int, place: bytes = b"") -> bytes:
     if len(data) < HEADER_SIZE or data[:2] != MAGIC:
         raise NotAnEnvelope("The body is not a cloudtask envelope.")
     _, version, flags, expires = _HEAD.unpack_from(data)
-    if version != VERSION or flags & VALUE != kind:
+    if version != VERSION or flags & (VALUE | RESTS) != kind:
         raise NotAnEnvelope(f"Envelope version {version}/{flags} is not known here.")
     body = data[HEADER_SIZE:]
     if not _is_signed(data[:_MAC_AT], data[_MAC_AT:HEADER_SIZE], body, place):

@@ -63,6 +63,21 @@ def test_a_sealed_value_is_no_message_and_a_message_no_value() -> None:
         envelope.unseal_text(envelope.seal(SMALL).decode("latin-1"), place=PLACE)
 
 
+def test_a_message_that_rests_is_not_delivered_and_one_that_travels_does_not_rest() -> (
+    None
+):
+    resting = envelope.seal(SMALL, place=PLACE)
+
+    assert envelope.unseal_resting(resting, place=PLACE).key == SMALL.key
+    with pytest.raises(NotAnEnvelope):
+        envelope.unseal(resting, now=NOW)
+    for wrong in (envelope.seal(SMALL), envelope.seal(SMALL, place=("runs", "2"))):
+        with pytest.raises(BadSignature, match="runs / 1 / c is refused"):
+            envelope.unseal_resting(wrong, place=PLACE)
+    with pytest.raises(BadSignature):
+        envelope.unseal_value(resting, place=PLACE)
+
+
 @pytest.mark.parametrize("data", [b"", b"data", b"\n1:a", b"x" * 5000])
 def test_a_value_is_opened_in_its_place(data: bytes) -> None:
     text = data.decode()

@@ -122,7 +122,7 @@ class Results:
         row = self.rows.filter(pk=result.id).first()
         if row is None:
             row = _row(result)
-        elif row.status == TaskResultStatus.SUCCESSFUL:
+        elif row.status == TaskResultStatus.SUCCESSFUL and _has_value(row):
             raise AlreadyDone(result.id)
         change(
             result,
@@ -147,6 +147,7 @@ class Results:
         if row is None:
             return None
         call = _unsealed(row, "call")
+        is_done = row.status == TaskResultStatus.SUCCESSFUL
         result = new_result(
             _task(call["task"], call["fields"]),
             row.pk,
@@ -162,7 +163,8 @@ class Results:
             last_attempted_at=row.last_attempted_at,
             errors=_errors(row),
             worker_ids=row.worker_ids,
-            _return_value=None if row.value is None else _unsealed(row, "value"),
+            # A value of None is sealed as well: NULL is no value that was returned.
+            _return_value=_unsealed(row, "value") if is_done else None,
         )
         return result
 
@@ -237,6 +239,18 @@ def _sealed(value: Any, key: str, column: str) -> bytes:
 
 def _unsealed(row: TaskResultRow, column: str) -> Any:
     """The value of a column; raises BadSignature if it was stored for another one."""
-    data = bytes(getattr(row, column))
-    place = ("result", row.pk, column)
-    return codec.loads(envelope.unseal_value(data, place=place))
+    return codec.loads(_opened(row, column))
+
+
+def _opened(row: TaskResultRow, column: str) -> bytes:
+    data = bytes(getattr(row, column) or b"")
+    return envelope.unseal_value(data, place=("result", row.pk, column))
+
+
+def _has_value(row: TaskResultRow) -> bool:
+    """Whether the call has stored what it returned. Its state alone is not sealed."""
+    try:
+        return bool(_opened(row, "value"))
+    except BadSignature as error:
+        logger.error("Task %s runs, since its result is refused: %s", row.task, error)
+        return False

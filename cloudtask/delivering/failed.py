@@ -22,7 +22,6 @@ from cloudtask.delivering.errors import (
     summary,
 )
 from cloudtask.exceptions import (
-    BadSignature,
     CloudTaskError,
     DuplicateTask,
     PayloadError,
@@ -52,7 +51,7 @@ def save(call: Call, error: BaseException) -> None:
         task=message.task,
         queue=message.queue,
         name=message.name,
-        envelope=envelope.seal(message),
+        envelope=envelope.seal(message, place=_place(message)),
         arguments=storable(described(message, call.definition)),
         error=storable(summary(error)[:LONGEST]),
         traceback=storable(text[-LONGEST:]),
@@ -187,13 +186,14 @@ def discard(key: str) -> bool:
     return store().delete_failed(key)
 
 
+def _place(of: Message | FailedCall) -> envelope.Place:
+    """The place that an envelope is sealed for, with what lists show of it: nobody
+    retries a call that is another one than it seems."""
+    return "failed", of.key, "envelope", of.task, of.queue, of.name
+
+
 def _message(failed: FailedCall) -> Message:
-    message = envelope.unseal(failed.envelope, now=0.0)
-    if message.key != failed.key:
-        raise BadSignature(
-            f"The envelope of failed task {failed.key} belongs to another failed task."
-        )
-    return message
+    return envelope.unseal_resting(failed.envelope, place=_place(failed))
 
 
 def _payload_key(failed: FailedCall) -> str:

@@ -14,7 +14,7 @@ from cloudtask.clock import database_now
 from cloudtask.exceptions import EnqueueUnavailable
 from cloudtask.message import Message
 from cloudtask.sending.on_commit import relay_after
-from cloudtask.sending.relay import forget_rows, rows_of
+from cloudtask.sending.relay import forget_rows, place_of, rows_of
 from cloudtask.stores import store
 from cloudtask.stores.transactions import is_open, undisturbed
 
@@ -62,7 +62,9 @@ def _row(message: Message) -> OutboxMessage:
         key=message.key,
         task=message.task,
         queue=message.queue,
-        envelope=envelope.seal(message),
+        envelope=envelope.seal(
+            message, place=place_of(message.key, message.task, message.queue)
+        ),
         created_at=database_now(),
         due_at=database_now() + HEAD_START,
     )

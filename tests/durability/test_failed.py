@@ -230,8 +230,12 @@ def test_a_failed_task_that_is_unknown_now_is_shown_and_discarded_not_retried(wo
 
 
 def rename(failed: FailedTask, path: str) -> None:
-    message = envelope.unseal(bytes(failed.envelope), now=0.0)
-    failed.task, failed.envelope = path, envelope.seal(replace(message, task=path))
+    here = ("failed", failed.key, "envelope")
+    at = (*here, failed.task, failed.queue, failed.name)
+    message = envelope.unseal_resting(bytes(failed.envelope), place=at)
+    at = (*here, path, failed.queue, failed.name)
+    failed.task = path
+    failed.envelope = envelope.seal(replace(message, task=path), place=at)
     failed.save()
 
 
@@ -395,6 +399,29 @@ def test_an_envelope_of_another_failed_task_is_refused(world):
 
     assert len(world.queue.messages) == before
     assert FailedTask.objects.count() == 2
+
+
+@pytest.mark.parametrize("column", ["task", "queue", "name"])
+def test_a_failed_task_that_seems_to_be_another_one_is_not_retried(world, column):
+    failed = fail(world, log_in, "a")
+    FailedTask.objects.filter(key=failed.key).update(**{column: "harmless"})
+    before = len(world.queue.messages)
+
+    with pytest.raises(BadSignature, match="failed / "):
+        retry(failed.key)
+
+    assert len(world.queue.messages) == before
+    assert discard(failed.key)
+
+
+def test_an_envelope_that_travels_does_not_rest(world):
+    failed = fail(world, log_in, "a")
+    FailedTask.objects.filter(key=failed.key).update(
+        envelope=envelope.seal(world.queue.messages[0])
+    )
+
+    with pytest.raises(BadSignature, match="is refused"):
+        retry(failed.key)
 
 
 def test_a_retry_that_was_killed_before_the_delete_can_be_repeated(world):

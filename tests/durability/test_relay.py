@@ -335,9 +335,39 @@ def test_enqueues_survive_an_outage(world):
 def test_a_message_knows_the_rows_key(world):
     [left] = leave_behind()
 
-    message = envelope.unseal(bytes(one(left).envelope), now=0.0)
+    row = one(left)
+    place = relay.place_of(row.key, row.task, row.queue)
+    message = envelope.unseal_resting(bytes(row.envelope), place=place)
 
     assert (message.key, message.outboxed) == (left, True)
+
+
+@pytest.mark.parametrize("column", ["task", "queue"])
+def test_a_row_that_seems_to_be_another_one_is_parked(world, column):
+    first, second = leave_behind(2)
+    OutboxMessage.objects.filter(key=first).update(**{column: "harmless"})
+
+    with world.later(60):
+        report = relay.relay()
+
+    assert (report.sent, report.parked) == (1, 1)
+    assert keys(world) == [second]
+
+
+@pytest.mark.parametrize("table", [None, "failed"])
+def test_an_envelope_that_did_not_rest_in_the_outbox_is_parked(world, table):
+    [key] = leave_behind()
+    row = one(key)
+    place = relay.place_of(row.key, row.task, row.queue)
+    message = envelope.unseal_resting(bytes(row.envelope), place=place)
+    elsewhere = (table, *place[1:], message.name) if table else None
+    sealed = envelope.seal(message, place=elsewhere)
+    OutboxMessage.objects.filter(key=key).update(envelope=sealed)
+
+    with world.later(60):
+        assert relay.relay().parked == 1
+
+    assert keys(world) == []
 
 
 def test_an_envelope_of_another_row_is_parked_and_keeps_nothing_back(world):

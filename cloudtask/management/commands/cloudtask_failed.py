@@ -79,10 +79,11 @@ class Command(BaseCommand):
         if not found:
             self.stdout.write(_nothing(options))
         for one in found:
-            self.stdout.write(
+            line = (
                 f"{one.key}  {_moment(one)}  {one.task} on {one.queue}, "
-                f"{one.attempts} attempts: {printable(one.error.partition(NEWLINE)[0])}"
+                f"{one.attempts} attempts: {one.error.partition(NEWLINE)[0]}"
             )
+            self.stdout.write(printable(line))
 
     def _list_groups(self, options: dict[str, Any]) -> None:
         columns = _GROUPS[options["group_by"]]
@@ -109,12 +110,19 @@ class Command(BaseCommand):
                 row = {name: getattr(one, name) for name in names}
                 self.stdout.write(printing.as_json(row))
                 continue
-            self.stdout.write(
-                f"{one.key}\n  task: {one.task}\n  queue: {one.queue}\n"
-                f"  name: {one.name}\n  attempts: {one.attempts}\n"
-                f"  enqueued: {one.enqueued_at}\n  failed: {_moment(one)}\n"
-                f"  arguments: {printable(one.arguments)}\n\n{_lines(one.traceback)}"
+            lines = (
+                one.key,
+                f"  task: {one.task}",
+                f"  queue: {one.queue}",
+                f"  name: {one.name}",
+                f"  attempts: {one.attempts}",
+                f"  enqueued: {one.enqueued_at}",
+                f"  failed: {_moment(one)}",
+                f"  arguments: {one.arguments}",
+                "",
             )
+            shown = NEWLINE.join(map(printable, lines))
+            self.stdout.write(f"{shown}\n{_lines(one.traceback)}")
 
     def _retry(self, options: dict[str, Any]) -> None:
         self._each(options, bulk.retry)
@@ -135,12 +143,11 @@ class Command(BaseCommand):
                 text = act(key)
             except CloudTaskError as error:
                 problems += 1
-                self.stderr.write(f"{key}: {error}")
+                self.stderr.write(printable(f"{key}: {error}"))
             else:
                 row = {"key": key, "result": text}
-                self.stdout.write(
-                    printing.as_json(row) if options["json"] else f"{key}: {text}"
-                )
+                plain = printable(f"{key}: {text}")
+                self.stdout.write(printing.as_json(row) if options["json"] else plain)
         if problems:
             raise CommandError(f"{problems} failed.", returncode=printing.FAILED)
 

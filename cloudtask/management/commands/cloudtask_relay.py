@@ -87,7 +87,7 @@ class Command(BaseCommand):
         except DatabaseError:
             raise
         except Exception as error:  # noqa: BLE001  it is logged; the loop continues
-            self.stderr.write(f"Not every iteration was swept: {error}")
+            self.stderr.write(printable(f"Not every iteration was swept: {error}"))
         gauges.report()
 
     def _loop(self, chosen: Sequence[str], options: dict[str, Any]) -> None:
@@ -98,17 +98,19 @@ class Command(BaseCommand):
                     self._relay(chosen, options)
                 except DatabaseError as error:
                     # It may be available after the pause. A restart would not help.
-                    self.stderr.write(f"Not every outbox was relayed: {error}")
+                    why = printable(str(error))
+                    self.stderr.write(f"Not every outbox was relayed: {why}")
                 stop.wait(options["loop"])
         self.stdout.write("stopped")
 
     def _list_parked(self, aliases: Sequence[str]) -> None:
         rows = [(alias, row) for alias in aliases for row in relay.parked(alias)]
         for alias, row in rows:
-            self.stdout.write(
+            line = (
                 f"{alias} {row.key} {row.task} on {row.queue}, since "
-                f"{row.created_at:%Y-%m-%d %H:%M:%S}: {printable(row.error)}"
+                f"{row.created_at:%Y-%m-%d %H:%M:%S}: {row.error}"
             )
+            self.stdout.write(printable(line))
         if not rows:
             self.stdout.write(NONE_PARKED)
 
