@@ -8,15 +8,20 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from io import StringIO
-from typing import Any
+from typing import Any, Unpack
 
 from django.core.management import call_command
 from django.db import transaction
+from django.db.models.functions import Now
 from django.dispatch import Signal
+from django.test import Client
 
 from cloudtask import call, deferred, envelope, failpoints, runtime, signals
 from cloudtask.iteration import Iteration, sweep
+from cloudtask.iteration.description import IterateOptions
 from cloudtask.message import Delivery
+from cloudtask.models import OutboxMessage
+from cloudtask.stores import store
 from cloudtask.transports import memory
 from tests.secrecy import reporters, tasks
 from tests.secrecy.reporters import Records, recorded
@@ -192,6 +197,19 @@ def failing(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
         deferred.defer(tasks.take.__wrapped__, *args.value, **kwargs.value)
 
 
+def masked(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
+    """A failed task whose arguments have names that MASKED hides."""
+    named = Hidden({"password": args.value[0], "api_key": [args.value[0]]})
+    with watch.trying():
+        tasks.log_in.defer(**named.value)
+    deliver_all(watch)
+    for failed in store().list_failed(task=tasks.log_in.path, limit=9):
+        out = StringIO()
+        with watch.trying():
+            call_command("cloudtask_failed", "show", failed.key, stdout=out)
+        watch.texts.append(out.getvalue())
+
+
 def unique(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
     for _ in range(2):
         with watch.trying():
@@ -200,7 +218,31 @@ def unique(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
         tasks.alone.defer(*args.value, **kwargs.value)
 
 
-def iterating(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
+def relayed_by_url(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
+    with watch.trying(), transaction.atomic():
+        tasks.take.using(**options().value).defer(*args.value, **kwargs.value)
+        tasks.fail.defer(*args.value, **kwargs.value)
+        _without_hooks()
+    OutboxMessage.objects.update(due_at=Now())
+    for token in (KEY, f"wrong {MARK}"):
+        headers = {"Authorization": f"Bearer {token}"}
+        with watch.trying():
+            answer = Client().post("/_cloudtask/relay/", headers=headers)
+            watch.texts.append(repr((answer.status_code, answer.content)))
+
+
+def _without_hooks() -> None:
+    """Leave the rows of the open transaction to a relay, as a crash would."""
+    transaction.get_connection().run_on_commit.clear()
+
+
+def iterating_by_rows(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
+    iterating(watch, args, kwargs, atomic="row", on_error="skip")
+
+
+def iterating(
+    watch: Watch, args: Hidden, kwargs: Hidden, **policy: Unpack[IterateOptions]
+) -> None:
     Author.objects.bulk_create(Author(name=name) for name in "abc")
     with watch.trying():
         run = tasks.visit.using(**options().value).iterate(
@@ -210,6 +252,7 @@ def iterating(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
             finalize=tasks.finish,
             shards=1,
             keep=True,
+            **policy,
         )
         watch.texts.append(repr(run))
         deliver_all(watch)
@@ -241,12 +284,24 @@ def results(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
             one.get_result(key)
 
 
-JOURNEYS = (at_once, in_a_transaction, large, failing, unique, iterating, results)
+JOURNEYS = (
+    at_once,
+    in_a_transaction,
+    relayed_by_url,
+    large,
+    failing,
+    masked,
+    unique,
+    iterating,
+    iterating_by_rows,
+    results,
+)
 
 
 def commands(watch: Watch) -> None:
     """What lists, retries and removes: none of it may tell what is not shown."""
     for arguments in (
+        ("cloudtask_failed", "list"),
         ("cloudtask_failed", "retry", "--all"),
         ("cloudtask_failed", "discard", "--all"),
         ("cloudtask_relay", "--parked"),

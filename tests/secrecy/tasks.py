@@ -33,6 +33,12 @@ async def afail(*args: Any, **kwargs: Any) -> None:
     raise ValueError("broken")
 
 
+@task(max_attempts=1)
+def log_in(password: str, api_key: list[str]) -> None:
+    del password, api_key
+    raise ValueError("broken")
+
+
 @task
 def again(*args: Any, **kwargs: Any) -> None:
     del args, kwargs

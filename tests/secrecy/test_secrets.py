@@ -84,7 +84,7 @@ def test_no_secret_is_seen_whatever_raises(journey: Journey) -> None:
         with watching() as watch, breaking(point) as broken:
             travel(watch, journey)
             raised += broken
-    assert raised
+    assert bool(raised) == bool(points)  # Datastore takes no atomic="row"
 
 
 @pytest.mark.usefixtures("_site")

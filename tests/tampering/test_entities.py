@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,8 @@ class Entities:
 
 
 @pytest.fixture
-def entities(indexless_datastore: object) -> Iterator[Entities]:
+def entities(datastore_at: Callable[[str], object]) -> Iterator[Entities]:
+    datastore_at("firestore")
     namespace = uuid.uuid4().hex
     store = {
         "BACKEND": "cloudtask.stores.datastore.DatastoreStore",
