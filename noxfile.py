@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from dataclasses import dataclass
@@ -35,6 +36,12 @@ SERVERLESS = tuple(
 # What Datastore does depends on neither the database nor Django's version.
 NO_DATASTORE = ("-m", "not datastore")
 NO_MATRICES = ("-m", "not exhaustive and not datastore")
+# What depends on the packages whose lowest versions the leg `lowest` installs.
+CLIENTS = (
+    *("tests/transports", "tests/testing", "tests/stores", "tests/test_limits.py"),
+    "tests/emulator/test_wire.py",
+    "--pythonwarnings=ignore::FutureWarning",  # old clients warn of this Python's end
+)
 
 nox.options.reuse_venv = "yes"
 nox.options.sessions = ["quick"]
@@ -50,6 +57,7 @@ class Leg:
     django: str
     arguments: tuple[str, ...]
     what: str = ""
+    is_lowest: bool = False
 
     @property
     def title(self) -> str:
@@ -63,7 +71,13 @@ class Leg:
     @property
     def is_here(self) -> bool:
         """Whether the environment of development is the one that the leg wants."""
-        return (self.python, self.django) == (RUNNING, _installed_django())
+        here = (RUNNING, _installed_django())
+        return (self.python, self.django) == here and not self.is_lowest
+
+    @property
+    def pins(self) -> list[str]:
+        """Versions that pip installs beside those that pyproject.toml asks for."""
+        return _lowest() if self.is_lowest else [f"django=={self.django}.*"]
 
 
 NAMES = {"sqlite": "SQLite", "postgres": "PostgreSQL", "mysql": "MariaDB"}
@@ -71,6 +85,13 @@ NAMES = {"sqlite": "SQLite", "postgres": "PostgreSQL", "mysql": "MariaDB"}
 
 def _installed_django() -> str:
     return ".".join(metadata.version("django").split(".")[:2])
+
+
+def _lowest() -> list[str]:
+    """The lowest version of each dependency that pyproject.toml allows."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = project["dependencies"] + project["optional-dependencies"]["emulator"]
+    return [f"{one.replace('>=', '==')}.*" for one in wanted]
 
 
 LEGS = {
@@ -81,6 +102,11 @@ LEGS = {
         Leg("postgres", "postgres", "3.11", "5.2", (*SERVERLESS, *NO_DATASTORE)),
         Leg("mariadb", "mysql", "3.11", "5.2", (*SERVERLESS, *NO_DATASTORE)),
         Leg("django60", "postgres", "3.12", "6.0", (*SERVERLESS, *NO_MATRICES)),
+        Leg(
+            *("lowest", "sqlite", "3.11", "5.2", (*CLIENTS, *NO_MATRICES)),
+            "lowest versions of the dependencies",
+            is_lowest=True,
+        ),
         Leg("django61", "sqlite", "3.13", "6.1", NO_MATRICES),
     )
 }
@@ -109,7 +135,7 @@ def _add(leg: Leg) -> None:
         leg.results.unlink(missing_ok=True)
         python = sys.executable
         if not leg.is_here:
-            session.install("-q", "-e", ".[dev]", f"django=={leg.django}.*")
+            session.install("-q", "-e", ".[dev]", *leg.pins)
             python = "python"
         if problem := why_unreachable(leg.database):
             # Where tests are compulsory, a test that did not run has failed.
