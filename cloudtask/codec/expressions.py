@@ -153,16 +153,26 @@ def _refuse_callables(value: Any) -> None:
 
 # Model fields, and relations between models.
 
+_INNER = "base_field"  # of ArrayField and the fields of ranges
+MOST_INNER = 10
+
 
 def _pack_field(value: Any, packing: Packing) -> Any:
-    """A model's own field arrives as that field; any other as a copy."""
+    """A model's own field arrives as that field; any other as a copy.
+
+    The field of the items of an array, or of the ends of a range, arrives as its own.
+    """
     model = getattr(value, "model", None)
     if model is None:
         return _pack_machinery(value, packing)
     label = model._meta.label
-    if _field(label, value.name) is not value:
-        raise Refusal(type(value), f"It is not a field of {label}; {REGISTER}.")
-    return {MARK: [tags.FIELD, [label, value.name]]}
+    found, way = _field(label, value.name), [label, value.name]
+    while found is not value:
+        found = getattr(found, _INNER, None)
+        way.append(_INNER)
+        if found is None:
+            raise Refusal(type(value), f"It is not a field of {label}; {REGISTER}.")
+    return {MARK: [tags.FIELD, way]}
 
 
 def _field(label: str, name: str) -> Any:
@@ -170,7 +180,13 @@ def _field(label: str, name: str) -> Any:
 
 
 def _decode_field(content: Any) -> Any:
-    return _field(*shapes.texts(shapes.parts(content, 2)))
+    label, name, *inner = shapes.texts(shapes.parts(content, 2, MOST_INNER))
+    found = _field(label, name)
+    for step in inner:
+        found = getattr(found, _INNER, None)
+        if step != _INNER or not isinstance(found, Field):
+            raise PayloadError(f"{label}.{name} has no field of its items.")
+    return found
 
 
 def _pack_relation(value: Any, packing: Packing) -> Any:

@@ -205,6 +205,18 @@ def test_a_range_travels_as_its_field_writes_it(values: dict[str, Any]) -> None:
     assert (found.nights, found.seasons) == (stay.nights, stay.seasons)
 
 
+def test_a_filter_by_the_field_of_a_ranges_ends_travels() -> None:
+    queryset = Stay._default_manager.filter(nights__contains=3)
+    (lookup,) = arrived(queryset).query.where.children
+    field: Any = Stay._meta.get_field("nights")
+    assert lookup.rhs.output_field is field.base_field
+    written = codec.dumps(queryset)
+    assert b"base_field" in written
+    for other in (b"model_____", b"descriptio", b"base_fiel\\"):
+        with pytest.raises(PayloadError):
+            codec.loads(written.replace(b"base_field", other))
+
+
 class Point:
     """A value that only its field can write, as a geometry is."""
 

@@ -1,0 +1,1 @@
+"""An app with a column of each kind that only PostGIS and PostgreSQL have."""
