@@ -127,8 +127,11 @@ def is_open(alias: str) -> bool:
     """Whether a rollback on `alias` could still undo what is written now.
 
     `set_autocommit(False)` begins a transaction as `atomic()` does. A connection that
-    is not open yet has none; asking it for its mode would open it.
+    is not open yet has none; asking it for its mode would open it. Nor has an unknown
+    alias one: the limits refuse it, and name the nearest.
     """
+    if alias not in connections.settings:
+        return False
     connection = connections[alias]
     if connection.in_atomic_block:
         return True
