@@ -11,6 +11,7 @@ from django.apps import AppConfig, apps
 from django.utils.module_loading import module_has_submodule
 
 from cloudtask import conf
+from cloudtask.discretion import printable
 from cloudtask.exceptions import ConfigurationError
 from cloudtask.options import nearest
 
@@ -57,9 +58,11 @@ def _import_tasks(app: str) -> None:
     except ImportError as error:
         # The place says more than a traceback that is mostly about importing.
         raise ConfigurationError(_refusal(app, f"{error} ({_place(error)})")) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         *_, cause = traceback.format_exception_only(error)
-        raise ConfigurationError(_refusal(app, cause.strip())) from error
+        if isinstance(error, SyntaxError):
+            cause = f"{type(error).__name__}: {error}"  # with file and line
+        raise ConfigurationError(_refusal(app, printable(cause.strip()))) from error
 
 
 def _refusal(app: str, cause: str) -> str:

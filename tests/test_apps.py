@@ -67,6 +67,28 @@ def test_an_app_that_lacks_a_module_is_named_with_the_place(project: Site) -> No
     assert "CLOUDTASK['DISCOVER'] = ['thirdparty']" in problem
 
 
+@pytest.mark.parametrize(
+    ("tasks", "cause"),
+    [
+        ("import sys; sys.exit('no')", "SystemExit: no"),
+        ("def f(:", "SyntaxError: invalid syntax (tasks.py, line 1)"),
+        (r"raise ValueError('a\x1b[31mb')", r"ValueError: a\x1b[31mb"),
+        (
+            "class E(Exception):\n    def __str__(self): 1 / 0\nraise E",
+            "E: <exception str() failed>",
+        ),
+    ],
+    ids=["exit", "syntax", "control characters", "no text"],
+)
+def test_any_reason_against_an_apps_tasks_is_named(
+    project: Site, tasks: str, cause: str
+) -> None:
+    project.write("thirdparty", f"{tasks}\n")
+    problem = project.check().splitlines()[-1]
+    assert "The tasks of the app 'thirdparty' can't be imported" in problem
+    assert cause in problem
+
+
 def test_an_app_whose_tasks_raise_is_named_with_their_traceback(project: Site) -> None:
     project.write("thirdparty", "def begin():\n    1 / 0\nbegin()\n")
     problem = project.check()

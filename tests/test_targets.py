@@ -432,3 +432,9 @@ def test_the_path_has_the_prefix_of_the_request_that_asks() -> None:
         set_script_prefix(before)
     assert [path[:3] for path in paths] == ["/a/", "/b/", "/a/"]
     assert handler_path("app.tasks.f") == "/_cloudtask/run/app.tasks.f"
+
+
+@pytest.mark.parametrize("rest", ["?a=1", "#part", "/base?a=1", "/?"])
+def test_an_address_of_the_service_has_no_query_and_no_fragment(rest: str) -> None:
+    with pytest.raises(ConfigurationError, match="the address of this service"):
+        HttpTarget({"URL": URL + rest, "SERVICE_ACCOUNT": "a@b"})

@@ -166,7 +166,7 @@ def _own_origin(url: str) -> Origin:
         origin = origin_of(url)
     except ValueError:
         origin = None
-    if origin is None:
+    if origin is None or "?" in url or "#" in url:
         raise ConfigurationError(
             "CLOUDTASK['TARGET']['URL'] must be the address of this service, for "
             f'example "https://app.example", not {url!r}.'
