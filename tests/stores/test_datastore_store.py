@@ -5,16 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from grpc import StatusCode
 
+from cloudtask import datastore_emulator
 from cloudtask.exceptions import CloudTaskError, ConfigurationError, EnqueueUnavailable
 from cloudtask.stores import store as configured_store
 from cloudtask.stores.datastore import DatastoreStore
 from cloudtask.stores.datastore.client import TRIES, clients
 from tests.stores.runs_making import RUN, create, load
+from tests.support.emulators import Emulators
 from tests.support.proxy import DatastoreProxy
 
 PATH = "cloudtask.stores.datastore.DatastoreStore"
@@ -173,6 +176,26 @@ def test_errors_are_told_in_our_words(
         datastore_store.load_run(RUN)
 
     assert raised.value.__cause__ is not None
+    assert f"(test-project, database (default), emulator {faults.address})" in str(
+        raised.value
+    )
+
+
+@pytest.mark.datastore
+def test_firestore_in_native_mode_is_named(
+    emulators: Emulators, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    emulators.require("firestore")
+    native = replace(datastore_emulator.KINDS["firestore"], options=())
+    monkeypatch.setitem(datastore_emulator.KINDS, "native", native)
+    running = datastore_emulator.start("native")
+    monkeypatch.setenv(datastore_emulator.VARIABLE, running.address)
+    store = DatastoreStore({"PROJECT": "test-project"})
+    try:
+        with pytest.raises(ConfigurationError, match="Firestore in native mode"):
+            store.save_payload("k", b"data")
+    finally:
+        running.stop()
 
 
 def test_without_credentials_the_settings_are_wrong(

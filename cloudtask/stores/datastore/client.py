@@ -133,7 +133,7 @@ def calling(
                 clients.replace(client)
             is_over = attempt == TRIES or clock() >= stop
             if is_over or not _may_pass(error):
-                raise _translated(error, what) from error
+                raise _translated(error, what, place) from error
             logger.info("%s failed; trying again: %s", what, error)
         finally:
             _seconds.reset(token)
@@ -168,11 +168,26 @@ def _may_pass(error: Exception) -> bool:
     )
 
 
-def _translated(error: Exception, what: str) -> CloudTaskError:
+def _named(place: Place) -> str:
+    """The place for an error: its project, its database, and an emulator."""
+    project = place.project or "the project of the environment"
+    parts = [project, f"database {place.database or '(default)'}"]
+    if host := os.environ.get(EMULATOR_HOST):
+        parts.append(f"emulator {host}")
+    return ", ".join(parts)
+
+
+def _translated(error: Exception, what: str, place: Place) -> CloudTaskError:
     code, text = code_of(error), str(getattr(error, "message", error))
-    reason = f"{what} in Datastore failed: {code}: {text}"
+    reason = f"{what} in Datastore ({_named(place)}) failed: {code}: {text}"
     if _may_pass(error):
         return EnqueueUnavailable(f"{reason} Trying again may help.")
+    if code == "INVALID_ARGUMENT" and "Datastore Mode" in text:
+        return ConfigurationError(
+            f"{reason} This is Firestore in native mode. CLOUDTASK['STORE'] needs a "
+            "database in Datastore mode; an emulator needs the option "
+            "--database-mode=datastore-mode."
+        )
     if code in _DENIED:
         return ConfigurationError(
             f"{reason} The account of this process needs the role roles/datastore.user."
