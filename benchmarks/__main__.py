@@ -19,6 +19,7 @@ SCENARIOS = (
     "imports",
     "iteration",
     "sealing",
+    "carriers",
 )
 QUICK = harness.Effort(quick=True, repeats=7)
 FULL = harness.Effort(quick=False, repeats=25)

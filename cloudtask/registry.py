@@ -27,13 +27,15 @@ class Definition:
 
     `path` is module and qualified name; `binding` is "function", "method",
     "classmethod" or "staticmethod"; with a method or classmethod the subject (instance
-    or class) is the first argument of every call.
+    or class) is the first argument of every call. A step of the library restores the
+    context of its run by itself.
     """
 
     path: str
     function: Callable[..., Any]
     options: Options
     binding: str = "function"
+    is_step: bool = False
     signature: inspect.Signature = field(init=False, repr=False)
     positions: range = field(init=False, repr=False)
 

@@ -33,7 +33,7 @@ def enqueue(
     Raises TypeError when the function does not take them, UnsupportedValue when one
     can't travel, else another EnqueueError.
     """
-    if carriers.state.is_off:
+    if carriers.state.is_unobserved:
         return enqueueing.enqueue(definition, options, args, kwargs)
     with carriers.enqueueing(enqueueing.about(definition, options, 1)) as seen:
         receipt = enqueueing.enqueue(definition, options, args, kwargs)
@@ -45,7 +45,7 @@ def enqueue_many(
     definition: Definition, options: Options, calls: Sequence[Arguments]
 ) -> list[Enqueued]:
     """As `enqueue` for many calls of a task; nothing is sent unless all can travel."""
-    if carriers.state.is_off:
+    if carriers.state.is_unobserved:
         return enqueueing.enqueue_many(definition, options, calls)
     with carriers.enqueueing(enqueueing.about(definition, options, len(calls))) as seen:
         receipts = enqueueing.enqueue_many(definition, options, calls)

@@ -51,7 +51,7 @@ def _captured(found: Chosen, task: str) -> Carried:
 
 def following(carried: Carried) -> Carried:
     """`carried` for the next step of a run: telemetry may add where it was made."""
-    if state.is_off:
+    if state.is_unobserved:
         return carried
     before = loaded(carried.telemetry)
     return _with(telemetry(), before, carried.project, "following")

@@ -33,12 +33,13 @@ class Chosen:
 
 
 class State:
-    """`is_off` spares callers a look at the settings where there are no carriers."""
+    """Spares callers a look at the settings: `is_off` where there are no carriers, and
+    `is_unobserved` where there is no telemetry. Both are False until it is known."""
 
-    __slots__ = ("is_off",)
+    __slots__ = ("is_off", "is_unobserved")
 
     def __init__(self) -> None:
-        self.is_off = False
+        self.is_off = self.is_unobserved = False
 
 
 state = State()
@@ -46,7 +47,7 @@ state = State()
 
 def _reread(*, setting: str, **kwargs: Any) -> None:
     if setting == "CLOUDTASK":
-        state.is_off = False
+        state.is_off = state.is_unobserved = False
 
 
 setting_changed.connect(_reread, dispatch_uid="cloudtask.carriers")
@@ -56,12 +57,13 @@ def chosen() -> Chosen:
     """The carriers in force; raises ConfigurationError."""
     found = _made(conf.settings())
     state.is_off = not (found.project or found.telemetry)
+    state.is_unobserved = not found.telemetry
     return found
 
 
 def telemetry() -> tuple[Telemetry, ...]:
     """The telemetry in force; none while the settings are wrong."""
-    if state.is_off:
+    if state.is_unobserved:
         return ()
     try:
         return chosen().telemetry

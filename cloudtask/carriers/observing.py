@@ -83,6 +83,6 @@ def gauge(gauges: Mapping[str, Any]) -> None:
 
 def note(**facts: Any) -> None:
     """Let telemetry know facts about the running step of an iteration."""
-    if not state.is_off:
+    if not state.is_unobserved:
         for one in telemetry():
             tried(one, "noted", partial(one.noted, facts))

@@ -194,7 +194,8 @@ def _watched(call: Call, payload: bytes) -> Attempt:
     before, started = _states(), clock.now()
     value, result, raised = None, None, None
     try:
-        if carriers.state.is_off and not call.message.carried:
+        is_off = carriers.state.is_off and not call.message.carried
+        if is_off or call.definition.is_step:
             value, result = _called(call, payload)
         else:
             with carriers.restored(call.message.carried, call.context):

@@ -26,7 +26,7 @@ def delivered(call: Call, settle: Settle = finish) -> Outcome:
     must not be acknowledged then.
     """
     seen = None
-    if not carriers.state.is_off:
+    if not carriers.state.is_unobserved:
         seen = carriers.observed(call.message, call.context)
     with entered(call.context), seen or nullcontext():
         return _signalled(call, settle, seen.settled if seen else None)

@@ -34,6 +34,7 @@ from cloudtask.iteration.steps import (
     LOOK_AGAIN,
     STOP,
     budget,
+    in_context,
     options_of,
     say,
     step,
@@ -217,7 +218,8 @@ def _called(store: Store, run: Run, last: Last) -> None:
 def _call_and_settle(store: Store, run: Run, last: Last) -> None:
     if last.function is not None:
         failpoints.reached("finalize.before_call")
-        awaited(last.function(*last.args, **last.kwargs))
+        with in_context(run):
+            awaited(last.function(*last.args, **last.kwargs))
         failpoints.reached("finalize.after_call")
     # The reason why a run was stopped stays, as long as the run does.
     error = None if last.to in STOPPED else ""

@@ -14,14 +14,23 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cloudtask import carriers, clock, failpoints, stores
-from cloudtask.exceptions import UnsupportedValue
+from cloudtask.exceptions import PermanentTaskFailure, UnsupportedValue
 from cloudtask.iteration import stopping
 from cloudtask.iteration.announcing import announce
 from cloudtask.iteration.bounds import text_of
 from cloudtask.iteration.leg import Leg
 from cloudtask.iteration.pages import PAGE_MAX
 from cloudtask.iteration.planner import MAX_SHARDS, IsOver, Piece, Plan, rest_of
-from cloudtask.iteration.steps import PLAN, Opened, fail, opened, proceed, say, step
+from cloudtask.iteration.steps import (
+    PLAN,
+    Opened,
+    fail,
+    in_context,
+    opened,
+    proceed,
+    say,
+    step,
+)
 from cloudtask.runs import ENDED, Run, RunState, Shard, ShardState
 from cloudtask.stores import Store
 
@@ -58,7 +67,12 @@ def _planned(store: Store, run: Run) -> bool:
     if found is None:
         return False
     try:
-        _add_part(store, run, _made(found))
+        with in_context(run):
+            made = _made(found)
+        _add_part(store, run, made)
+    except PermanentTaskFailure as error:
+        fail(store, run, f"It can't be planned: {error}")
+        return False
     except UnsupportedValue as error:
         fail(
             store,

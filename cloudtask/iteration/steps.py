@@ -11,11 +11,13 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
 
 from cloudtask import carriers, clock, codec, conf, failpoints, registry, stores
+from cloudtask.context import current
 from cloudtask.delivering.errors import storable
 from cloudtask.exceptions import PayloadError, TaskNotFound
 from cloudtask.iteration.announcing import announce
@@ -72,7 +74,7 @@ def step(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
 
     def registered(function: Callable[..., None]) -> Callable[..., None]:
         options = Options(max_attempts=STEP_ATTEMPTS, backoff=STEP_BACKOFF)
-        registry.register(Definition(name, function, options))
+        registry.register(Definition(name, function, options, is_step=True))
         return function
 
     return registered
@@ -101,6 +103,15 @@ def carried_of(run: Run) -> Carried:
     """The context of the caller of `iterate()`."""
     wire = codec.loads(run.options) if run.options else {}
     return Carried(**{part: wire.get(name, "") for name, part in _CARRIED.items()})
+
+
+def in_context(run: Run) -> AbstractContextManager[None]:
+    """A block in which the context of the caller of `iterate()` is restored. Entering
+    it raises what a carrier raises."""
+    text = carried_of(run).project
+    if carriers.state.is_off and not text:
+        return nullcontext()
+    return carriers.restored(text, current(required=True))
 
 
 def budget(options: Options) -> timedelta:
@@ -132,12 +143,14 @@ def message_of(
         "countdown": timedelta(seconds=delay) if delay else None,
     }
     chosen = replace(options_of(run), **{**own, **options})
+    # The row of the run has the context of the project, for all of its steps.
+    telemetry = carriers.following(carried_of(run)).telemetry
     message = enqueueing.make_message(
         registry.find(name),
         chosen,
         (run.id, *parts),
         {},
-        carried=carriers.following(carried_of(run)),
+        carried=Carried(telemetry=telemetry),
     )
     # No caller chose the name: that the task exists already is success.
     return replace(message, named=False)

@@ -7,7 +7,7 @@ which decides how the shard is handed over.
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 
 from cloudtask import carriers, failpoints
@@ -15,6 +15,7 @@ from cloudtask.context import current, entered
 from cloudtask.delivering.errors import is_abort
 from cloudtask.exceptions import (
     EnqueueError,
+    PermanentTaskFailure,
     SingularTaskFailure,
     UnsupportedValue,
 )
@@ -37,6 +38,7 @@ from cloudtask.iteration.steps import (
     WALK,
     fail,
     finalize_if_done,
+    in_context,
     message_of,
     say,
     send,
@@ -85,21 +87,16 @@ def _walk_leased(arrival: Arrival, shard: Shard) -> None:
     try:
         failpoints.reached("shard.after_lease")
         run = store.load_run(shard.run)
-        lease = lease_of(arrival, run, shard) if run is not None else None
-        if lease is None:
-            store.release(shard, untouched(shard))
-            return
-        leg = Leg(lease)
-        carriers.note(
-            run=shard.run, task=lease.run.task, shard=shard.index, leg=shard.seq
-        )
-        before = leg.settled
-        outcome = _walked(leg)
-        carriers.note(rows=leg.settled - before)
-        _handed_over(leg, outcome)
+        with in_context(run) if run is not None else nullcontext():
+            lease = lease_of(arrival, run, shard) if run is not None else None
+            if lease is None:
+                store.release(shard, untouched(shard))
+                return
+            leg = Leg(lease)
+            _handed_over(leg, _observed(leg))
     except LeaseLost:
         raise
-    except UnsupportedValue as error:
+    except (UnsupportedValue, PermanentTaskFailure) as error:
         give_back(store, shard, leg.certain if leg else None)
         if run is not None:
             fail(store, run, f"A row can't be walked: {error}")
@@ -123,6 +120,15 @@ def _say_why(arrival: Arrival, run: Run | None, error: Exception) -> None:
 
 
 # The leg
+
+
+def _observed(leg: Leg) -> Outcome:
+    """`_walked`, with what telemetry notes of it."""
+    run, shard, before = leg.lease.run, leg.lease.shard, leg.settled
+    carriers.note(run=run.id, task=run.task, shard=shard.index, leg=shard.seq)
+    outcome = _walked(leg)
+    carriers.note(rows=leg.settled - before)
+    return outcome
 
 
 def _walked(leg: Leg) -> Outcome:

@@ -216,7 +216,7 @@ def send(messages: Sequence[Message]) -> None:
     `messages`. A `unique` message whose name is taken counts as sent: its equal waits.
     """
     failpoints.reached("enqueue.before_send")
-    if carriers.state.is_off:
+    if carriers.state.is_unobserved:
         _send(messages)
     else:
         with carriers.sending(messages):

@@ -151,6 +151,10 @@ def see_end():
     seen.append((tenant.get(), "end"))
 
 
+def note_tenant(*args):
+    seen.append((tenant.get(), *args))
+
+
 @task
 def leave_changed():
     tenant.set("left by a task")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 
 import pytest
 from django.core.management import call_command
 from django.db import transaction
+from django.test import AsyncClient
 from django.utils import translation
 
 from cloudtask import call, iteration
+from cloudtask.backend.library import task as django_task
+from cloudtask.deferred import defer
 from cloudtask.delivering import failed
 from cloudtask.envelope import seal, unseal
 from cloudtask.models import FailedTask, OutboxMessage
@@ -17,6 +21,7 @@ from cloudtask.testing import arun_queued, eager, run_queued
 from cloudtask.transports import memory
 from tests.carriers import context
 from tests.carriers.context import asee, leave_changed, see, see_and_defer, seen, tenant
+from tests.support import clock
 from tests.testapp.models import Author
 
 pytestmark = pytest.mark.django_db(databases="__all__")
@@ -158,8 +163,6 @@ async def _deferred_from_a_coroutine() -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_asynchronous_code_captures_its_own_context():
-    import asyncio
-
     asyncio.run(_deferred_from_a_coroutine())
     assert seen == [("red", "async"), ("red", 1)]
 
@@ -176,6 +179,60 @@ def test_threads_capture_their_own_contexts(in_tenant):
         thread.join()
     run_queued()
     assert sorted(seen) == [(name, name) for name in "abcd"]
+
+
+def test_calls_of_deferred_and_of_djangos_tasks_have_the_context(in_tenant):
+    in_tenant("red")
+    defer(context.note_tenant, "deferred")
+    of_django.enqueue("django.tasks")
+    in_tenant("blue")
+    run_queued()
+    assert sorted(seen) == [("red", "deferred"), ("red", "django.tasks")]
+
+
+@django_task
+def of_django(name):
+    context.note_tenant(name)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_asgi_server_restores_the_context_in_the_thread_of_the_task(in_tenant):
+    in_tenant("red")
+    see.defer("asgi")
+    asee.defer()
+    in_tenant("blue")
+    for entry in [memory.queue().pop(), memory.queue().pop()]:
+        asyncio.run(_delivered_by_asgi(entry))
+    assert seen == [("red", "asgi"), ("red", "async")]
+    assert tenant.get() == "blue"
+
+
+async def _delivered_by_asgi(entry):
+    answer = await AsyncClient().post(
+        f"/_cloudtask/run/{entry.message.task}",
+        entry.body,
+        content_type="application/octet-stream",
+        headers={"X-AppEngine-QueueName": "default"},
+    )
+    assert answer.status_code == 200
+
+
+def test_a_lost_step_that_a_relay_makes_again_has_the_context(in_tenant):
+    Author.objects.create(name="a")
+    in_tenant("red")
+    context.see_row.iterate(Author.objects.all(), finalize=context.see_end)
+    in_tenant("blue")
+    _lose_what_waits()
+    clock.move(3600)
+    assert iteration.sweep() == 1
+    run_queued()
+    assert [one for one, _ in seen] == ["red", "red"]
+
+
+def _lose_what_waits():
+    OutboxMessage.objects.all().delete()
+    while memory.queue().pop() is not None:
+        pass
 
 
 def test_eager_calls_have_the_context(in_tenant):

@@ -294,6 +294,58 @@ def test_a_run_planned_before_carriers_changed_waits_and_then_goes_on(carriers):
     assert run.state == "finished"
 
 
+def test_a_run_says_which_context_it_waits_for(carriers):
+    Author.objects.create(name="a")
+    carriers("Tenant")
+    context.tenant.set("red")
+    run = context.see_row.iterate(Author.objects.all(), finalize=context.see_end)
+    context.tenant.set(None)
+    carriers()
+    run_queued(errors="collect")
+    assert "carries context of 'tenant'" in run.refresh().error
+
+
+@pytest.mark.parametrize("step", ["plan", "walk", "finalize"])
+def test_a_carrier_that_gives_up_fails_the_run_which_can_be_resumed(step):
+    Author.objects.create(name="a")
+
+    def restore(carried, context):
+        if context.task == f"cloudtask.{step}":
+            raise PermanentTaskFailure("The tenant is gone.")
+        return nullcontext()
+
+    Odd.restoring = restore
+    run = context.see_row.iterate(Author.objects.all(), finalize=context.see_end)
+    run_queued(errors="collect")
+    assert run.refresh().state == "failed"
+    assert "The tenant is gone." in run.error
+    Odd.restoring = lambda carried, context: nullcontext()
+    run.resume()
+    run_queued()
+    assert run.refresh().state == "finished"
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("step", ["plan", "walk", "finalize"])
+def test_a_carrier_that_fails_once_delays_a_run(step):
+    for name in "ab":
+        Author.objects.create(name=name)
+    failures = []
+
+    def restore(carried, context):
+        if context.task == f"cloudtask.{step}" and not failures:
+            failures.append(step)
+            raise LookupError("for a moment")
+        return nullcontext()
+
+    Odd.restoring = restore
+    run = context.see_row.iterate(Author.objects.all(), finalize=context.see_end)
+    run_queued(errors="retry")
+    assert failures == [step]
+    assert run.refresh().state == "finished"
+    assert len(seen) == 3
+
+
 def test_context_of_telemetry_that_is_gone_is_dropped(carriers):
     carriers("Observer")
     see.defer(1)
