@@ -45,7 +45,7 @@ def enqueue_many(
     definition: Definition, options: Options, calls: Sequence[Arguments]
 ) -> list[Enqueued]:
     """As `enqueue` for many calls of a task; nothing is sent unless all can travel."""
-    if carriers.state.is_unobserved:
+    if carriers.state.is_unobserved or not calls:
         return enqueueing.enqueue_many(definition, options, calls)
     with carriers.enqueueing(enqueueing.about(definition, options, len(calls))) as seen:
         receipts = enqueueing.enqueue_many(definition, options, calls)

@@ -14,6 +14,7 @@ from django.utils.module_loading import import_string
 from cloudtask import conf
 from cloudtask.carriers.protocols import Carrier, Telemetry
 from cloudtask.exceptions import ConfigurationError
+from cloudtask.failpoints import Crashed
 
 logger = logging.getLogger("cloudtask")
 
@@ -114,7 +115,9 @@ def tried(
     that `call` may raise again, since it was given that error."""
     try:
         return call()
-    except Exception as error:
+    except (KeyboardInterrupt, Crashed):
+        raise
+    except BaseException as error:
         if error is not passing:
             logger.warning("%s() of carrier %s failed.", what, one.name, exc_info=True)
         return None

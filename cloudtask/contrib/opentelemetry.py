@@ -176,10 +176,11 @@ class Trace(Telemetry):
         since = time.perf_counter()
         name = f"process {context.task}"
         with self._span(name, SpanKind.CONSUMER, attributes, parent, links) as span:
-            token = _process.set(span)
+            token, sent = _process.set(span), _is_sent.set(False)
             try:
                 yield partial(self._settled, span, context, since)
             finally:
+                _is_sent.reset(sent)
                 _process.reset(token)
         if self.flush is not None:
             self._flush(self.flush)

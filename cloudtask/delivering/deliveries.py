@@ -35,9 +35,11 @@ def delivered(call: Call, settle: Settle = finish) -> Outcome:
 def _signalled(call: Call, settle: Settle, observe: Observe | None) -> Outcome:
     """Send both signals, however the delivery ends."""
     since = perf_counter()
-    if signals.task_started.receivers:
-        signals.task_started.send_robust(sender=call.message.task, context=call.context)
     try:
+        if signals.task_started.receivers:
+            signals.task_started.send_robust(
+                sender=call.message.task, context=call.context
+            )
         attempt = attempted(call)
         outcome = settle(attempt)
     except Crashed:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from django.db import connections
+
 from cloudtask import carriers, clock, codec, failpoints, signals
 from cloudtask.exceptions import CloudTaskError, DuplicateTask, EnqueueError
 from cloudtask.message import Carried, Enqueued, Message
@@ -184,11 +186,13 @@ def _leave(messages: Sequence[Message], options: Options) -> None:
 
 def about(definition: Definition, options: Options, count: int) -> carriers.Enqueueing:
     """An enqueue of `count` calls, as telemetry hears of it."""
+    has_key = bool(options.unique and not options.small)  # it goes by the outbox
+    is_known = options.database in connections  # or else it is refused soon
     return carriers.Enqueueing(
         task=definition.path,
         queue=options.queue,
         calls=count,
-        waits=_waits(options) or bool(options.unique and not options.small),
+        waits=has_key or (is_known and _waits(options)),
     )
 
 

@@ -406,6 +406,22 @@ def test_telemetry_that_always_fails_changes_nothing(carriers, caplog):
     assert "the collector is down" in caplog.text
 
 
+@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit()], ids=repr)
+def test_telemetry_that_exits_changes_nothing(carriers, error):
+    carriers("Observer")
+    Observer.error = error
+    see.defer(1)
+    run_queued()
+    assert seen == [(None, 1)]
+
+
+def test_telemetry_changes_no_error_of_a_call_that_is_refused(carriers):
+    carriers("Observer")
+    with pytest.raises(ConfigurationError, match="no alias 'nowhere'"):
+        see.using(database="nowhere").defer(1)
+    assert see.defer_many([]) == []
+
+
 # Settings
 
 

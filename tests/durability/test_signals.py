@@ -123,6 +123,20 @@ def test_a_failure_that_run_queued_raises_is_finished_too(sent):
     assert sent == [("started", 1), ("finished", 1, "failed", ValueError)]
 
 
+def test_a_receiver_that_exits_still_lets_the_delivery_finish(world, sent):
+    def exits(**kwargs):
+        raise SystemExit(3)
+
+    end.defer("none")
+    signals.task_started.connect(exits)
+    try:
+        with pytest.raises(SystemExit):
+            world.deliver(world.queue.messages[0])
+    finally:
+        signals.task_started.disconnect(exits)
+    assert sent == [("started", 1), ("finished", 1, "unsettled", SystemExit)]
+
+
 # The line in the log
 
 
