@@ -111,7 +111,7 @@ def test_labels_are_texts_of_texts_and_json(kept):
 
 
 def test_labels_can_be_left_out(kept):
-    handler = logger.handlers[-1]
+    [handler] = [one for one in logger.handlers if isinstance(one, Kept)]
     handler.filters[:] = [TaskFilter(labels=False)]
     say.defer("hello")
     run_queued()
@@ -143,9 +143,14 @@ def test_the_filter_is_configured_as_djangos_logging_does():
 
 def test_a_task_run_line_has_the_fields(caplog):
     caplog.set_level(logging.INFO, "cloudtask.run")
-    caplog.handler.addFilter(TaskFilter())
-    say.defer("hello")
-    run_queued()
-    [record] = [one for one in caplog.records if one.name == "cloudtask.run"]
+    lines, handler = logging.getLogger("cloudtask.run"), Kept()
+    handler.addFilter(TaskFilter())
+    lines.addHandler(handler)
+    try:
+        say.defer("hello")
+        run_queued()
+    finally:
+        lines.removeHandler(handler)
+    [record] = handler.records
     assert record.task == say.path
     assert record.labels["cloudtask.task"] == say.path
