@@ -8,11 +8,11 @@ from django.db import DatabaseError
 from django.http import HttpResponse
 
 from cloudtask import models
-from cloudtask.dashboard.overview import is_without_relay
 from cloudtask.dashboard.visits import Visit, page
 from cloudtask.discretion import printable
 from cloudtask.exceptions import CloudTaskError
 from cloudtask.sending import relay, waiting
+from cloudtask.sending.waiting import is_without_relay
 from cloudtask.stores import store
 
 LINES = 25

@@ -14,13 +14,13 @@ from cloudtask.dashboard.visits import Visit, page
 from cloudtask.queues import QueuesUnknown, list_cached
 from cloudtask.runs import RunState
 from cloudtask.sending import waiting
-from cloudtask.stores import Upkeep, store
+from cloudtask.sending.waiting import is_without_relay
+from cloudtask.stores import store
 from cloudtask.stores.failed import FailedFilter
 
 A_DAY = timedelta(hours=24)
 GROUPS = 50  # groups of failed calls that are added up; five are shown
 SHOWN = 5
-LATE = timedelta(minutes=2)  # after which a due row tells that no relay runs
 
 WORKING = (RunState.PLANNING, RunState.RUNNING, RunState.FINALIZING)
 COUNTED = (*WORKING, RunState.WAITING, RunState.PAUSED, RunState.FAILED)
@@ -92,10 +92,3 @@ def _needs(parts: dict[str, Any]) -> dict[str, Any]:
     wrong = ("failed", "failed_runs", "paused", "parked", "stopped", "missing")
     is_calm = not is_late and not any(parts.get(name) for name in wrong)
     return {"is_late": is_late, "is_calm": is_calm}
-
-
-def is_without_relay(late: timedelta | None, relay: Upkeep | None) -> bool:
-    """Whether a row is due for so long that no relay can be running."""
-    if late is None or late < LATE:
-        return False
-    return relay is None or relay.age > LATE

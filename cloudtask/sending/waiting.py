@@ -12,11 +12,14 @@ from django.db.models.functions import Left
 
 from cloudtask.clock import database_now
 from cloudtask.sending import relay
+from cloudtask.stores import Upkeep
 from cloudtask.stores.database.paging import page_of
 from cloudtask.stores.database.records import aware, aware_at
 from cloudtask.stores.failed import BRIEF
 from cloudtask.stores.pages import MOST, Page
 from cloudtask.stores.transactions import delete_by_key
+
+LATE = timedelta(minutes=2)  # after which a due row tells that no relay runs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,3 +156,10 @@ def discard(alias: str, keys: Sequence[str]) -> int:
     state = relay.rows_of(alias).model.State
     rows = relay.rows_of(alias).filter(state=state.PARKED)
     return delete_by_key(rows, keys)
+
+
+def is_without_relay(late: timedelta | None, relay_ran: Upkeep | None) -> bool:
+    """Whether a row is due for so long that no relay can be running."""
+    if late is None or late < LATE:
+        return False
+    return relay_ran is None or relay_ran.age > LATE

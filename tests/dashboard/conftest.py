@@ -62,6 +62,7 @@ def configure(settings: Any) -> Callable[..., None]:
 def server(settings: Any, _urls: None, transactional_db: None) -> Iterator[LiveServer]:
     """A server of the pages with a strict Content-Security-Policy. It is made anew for
     each test: a server reads the settings of middleware when it starts."""
+    settings.ALLOWED_HOSTS = ["*"]  # without the host no Origin is trusted
     settings.MIDDLEWARE = [*settings.MIDDLEWARE, "tests.dashboard.policy.strict"]
     made = LiveServer("127.0.0.1:0")
     yield made

@@ -10,11 +10,11 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 
 from cloudtask import clock
-from cloudtask.dashboard.overview import is_without_relay
 from cloudtask.discretion import discreet
 from cloudtask.management import printing
 from cloudtask.runs import RunState
 from cloudtask.sending import waiting
+from cloudtask.sending.waiting import is_without_relay
 from cloudtask.stores import store
 from cloudtask.stores.failed import FailedFilter
 
