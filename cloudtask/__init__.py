@@ -26,13 +26,17 @@ if TYPE_CHECKING:
     from cloudtask.message import Enqueued
     from cloudtask.options import Backoff
     from cloudtask.receipts import Receipt
+    from cloudtask.workflows import Chain, Failure, Group, chain, group
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Backoff",
+    "Chain",
     "CloudTaskError",
     "Enqueued",
+    "Failure",
+    "Group",
     "PermanentTaskFailure",
     "Receipt",
     "ResultError",
@@ -44,14 +48,19 @@ __all__ = [
     "TaskContext",
     "TaskFailed",
     "call",
+    "chain",
     "current",
+    "group",
     "task",
 ]
 
 _HOMES = {
     "Backoff": "options",
+    "Chain": "workflows",
     "CloudTaskError": "exceptions",
     "Enqueued": "message",
+    "Failure": "workflows",
+    "Group": "workflows",
     "PermanentTaskFailure": "exceptions",
     "Receipt": "receipts",
     "ResultError": "exceptions",
@@ -63,7 +72,9 @@ _HOMES = {
     "TaskContext": "context",
     "TaskFailed": "exceptions",
     "call": "deferrable",
+    "chain": "workflows",
     "current": "context",
+    "group": "workflows",
     "task": "decorators",
 }
 

@@ -290,6 +290,10 @@ _WHEN_SET = {
     "unique": "unique",
     "carried": "carried",
     "telemetry": "telemetry",
+    "chain": "chain",
+    "place": "place",
+    "group": "group",
+    "member": "member",
 }
 _OPTIONS = "options"
 _FIELD_OF = {name: field for field, name in (_ALWAYS | _WHEN_SET).items()}

@@ -35,7 +35,9 @@ class Message:
     database `options.database` got an outbox row of the same key. `created` and `eta`
     are unix seconds. A message that a `Retry` made succeeds another one: `sequence`
     counts its predecessors, `attempts` their attempts. One message may wait per
-    `unique`. `carried` and `telemetry` are the parts of a `Carried`.
+    `unique`. `carried` and `telemetry` are the parts of a `Carried`. A step of a chain
+    has the chain's id and its place in it, and the rest of the chain behind its call in
+    the payload. The value of the last step of a chain goes to `member` of `group`.
     """
 
     id: str
@@ -54,6 +56,10 @@ class Message:
     unique: str | None = None
     carried: str = field(default="", repr=False)
     telemetry: str = field(default="", repr=False)
+    chain: str | None = None
+    place: int = 0
+    group: str | None = None
+    member: int = 0
     options: Options
 
     @property

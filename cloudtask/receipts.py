@@ -90,7 +90,10 @@ class Receipt(Enqueued, Generic[R_co]):
         raise TimeoutError(f"The call {self.id} has no result yet.")
 
     def _look(self) -> StoredResult | None:
-        return results.find(self.id, self.kept_in)
+        found = results.find(self.id, self.kept_in)
+        if found is None and self.kept_in is not None:
+            return results.find(self.id)  # a failure in a chain that ends atomically
+        return found
 
     def _refuse_to_wait(self) -> None:
         if not self.keeps_result:

@@ -127,8 +127,11 @@ def loads(data: bytes) -> Any:
 
 
 def loads_call(data: bytes) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments that `dumps_call` was given. Raises PayloadError."""
-    call = parse(data)
+    """The arguments that `dumps_call` was given. Raises PayloadError.
+
+    They are on the first line. In a chain others follow: see `chains.steps`.
+    """
+    call = parse(data.partition(b"\n")[0])
     if type(call) is not list or len(call) != 2:
         raise PayloadError("The payload is not a call: it wants a list of two.")
     args, kwargs = call

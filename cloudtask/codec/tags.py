@@ -54,6 +54,7 @@ DATACLASS = "dataclass"
 NAMEDTUPLE = "namedtuple"
 ROW = "row"
 TASK = "task"
+FAILURE = "failure"
 SUBJECT = "subject"
 
 # Lazy strings.

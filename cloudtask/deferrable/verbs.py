@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable
 from dataclasses import replace
 from functools import partial
 from typing import (
@@ -29,14 +29,17 @@ from cloudtask.options import Options, check_known
 from cloudtask.options.keywords import UsingOptions
 from cloudtask.receipts import Receipt, receipt_of
 from cloudtask.registry import Definition, Subject
+from cloudtask.workflows.signatures import Full, Immutable, Partial, Signature
 
 P = ParamSpec("P")
-R = TypeVar("R")
+Q = ParamSpec("Q")
+R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
+U = TypeVar("U")
 T_contra = TypeVar("T_contra", contravariant=True)
 
 VERBS = (
-    *("defer", "defer_many", "using", "iterate", "map"),
+    *("defer", "defer_many", "using", "iterate", "map", "s", "si"),
     *("adefer", "adefer_many", "aiterate", "amap"),
 )
 SHOWN = "defer, adefer, using, iterate, map"  # in the repr of a task
@@ -49,14 +52,14 @@ class TakesRow(Protocol[T_contra]):
     def _function(self) -> Callable[Concatenate[T_contra, ...], Any]: ...
 
 
-class Deferrable(Generic[P, R]):
+class Deferrable(Generic[P, R_co]):
     """A task, a task that is bound to its subject, or a task with other options.
 
     Calls from asynchronous code go through `adefer`, `adefer_many`, `aiterate`, `amap`.
     """
 
     @discreet
-    def defer(self, /, *args: P.args, **kwargs: P.kwargs) -> Receipt[R]:
+    def defer(self, /, *args: P.args, **kwargs: P.kwargs) -> Receipt[R_co]:
         """Have the function called with these arguments, once, later.
 
         Raises TypeError for arguments that the function does not take, UnsupportedValue
@@ -69,14 +72,16 @@ class Deferrable(Generic[P, R]):
         return receipt_of(enqueued, options)
 
     @discreet
-    async def adefer(self, /, *args: P.args, **kwargs: P.kwargs) -> Receipt[R]:
+    async def adefer(self, /, *args: P.args, **kwargs: P.kwargs) -> Receipt[R_co]:
         """As `defer`, for asynchronous code."""
         deferred = partial(self.defer, *args, **kwargs)
-        receipt: Receipt[R] = await sync_to_async(deferred)()
+        receipt: Receipt[R_co] = await sync_to_async(deferred)()
         return receipt
 
     @discreet
-    def defer_many(self, calls: Iterable[Call[Callable[P, Any]]]) -> list[Receipt[R]]:
+    def defer_many(
+        self, calls: Iterable[Call[Callable[P, Any]]]
+    ) -> list[Receipt[R_co]]:
         """Enqueue many calls, in as few requests as the service allows.
 
         Arguments that can't be taken or can't travel raise before anything is sent.
@@ -95,12 +100,66 @@ class Deferrable(Generic[P, R]):
     @discreet
     async def adefer_many(
         self, calls: Iterable[Call[Callable[P, Any]]]
-    ) -> list[Receipt[R]]:
+    ) -> list[Receipt[R_co]]:
         """As `defer_many`, for asynchronous code."""
         return await sync_to_async(self.defer_many)(calls)
 
+    @overload
+    def s(  # type: ignore[overload-overlap]  # what is awaited is the better answer
+        self: Deferrable[Concatenate[T, Q], Coroutine[Any, Any, U]],
+        /,
+        *args: Q.args,
+        **kwargs: Q.kwargs,
+    ) -> Partial[T, U]: ...
+    @overload
+    def s(
+        self: Deferrable[Concatenate[T, Q], R_co], /, *args: Q.args, **kwargs: Q.kwargs
+    ) -> Partial[T, R_co]: ...
+    @overload
+    def s(
+        self: Deferrable[P, Coroutine[Any, Any, U]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Full[U]: ...
+    @overload
+    def s(self, /, *args: P.args, **kwargs: P.kwargs) -> Full[R_co]: ...
     @discreet
-    def using(self, **options: Unpack[UsingOptions]) -> TaskWithOptions[P, R]:
+    def s(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """A call for `chain()` and `group()`.
+
+        In a chain the function gets the value of the step before as its first argument,
+        and these arguments after it. Arguments are checked by `defer()` of the whole.
+        """
+        return self._signature(args, kwargs, is_immutable=False)
+
+    @overload
+    def si(
+        self: Deferrable[P, Coroutine[Any, Any, U]],
+        /,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Immutable[U]: ...
+    @overload
+    def si(self, /, *args: P.args, **kwargs: P.kwargs) -> Immutable[R_co]: ...
+    @discreet
+    def si(self: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """As `s`, but the function gets these arguments alone, and no value."""
+        return self._signature(args, kwargs, is_immutable=True)
+
+    def _signature(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], *, is_immutable: bool
+    ) -> Signature:
+        definition, options, subject = self._parts()
+        if definition.has_subject and not subject:  # the method of a class
+            subject, args = args[:1], args[1:]
+        subject = _with_subject(definition, subject)
+        return Signature(
+            definition, options, subject, args, kwargs, is_immutable=is_immutable
+        )
+
+    @discreet
+    def using(self, **options: Unpack[UsingOptions]) -> TaskWithOptions[P, R_co]:
         """This task with other options; raises TypeError for an unknown one."""
         definition, before, subject = self._parts()
         after = before.updated(options)
@@ -231,7 +290,7 @@ class Deferrable(Generic[P, R]):
             """Definition, options, and the subject if there is one."""
 
         @property
-        def _function(self) -> Callable[P, R]: ...
+        def _function(self) -> Callable[P, R_co]: ...
 
     else:  # where type checkers don't see it: they would take any name for right
 
@@ -244,7 +303,7 @@ class Deferrable(Generic[P, R]):
         return found or f"{definition.path} has no attribute {name!r}."
 
 
-class TaskWithOptions(Deferrable[P, R]):
+class TaskWithOptions(Deferrable[P, R_co]):
     """A task and the options of its next calls; `given` names those of `.using()`."""
 
     __slots__ = ("definition", "given", "options", "subject")

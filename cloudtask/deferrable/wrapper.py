@@ -20,10 +20,10 @@ from cloudtask.registry import Definition
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
-R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
-class BoundTask(wrapt.BoundFunctionWrapper, Deferrable[P, R]):  # type: ignore[type-arg]
+class BoundTask(wrapt.BoundFunctionWrapper, Deferrable[P, R_co]):  # type: ignore[type-arg]
     """A task as a method of an instance or a class."""
 
     def _parts(self) -> tuple[Definition, Options, tuple[Any, ...]]:
@@ -56,8 +56,8 @@ class BoundTask(wrapt.BoundFunctionWrapper, Deferrable[P, R]):  # type: ignore[t
         return self.__reduce__()
 
     @discreet
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        result: R = super().__call__(*args, **kwargs)
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        result: R_co = super().__call__(*args, **kwargs)
         return result
 
     def __repr__(self) -> str:
@@ -74,12 +74,12 @@ class BoundTask(wrapt.BoundFunctionWrapper, Deferrable[P, R]):  # type: ignore[t
             return _attribute(self, name)
 
 
-class Task(wrapt.FunctionWrapper, Deferrable[P, R]):  # type: ignore[type-arg]
+class Task(wrapt.FunctionWrapper, Deferrable[P, R_co]):  # type: ignore[type-arg]
     """A function that may run later; a plain call runs it now."""
 
     __bound_function_wrapper__ = BoundTask
 
-    def __init__(self, wrapped: Callable[P, R], definition: Definition) -> None:
+    def __init__(self, wrapped: Callable[P, R_co], definition: Definition) -> None:
         super().__init__(wrapped, _call_now)
         self._self_definition = definition
         self._self_is_placed = definition.binding != "method"
@@ -117,16 +117,18 @@ class Task(wrapt.FunctionWrapper, Deferrable[P, R]):  # type: ignore[type-arg]
         return options
 
     @discreet
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        result: R = super().__call__(*args, **kwargs)
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
+        result: R_co = super().__call__(*args, **kwargs)
         return result
 
     @overload  # type: ignore[override]
-    def __get__(self, instance: None, owner: type | None = None) -> Task[P, R]: ...
+    def __get__(self, instance: None, owner: type | None = None) -> Task[P, R_co]: ...
     @overload
     def __get__(
-        self: Task[Concatenate[Any, Q], R], instance: object, owner: type | None = None
-    ) -> BoundTask[Q, R]: ...
+        self: Task[Concatenate[Any, Q], R_co],
+        instance: object,
+        owner: type | None = None,
+    ) -> BoundTask[Q, R_co]: ...
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         return super().__get__(instance, owner)
 
@@ -147,10 +149,10 @@ class Task(wrapt.FunctionWrapper, Deferrable[P, R]):  # type: ignore[type-arg]
     def __reduce_ex__(self, protocol: Any) -> tuple[Callable[[str], Any], tuple[str]]:
         return self.__reduce__()
 
-    def __copy__(self) -> Task[P, R]:
+    def __copy__(self) -> Task[P, R_co]:
         return self
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Task[P, R]:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Task[P, R_co]:
         return self
 
 
@@ -193,9 +195,9 @@ codec.register(Task, tags.TASK, encode=lambda task: task.path, decode=_decode_ta
 
 
 def _call_now(
-    wrapped: Callable[..., R],
+    wrapped: Callable[..., R_co],
     instance: Any,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-) -> R:
+) -> R_co:
     return wrapped(*args, **kwargs)

@@ -17,6 +17,8 @@ from asgiref.sync import async_to_sync
 from django.db import connections, transaction
 
 from cloudtask import carriers, clock, codec, conf, failpoints
+from cloudtask.chains import handing
+from cloudtask.chains.rest import Rest, rest_of
 from cloudtask.context import KILLED_ATTEMPTS, TaskContext
 from cloudtask.delivering import executions, results
 from cloudtask.delivering.errors import UNCAUGHT, explained
@@ -72,12 +74,26 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class Returned:
+    """What a function returned, encoded where it is kept or handed on.
+
+    `result` is the sealed result. `rest` is what follows on the call in its chain, and
+    `handed` the value for it; None if nothing follows.
+    """
+
+    value: Any
+    result: bytes | None = None
+    rest: Rest | None = None
+    handed: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """A call after one attempt: what the function returned, or what it raised."""
 
     call: Call
     value: Any = field(default=None, repr=False)
-    result: bytes | None = field(default=None, repr=False)
+    returned: Returned | None = field(default=None, repr=False)
     error: BaseException | None = None
 
     @property
@@ -192,14 +208,14 @@ def attempted(call: Call) -> Attempt:
 def _watched(call: Call, payload: bytes) -> Attempt:
     """Call the function, and put back what it leaves changed on the connections."""
     before, started = _states(), clock.now()
-    value, result, raised = None, None, None
+    returned, raised = Returned(None), None
     try:
         is_off = carriers.state.is_off and not call.message.carried
         if is_off or call.definition.is_step:
-            value, result = _called(call, payload)
+            returned = _called(call, payload)
         else:
             with carriers.restored(call.message.carried, call.context):
-                value, result = _called(call, payload)
+                returned = _called(call, payload)
     except UNCAUGHT:
         raise
     except BaseException as error:  # noqa: BLE001  the attempt has it
@@ -214,7 +230,7 @@ def _watched(call: Call, payload: bytes) -> Attempt:
         return Attempt(call, error=explained(raised, late))
     if late:
         logger.warning("Task %s succeeded too late. %s", call, late)
-    return Attempt(call, value, result)
+    return Attempt(call, returned.value, returned)
 
 
 def _states() -> dict[str, tuple[int, bool]]:
@@ -260,40 +276,52 @@ def _lateness(call: Call, seconds: float) -> str | None:
     )
 
 
-def _called(call: Call, payload: bytes) -> tuple[Any, bytes | None]:
-    """The function's return value, and its result if it is kept; its errors pass."""
+def _called(call: Call, payload: bytes) -> Returned:
+    """What the function returned; its errors pass."""
     args, kwargs = codec.loads_call(payload)
     definition, options = call.definition, call.message.options
     if definition.has_subject and args and isinstance(args[0], Subject):
         args = (args[0].load(), *args[1:])
     failpoints.reached("execute.before_call")
+    rest = rest_of(call.message, payload)
     if options.atomic:
-        returned = _called_once(call, args, kwargs)
+        returned = _called_once(call, args, kwargs, rest)
     else:
         value = awaited(definition.function(*args, **kwargs))
-        returned = value, results.encoded(call.message, value)
+        returned = _returned(call.message, value, rest)
     failpoints.reached("execute.after_call")
     return returned
 
 
+def _returned(message: Message, value: Any, rest: Rest | None) -> Returned:
+    """The value, encoded for all that need it; raises ResultRefused."""
+    result = results.encoded(message, value)
+    with results.refusing(message):
+        return Returned(value, result, rest, handing.encoded(message, rest, value))
+
+
 def _called_once(
-    call: Call, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[Any, bytes | None]:
+    call: Call, args: tuple[Any, ...], kwargs: dict[str, Any], rest: Rest | None
+) -> Returned:
     """Call the function in a transaction that also records that it ran.
 
-    Raises AlreadyDone when such a transaction was committed before.
+    The result, and what follows on the call in its chain, commit with it. Raises
+    AlreadyDone when such a transaction was committed before.
     """
     message = call.message
+    alias = message.options.database
     commits: list[int] = []
-    value, result = None, None
+    returned = Returned(None)
     try:
-        with transaction.atomic(using=message.options.database):
-            note_commit(message.options.database, commits)
+        with transaction.atomic(using=alias):
+            note_commit(alias, commits)
             executions.record(message)
             value = awaited(call.definition.function(*args, **kwargs))
-            result = results.encoded(message, value)
-            if result is not None:
-                results.keep(message, result)
+            returned = _returned(message, value, rest)
+            if returned.result is not None:
+                results.keep(message, returned.result)
+            if rest is not None and returned.handed is not None:
+                handing.hand_over_with(rest, returned.handed, alias)
             failpoints.reached("execute.before_commit")
     except UNCAUGHT:
         raise
@@ -307,7 +335,7 @@ def _called_once(
             message.id,
         )
         look()  # ours may be among them
-    return value, result
+    return returned
 
 
 def awaited(value: Any) -> Any:

@@ -198,7 +198,8 @@ def _message(failed: FailedCall) -> Message:
 
 def _payload_key(failed: FailedCall) -> str:
     try:
-        return _message(failed).id
+        message = _message(failed)
+        return message.stored or message.id
     except PayloadError as error:
         # The settings no longer have its key: it can't run again, but can be deleted.
         logger.warning("Failed task %s can't be read: %s", failed.key, error)

@@ -13,13 +13,15 @@ A retry of the failed task leads from FAILED to SUCCEEDED. No other state follow
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from django.db import connections
 
 from cloudtask import codec, envelope, quotas
 from cloudtask.delivering.errors import LONGEST, storable, summary
-from cloudtask.exceptions import PermanentTaskFailure, UnsupportedValue
+from cloudtask.exceptions import PayloadTooLarge, PermanentTaskFailure, UnsupportedValue
 from cloudtask.message import Message
 from cloudtask.stores import store
 from cloudtask.stores.results import (
@@ -42,18 +44,27 @@ def encoded(message: Message, value: object) -> bytes | None:
     """
     if message.options.keep_result is None:
         return None
-    try:
+    with refusing(message):
         data = codec.dumps(value, root="its result")
-    except UnsupportedValue as error:
-        raise ResultRefused(
-            f"{message.task} has returned a value that can't be kept: {error}"
-        ) from error
     if len(data) > quotas.RESULT:
         raise ResultRefused(
             f"{message.task} has returned a value of {len(data):,} bytes, more than "
             f"the {quotas.RESULT:,} that are kept. Store it, and return its key."
         )
     return envelope.seal_value(data, place=result_place(message.id))
+
+
+@contextmanager
+def refusing(message: Message) -> Iterator[None]:
+    """Raise ResultRefused for a value that can't be encoded, or is too large."""
+    try:
+        yield
+    except UnsupportedValue as error:
+        raise ResultRefused(
+            f"{message.task} has returned a value that can't be kept: {error}"
+        ) from error
+    except PayloadTooLarge as error:
+        raise ResultRefused(str(error)) from error
 
 
 def keep(message: Message, value: bytes) -> None:
@@ -65,14 +76,14 @@ def keep_failure(message: Message, error: BaseException) -> None:
     """Store why a call has failed for good; raises EnqueueUnavailable."""
     if message.options.keep_result is None:
         return
+    text, trace = texts_of(error)
+    _save(message, _result(message, ResultState.FAILED, error=text, traceback=trace))
+
+
+def texts_of(error: BaseException) -> tuple[str, str]:
+    """The error and its traceback, as they are stored."""
     text = "".join(traceback.format_exception(error))
-    result = _result(
-        message,
-        ResultState.FAILED,
-        error=storable(summary(error)[:LONGEST]),
-        traceback=storable(text[-LONGEST:]),
-    )
-    _save(message, result)
+    return storable(summary(error)[:LONGEST]), storable(text[-LONGEST:])
 
 
 def find(key: str, alias: str | None = None) -> StoredResult | None:

@@ -10,21 +10,25 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from enum import Enum
+from functools import partial
 
 from django.db import DatabaseError, Error, connections
 
 from cloudtask import clock, conf, failpoints, quotas
+from cloudtask.chains import failure, handing
+from cloudtask.chains.rest import rest_of
 from cloudtask.delivering import failed, results
 from cloudtask.delivering.calls import Attempt, backoff_of, service_backoff_of
 from cloudtask.exceptions import (
     CloudTaskError,
     EnqueueUnavailable,
+    PayloadError,
     Retry,
     SingularTaskFailure,
 )
 from cloudtask.message import Message
 from cloudtask.options import Backoff, as_timedelta
-from cloudtask.sending import outbox
+from cloudtask.sending import outbox, payloads
 from cloudtask.sending.enqueueing import send
 from cloudtask.stores import AlreadyDone, store
 
@@ -66,7 +70,7 @@ def finish(attempt: Attempt) -> Outcome:
 def _settle(attempt: Attempt) -> Outcome:
     error, call = attempt.error, attempt.call
     if error is None:
-        _keep_result(attempt)
+        _follow(attempt)
         _tidy(attempt, _remove_remains)
         return Outcome.SUCCEEDED
     if isinstance(error, AlreadyDone):
@@ -158,33 +162,53 @@ def _again(attempt: Attempt, delay: timedelta) -> Outcome:
 
 def _exhausted(attempt: Attempt, error: BaseException) -> Outcome:
     _log(logging.ERROR, "Task %s failed, and is kept as failed.", attempt, error)
-    try:
-        failed.save(attempt.call, error)
-    except EnqueueUnavailable:
-        # While the function ran, for an hour perhaps, the server may have closed the
-        # connection. A new one may work.
-        _drop_broken_connections()
-        failed.save(attempt.call, error)
-    results.keep_failure(attempt.call.message, error)
+    # While the function ran, for an hour perhaps, the server may have closed the
+    # connection. A new one may work.
+    _insisting(partial(failed.save, attempt.call, error))
+    _insisting(partial(_tell_failure, attempt, error))
     _tidy(attempt, outbox.forget)
     return Outcome.EXHAUSTED
 
 
-def _keep_result(attempt: Attempt) -> None:
-    """Store what the function returned. An atomic call has stored it with its effects.
+def _follow(attempt: Attempt) -> None:
+    """Keep the result, and hand the value on to the rest of the chain.
 
-    A redelivery repeats what fails here, and the function with it.
+    An atomic call has done so in its transaction. A redelivery repeats what fails here,
+    and the function with it.
     """
-    message = attempt.call.message
-    if attempt.result is None or message.options.atomic:
+    returned, message = attempt.returned, attempt.call.message
+    if returned is None or message.options.atomic:
         return
-    failpoints.reached("result.before_save")
+    if returned.result is not None:
+        failpoints.reached("result.before_save")
+        _insisting(partial(results.keep, message, returned.result))
+        failpoints.reached("result.after_save")
+    if returned.rest is not None and returned.handed is not None:
+        _insisting(partial(handing.hand_over, returned.rest, returned.handed))
+
+
+def _tell_failure(attempt: Attempt, error: BaseException) -> None:
+    """Keep the failure as the result, and tell the chain of it."""
+    message = attempt.call.message
+    results.keep_failure(message, error)
+    if message.chain is None:
+        return
     try:
-        results.keep(message, attempt.result)
+        rest = rest_of(message, payloads.payload_of(message))
+    except (AlreadyDone, PayloadError) as lost:
+        logger.error("The chain of %s can't be told of it: %s", attempt.call, lost)
+        return
+    if rest is not None:
+        failure.tell(message, rest, *results.texts_of(error))
+
+
+def _insisting(work: Callable[[], None]) -> None:
+    """Do `work`, once more if a connection was lost while the function ran."""
+    try:
+        work()
     except EnqueueUnavailable:
         _drop_broken_connections()
-        results.keep(message, attempt.result)
-    failpoints.reached("result.after_save")
+        work()
 
 
 def _remove_remains(message: Message) -> None:

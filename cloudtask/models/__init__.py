@@ -29,6 +29,7 @@ from cloudtask.models.iteration import (
     IterationShard,
 )
 from cloudtask.models.results import TaskResultRow
+from cloudtask.models.workflows import WorkflowGroup, WorkflowMember
 
 __all__ = [
     "Doctor",
@@ -52,4 +53,6 @@ __all__ = [
     "TaskResultRow",
     "UniqueKey",
     "UpkeepNote",
+    "WorkflowGroup",
+    "WorkflowMember",
 ]

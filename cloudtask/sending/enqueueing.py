@@ -151,7 +151,7 @@ def _claim_and_leave(
     holders = undisturbed(
         transact, options.database, is_ours=uniqueness.claims_apart(options)
     )
-    _announce([message for message in messages if holders[message.id] is None])
+    announce([message for message in messages if holders[message.id] is None])
     return {one.id: holders[one.id] or one.receipt for one in messages}
 
 
@@ -162,7 +162,7 @@ def leave(messages: Sequence[Message], options: Options) -> None:
     not sent, by its place in `messages`.
     """
     _leave(messages, options)
-    _announce(messages)
+    announce(messages)
 
 
 def _leave(messages: Sequence[Message], options: Options) -> None:
@@ -204,7 +204,8 @@ def _waits(options: Options) -> bool:
     return waits
 
 
-def _announce(messages: Sequence[Message]) -> None:
+def announce(messages: Sequence[Message]) -> None:
+    """Send the signal of each message, and tell tests that listen."""
     if not messages:
         return
     if signals.task_enqueued.receivers:

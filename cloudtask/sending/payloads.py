@@ -85,9 +85,12 @@ def _light(message: Message, joins: str | None) -> Message:
     packed = zlib.compress(message.payload, FAST if ratio < WORTH else STORED)
     failpoints.reached("store.before_save")
     digest = hashlib.sha256(message.payload).hexdigest()
-    store().save_payload(message.id, packed, joins=joins)
+    # A step of a chain may be made twice, with another value. The first message must
+    # find the first one.
+    key = message.id if message.chain is None else f"{message.id}-{digest[:16]}"
+    store().save_payload(key, packed, joins=joins)
     failpoints.reached("store.after_save")
-    return replace(message, payload=b"", stored=message.id, digest=digest)
+    return replace(message, payload=b"", stored=key, digest=digest)
 
 
 def _ratio(payload: bytes) -> float:

@@ -10,6 +10,7 @@ from functools import lru_cache
 
 from cloudtask import conf
 from cloudtask.stores.failed import FailedCall, FailedStore
+from cloudtask.stores.groups import GroupStore
 from cloudtask.stores.results import ResultStore
 from cloudtask.stores.runs import RunStore
 from cloudtask.stores.shards import ShardStore
@@ -36,8 +37,8 @@ class Upkeep:
     report: str
 
 
-class Store(RunStore, ShardStore, FailedStore, ResultStore):
-    """Payloads, failed calls, results, and the records of iterations.
+class Store(RunStore, ShardStore, FailedStore, ResultStore, GroupStore):
+    """Payloads, failed calls, results, groups, and the records of iterations.
 
     Every implementation passes tests/stores/*_contract.py. All methods raise
     EnqueueUnavailable if the store can't be reached.

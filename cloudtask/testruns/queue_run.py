@@ -99,13 +99,18 @@ class QueueRun:
                         ids |= self._steps_after(entry)
 
     def _steps_after(self, entry: Waiting) -> set[str]:
-        """The steps that a step has enqueued; no listener gets them."""
-        if entry.message.task not in STEPS:
+        """The steps that a step has enqueued; no listener gets them.
+
+        A step is one of an iteration, or of a chain.
+        """
+        is_step, in_chain = entry.message.task in STEPS, entry.message.chain is not None
+        if not is_step and not in_chain:
             return set()
         return {
             other.message.id
             for other in self.queue
-            if other.parent is entry and other.message.task in STEPS
+            if other.parent is entry
+            and ((is_step and other.message.task in STEPS) or in_chain)
         }
 
     @contextmanager
@@ -141,7 +146,7 @@ class QueueRun:
             return False
         if entry.order <= self.newest or entry.delivery.retries or entry.fault:
             return True
-        if self.recursive and not entry.message.sequence:
+        if self.recursive and not entry.message.sequence and not _goes_on(entry):
             self.enqueued += 1
             if self.enqueued > self.limit:
                 self.queue.put_back([entry])
@@ -281,6 +286,12 @@ def _own(error: BaseException) -> BaseException:
 def _after(entry: Waiting, ran: ReportedAttempt, due: float) -> Delivery:
     answer = None if isinstance(ran.error, Crashed) else 500
     return deliveries.next_delivery(entry.delivery, due, answer)
+
+
+def _goes_on(entry: Waiting) -> bool:
+    """Whether `entry` is the next step of the chain that has sent it."""
+    before = entry.parent.message.chain if entry.parent is not None else None
+    return before is not None and entry.message.chain == before
 
 
 SHOWN = 10  # tasks of a chain that an error text names

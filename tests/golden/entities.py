@@ -11,6 +11,7 @@ from cloudtask.stores import FailedCall
 from cloudtask.stores.datastore import DatastoreStore, plans
 from cloudtask.stores.datastore.access import Path, Row
 from cloudtask.stores.datastore.entities import RUN
+from cloudtask.stores.groups import StoredGroup
 from cloudtask.stores.results import ResultState, StoredResult
 from tests.stores import runs_making as runs
 
@@ -71,6 +72,8 @@ def _fill(store: DatastoreStore) -> None:
     store.note_start("late")
     store.save_result(_result(), timedelta(days=1))
     store.note_upkeep("relay", "text")
+    store.create_group(StoredGroup(id="group", total=1, rest=b"x"))
+    store.save_member("group", 0, b"x")
     runs.start(store, shards=2)
     runs.finish(store)
     for state in (FailureState.WAITING, FailureState.FAILED):

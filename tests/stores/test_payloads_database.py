@@ -1,5 +1,5 @@
-"""The contracts of payloads, failed tasks and results, kept in the database of this
-test run; and what only a database does."""
+"""The contracts of payloads, failed tasks, results and groups, kept in the database of
+this test run; and what only a database does."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from cloudtask.stores import Store
 from cloudtask.stores.database import CHUNK, DatabaseStore
 from tests.durability.database import committing, rolled_back
 from tests.stores.failed_contract import FailedContract
+from tests.stores.groups_contract import GroupsContract
 from tests.stores.pages_contract import FailedPagesContract
 from tests.stores.payloads_contract import PayloadsContract, noise
 from tests.stores.results_contract import ResultsContract
@@ -24,7 +25,11 @@ both = pytest.mark.django_db(databases=["default", "other"])
 
 @both
 class TestDatabase(
-    PayloadsContract, FailedContract, FailedPagesContract, ResultsContract
+    PayloadsContract,
+    FailedContract,
+    FailedPagesContract,
+    ResultsContract,
+    GroupsContract,
 ):
     @pytest.fixture
     def store(self, db: None) -> Store:

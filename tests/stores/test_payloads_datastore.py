@@ -1,4 +1,4 @@
-"""The contracts of payloads, failed tasks and results, kept in Datastore."""
+"""The contracts of payloads, failed tasks, results and groups, kept in Datastore."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ import pytest
 from cloudtask.stores import Store
 from cloudtask.stores.datastore import DatastoreStore
 from tests.stores.failed_contract import FailedContract
+from tests.stores.groups_contract import GroupsContract
 from tests.stores.pages_contract import FailedPagesContract
 from tests.stores.payloads_contract import PayloadsContract
 from tests.stores.results_contract import ResultsContract
 
 
 class TestDatastore(
-    PayloadsContract, FailedContract, FailedPagesContract, ResultsContract
+    PayloadsContract,
+    FailedContract,
+    FailedPagesContract,
+    ResultsContract,
+    GroupsContract,
 ):
     @pytest.fixture
     def store(self, datastore_store: DatastoreStore) -> Store:

@@ -52,6 +52,7 @@ class Command(BaseCommand):
             outbox.keep_payloads(alias, A_DAY)
         payloads = store().prune_payloads(unneeded, limit)
         kept = store().prune_results(settings.max_age, limit)
+        groups = store().prune_groups(unneeded, limit)
         starts = store().prune_starts(settings.max_age, limit)
         executed = unique = 0
         for alias in aliases:
@@ -67,6 +68,7 @@ class Command(BaseCommand):
                 "unique keys": unique,
                 "results": kept,
                 "iterations": runs,
+                "groups": groups,
                 "late starts": starts,
             }
         )

@@ -13,6 +13,7 @@ from cloudtask.conf import check_backend_options
 from cloudtask.exceptions import PayloadLost
 from cloudtask.stores import AlreadyDone, Store, Upkeep
 from cloudtask.stores.database.failed import DatabaseFailed
+from cloudtask.stores.database.groups import DatabaseGroups
 from cloudtask.stores.database.iterations import DatabaseIterations
 from cloudtask.stores.database.records import aware
 from cloudtask.stores.database.results import DatabaseResults
@@ -26,7 +27,9 @@ from cloudtask.stores.transactions import (
 CHUNK = 512 * 1024  # bytes a row: well under any server's packet limit
 
 
-class DatabaseStore(DatabaseIterations, DatabaseFailed, DatabaseResults, Store):
+class DatabaseStore(
+    DatabaseIterations, DatabaseFailed, DatabaseResults, DatabaseGroups, Store
+):
     """Keeps state in the tables of this app; option ALIAS, default "default"."""
 
     database: str

@@ -13,6 +13,7 @@ from cloudtask.stores import Store
 from cloudtask.stores.datastore.calls import DatastorePayloads, DatastoreStarts
 from cloudtask.stores.datastore.client import Place
 from cloudtask.stores.datastore.failed import DatastoreFailed
+from cloudtask.stores.datastore.groups import DatastoreGroups
 from cloudtask.stores.datastore.iterations import DatastoreIterations
 from cloudtask.stores.datastore.results import DatastoreResults
 
@@ -32,6 +33,7 @@ class DatastoreStore(
     DatastoreFailed,
     DatastoreStarts,
     DatastoreResults,
+    DatastoreGroups,
     DatastoreIterations,
     Store,
 ):

@@ -1,0 +1,97 @@
+"""Keeps groups in the tables of this app."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from django.db import transaction
+from django.db.models import QuerySet
+
+from cloudtask.clock import database_now as now
+from cloudtask.stores.groups import GroupStore, StoredGroup
+from cloudtask.stores.transactions import apart, delete_by_key, translated
+
+A_WHILE = timedelta(hours=1)
+
+if TYPE_CHECKING:
+    from cloudtask.models import WorkflowGroup, WorkflowMember
+
+
+class DatabaseGroups(GroupStore):
+    """The part of DatabaseStore that keeps groups."""
+
+    database: str
+
+    @property
+    def _groups(self) -> QuerySet[WorkflowGroup]:
+        from cloudtask.models import WorkflowGroup
+
+        return WorkflowGroup.objects.using(self.database)
+
+    @property
+    def _members(self) -> QuerySet[WorkflowMember]:
+        from cloudtask.models import WorkflowMember
+
+        return WorkflowMember.objects.using(self.database)
+
+    def _at(self, what: str) -> AbstractContextManager[None]:
+        return translated(what, self.database)
+
+    def create_group(self, group: StoredGroup, *, joins: str | None = None) -> None:
+        what = f"Saving group {group.id}"
+        row = self._groups.model(
+            id=group.id,
+            total=group.total,
+            rest=group.rest,
+            created_at=now(),
+            touched_at=now(),
+        )
+        with self._at(what):
+            if joins == self.database:
+                self._groups.bulk_create([row], ignore_conflicts=True)
+                return
+            with apart(self.database, what):
+                self._groups.bulk_create([row], ignore_conflicts=True)
+
+    def load_group(self, key: str) -> StoredGroup | None:
+        with self._at(f"Loading group {key}"):
+            row = self._groups.filter(id=key).first()
+        if row is None:
+            return None
+        return StoredGroup(
+            id=row.id, total=row.total, rest=bytes(row.rest), is_done=row.is_done
+        )
+
+    def save_member(self, key: str, member: int, value: bytes) -> None:
+        what = f"Saving member {member} of group {key}"
+        row = self._members.model(group_id=key, place=member, value=value)
+        with self._at(what), transaction.atomic(using=self.database):
+            group = self._groups.filter(id=key, is_done=False)
+            if not group.exists():
+                return  # pruned, or done by an earlier delivery
+            self._members.bulk_create([row], ignore_conflicts=True)
+            # Seldom, so that members don't wait for one another.
+            group.filter(touched_at__lt=now() - A_WHILE).update(touched_at=now())
+
+    def count_members(self, key: str) -> int:
+        with self._at(f"Counting the members of group {key}"):
+            return self._members.filter(group_id=key).count()
+
+    def load_members(self, key: str) -> list[bytes]:
+        rows = self._members.filter(group_id=key).order_by("place")
+        with self._at(f"Loading the members of group {key}"):
+            return [bytes(value) for value in rows.values_list("value", flat=True)]
+
+    def finish_group(self, key: str) -> None:
+        what = f"Finishing group {key}"
+        with self._at(what), transaction.atomic(using=self.database):
+            self._groups.filter(id=key).update(is_done=True, touched_at=now())
+            self._members.filter(group_id=key).delete()
+
+    def prune_groups(self, older_than: timedelta, limit: int) -> int:
+        with self._at("Pruning groups"):
+            old = self._groups.filter(touched_at__lt=now() - older_than)
+            keys = list(old.values_list("pk", flat=True)[:limit])
+            return delete_by_key(self._groups, keys)

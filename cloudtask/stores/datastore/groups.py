@@ -1,0 +1,118 @@
+"""Keeps groups in Datastore: an entity for each group, and one for each value."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from cloudtask.stores.datastore import blobs
+from cloudtask.stores.datastore.access import (
+    LOOKUPS,
+    MUTATIONS,
+    Access,
+    Attempt,
+    Path,
+    Row,
+    in_groups,
+    names_beginning,
+)
+from cloudtask.stores.datastore.blobs import Blob
+from cloudtask.stores.datastore.entities import moment
+from cloudtask.stores.groups import GroupStore, StoredGroup
+
+GROUP = "CloudtaskGroup"
+MEMBER = "CloudtaskGroupMember"
+A_WHILE = timedelta(hours=1)
+LARGE = 500_000  # bytes of a rest that lie in the entity of the group
+
+
+class DatastoreGroups(Access, GroupStore):
+    """The part of DatastoreStore that keeps groups."""
+
+    def create_group(self, group: StoredGroup, *, joins: str | None = None) -> None:
+        what, path, now = f"Saving group {group.id}", (GROUP, group.id), self.now()
+        blob = Blob.of(group.rest, inline=LARGE)
+        last = blobs.save(self, what, path, blob, group.rest)
+        values = {**blob.values, "total": group.total, "is_done": False}
+        row = Row(path, values | {"touched_at": now}, ("touched_at",))
+
+        def work(attempt: Attempt) -> None:
+            if attempt.get(path) is None:
+                attempt.put(row, *last)
+
+        self.transact(what, work)
+
+    def load_group(self, key: str) -> StoredGroup | None:
+        what = f"Loading group {key}"
+        [row] = self.get(what, (GROUP, key))
+        if row is None:
+            return None
+        return StoredGroup(
+            id=key,
+            total=row.values["total"],
+            rest=blobs.load(self, what, row) or b"",
+            is_done=row.values["is_done"],
+        )
+
+    def save_member(self, key: str, member: int, value: bytes) -> None:
+        path, now = _member_path(key, member), self.now()
+
+        def work(attempt: Attempt) -> None:
+            group, before = attempt.get_all((GROUP, key), path)
+            if group is not None and not group.values["is_done"] and before is None:
+                attempt.put(Row(path, {"value": value}))
+                # Seldom, so that members don't wait for one another.
+                if moment(group.values["touched_at"]) < now - A_WHILE:
+                    touched = {**group.values, "touched_at": now}
+                    attempt.put(replace(group, values=touched))
+
+        self.transact(f"Saving member {member} of group {key}", work)
+
+    def count_members(self, key: str) -> int:
+        what = f"Counting the members of group {key}"
+        return self.count(what, MEMBER, names_beginning(MEMBER, _prefix(key)))
+
+    def load_members(self, key: str) -> list[bytes]:
+        what = f"Loading the members of group {key}"
+        filters = names_beginning(MEMBER, _prefix(key))
+        rows = self.query(what, MEMBER, filters, order="__key__")
+        return [row.values["value"] for row in rows]
+
+    def finish_group(self, key: str) -> None:
+        what, path, now = f"Finishing group {key}", (GROUP, key), self.now()
+
+        def work(attempt: Attempt) -> None:
+            row = attempt.get(path)
+            if row is not None:
+                values = {**row.values, "is_done": True, "touched_at": now}
+                attempt.put(replace(row, values=values))
+
+        self.transact(what, work)
+        self._delete_members(key)
+
+    def prune_groups(self, older_than: timedelta, limit: int) -> int:
+        what = "Pruning groups"
+        old = [("touched_at", "<", self.now() - older_than)]
+        rows = self.query(what, GROUP, old, projection=["__key__"], limit=limit)
+        for row in rows:
+            self._delete_members(row.path[-1])
+            whole = self.get(what, row.path)[0]
+            self.delete(what, [row.path, *blobs.paths(whole)])
+        return len(rows)
+
+    def _delete_members(self, key: str) -> None:
+        what = f"Deleting the members of group {key}"
+        filters = names_beginning(MEMBER, _prefix(key))
+        while rows := self.query(
+            what, MEMBER, filters, projection=["__key__"], limit=LOOKUPS
+        ):
+            for some in in_groups([row.path for row in rows], MUTATIONS):
+                self.delete(what, some)
+
+
+def _prefix(key: str) -> str:
+    return f"{key}:"
+
+
+def _member_path(key: str, member: int) -> Path:
+    return (MEMBER, f"{_prefix(key)}{member:06d}")

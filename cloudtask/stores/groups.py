@@ -1,0 +1,65 @@
+"""Defines what a store keeps of groups: their members' values, and what follows."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from cloudtask.envelope import Place
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredGroup:
+    """Calls that run side by side; `rest` is sealed, and follows once all are done."""
+
+    id: str
+    total: int
+    rest: bytes = field(repr=False)
+    is_done: bool = False
+
+
+def member_place(group: str, member: int) -> Place:
+    """The place for which the value of a member is sealed."""
+    return "group", group, f"member {member}"
+
+
+class GroupStore(ABC):
+    """Groups and the values of their members.
+
+    There is no counter. Each member has one row, whatever is delivered twice.
+    """
+
+    @abstractmethod
+    def create_group(self, group: StoredGroup, *, joins: str | None = None) -> None:
+        """Save `group`; one that exists stays as it is.
+
+        If `joins` is the store's database, the group is saved when the open transaction
+        of that database commits. In all other cases it is durable when this returns.
+        """
+
+    @abstractmethod
+    def load_group(self, key: str) -> StoredGroup | None: ...
+
+    @abstractmethod
+    def save_member(self, key: str, member: int, value: bytes) -> None:
+        """Save the sealed value of a member; its first value stays."""
+
+    @abstractmethod
+    def count_members(self, key: str) -> int:
+        """The number of members that have a value."""
+
+    @abstractmethod
+    def load_members(self, key: str) -> list[bytes]:
+        """The sealed values of all members, in their order."""
+
+    @abstractmethod
+    def finish_group(self, key: str) -> None:
+        """Note that what follows is durable, and delete the values."""
+
+    @abstractmethod
+    def prune_groups(self, older_than: timedelta, limit: int) -> int:
+        """Delete up to `limit` groups in which nothing has happened for longer.
+
+        Returns their number.
+        """

@@ -1,0 +1,174 @@
+"""Turns trees of signatures into the lines that travel, and enqueues them."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import Any, Protocol, cast
+
+from django.db import connections, transaction
+
+from cloudtask import carriers, clock
+from cloudtask.chains import steps
+from cloudtask.chains.handing import begun
+from cloudtask.chains.rest import Rest
+from cloudtask.chains.steps import CallStep, GroupStep, Lines
+from cloudtask.message import Message
+from cloudtask.receipts import Receipt
+from cloudtask.sending import enqueueing, outbox, payloads
+from cloudtask.stores.transactions import apart, translated
+from cloudtask.workflows.signatures import Signature
+
+GROUP = "cloudtask.group"  # what carriers are told in place of a task
+DEEPEST = 20  # levels of groups and chains inside one another
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """How a tree is enqueued as a whole."""
+
+    countdown: timedelta | None = None
+    transactional: bool | None = None
+    keep_result: timedelta | None = None
+
+
+class Tree(Protocol):
+    """A chain or a group: `parts` are its steps or its members."""
+
+    @property
+    def is_chain(self) -> bool: ...
+    @property
+    def parts(self) -> tuple[Any, ...]: ...
+    @property
+    def on_failure(self) -> Signature | None: ...
+    @property
+    def policy(self) -> Policy: ...
+
+
+# From a tree to lines
+
+
+def _lines(tree: Any, where: str, *, is_given: bool, depth: int = 0) -> Lines:
+    """The lines of a signature, a chain or a group.
+
+    `is_given` says whether a value comes before it. All signatures are checked.
+    """
+    if depth > DEEPEST:
+        raise ValueError(f"Chains and groups are nested {DEEPEST} levels deep at most.")
+    failure: Lines = ()
+    is_chain = not isinstance(tree, Signature) and tree.is_chain
+    parts = tree.parts if is_chain else (tree,)
+    if not isinstance(tree, Signature) and tree.on_failure is not None:
+        step = tree.on_failure.step(f"{where}on_failure", is_given=True)
+        failure = step.lines(steps.FAILURE)
+    found = list(failure)
+    for index, part in enumerate(parts):
+        here = f"{where}step {index + 1}" if is_chain else where.rstrip(", ")
+        given = is_given or index > 0
+        found += _part(part, here, is_given=given, depth=depth).lines()
+    return tuple(found)
+
+
+def _part(part: Any, where: str, *, is_given: bool, depth: int) -> CallStep | GroupStep:
+    if isinstance(part, Signature):
+        return part.step(where or "the call", is_given=is_given)
+    inside = f"{where}, " if where else ""
+    members = tuple(
+        _lines(member, f"{inside}member {n + 1}, ", is_given=is_given, depth=depth + 1)
+        for n, member in enumerate(part.parts)
+    )
+    keep = part.policy.keep_result
+    return GroupStep(members, keep.total_seconds() if keep else None)
+
+
+# Enqueueing
+
+
+def enqueued(tree: Tree) -> Receipt[Any]:
+    lines = _lines(tree, "", is_given=False)
+    _, body = steps.split_failure(lines)
+    step, after = steps.first(body)
+    first = step.task if isinstance(step, CallStep) else GROUP
+    rest = Rest(
+        chain=secrets.token_hex(16),
+        place=0,
+        lines=lines,
+        carried=carriers.capture(first),
+    )
+    if isinstance(step, CallStep):
+        message = rest.next_call(step, b"null", after, clock.now())
+        own = tree.parts[0].options
+        options = replace(own, transactional=tree.policy.transactional)
+        messages = _delayed([message], tree.policy.countdown)
+        enqueueing.leave(messages, options)
+    else:
+        messages = _leave_group(rest, tree.policy, _databases(step.members))
+    return _receipt(rest, messages)
+
+
+def _leave_group(rest: Rest, policy: Policy, databases: set[str]) -> list[Message]:
+    """Save the group and all its first messages in one transaction, or nothing.
+
+    They are sent after its commit. Without an SQL database the record of the group is
+    saved first.
+    """
+    if len(databases) > 1:
+        names = ", ".join(sorted(map(repr, databases)))
+        raise ValueError(
+            f"All members of a group need the same option database, not {names}."
+        )
+    alias = next(iter(databases), "default")
+    if connections[alias].vendor == "unknown":  # Django's dummy
+        messages = _delayed(begun(rest, b"null", joins=None), policy.countdown)
+        enqueueing.send(messages)
+        return messages
+    with translated("Enqueueing a group", alias), _together(alias, policy):
+        messages = _delayed(begun(rest, b"null", joins=alias), policy.countdown)
+        with payloads.resting(messages, joins=alias) as light:
+            if light:
+                outbox.add(light, alias)
+    enqueueing.announce(messages)
+    return messages
+
+
+def _together(alias: str, policy: Policy) -> AbstractContextManager[Any]:
+    if policy.transactional is False:
+        return apart(alias, "Enqueueing a group")
+    return cast("AbstractContextManager[Any]", transaction.atomic(using=alias))
+
+
+def _databases(members: Iterable[Lines]) -> set[str]:
+    """The databases of the first calls of all members."""
+    return {step.options.database for step in _first_calls(members)}
+
+
+def _first_calls(members: Iterable[Lines]) -> Iterator[CallStep]:
+    for member in members:
+        _, lines = steps.split_failure(member)
+        step, _ = steps.first(lines)
+        if isinstance(step, CallStep):
+            yield step
+        else:
+            yield from _first_calls(step.members)
+
+
+def _delayed(messages: Sequence[Message], by: timedelta | None) -> list[Message]:
+    if by is None:
+        return list(messages)
+    seconds = by.total_seconds()
+    return [replace(m, eta=(m.eta or m.created) + seconds) for m in messages]
+
+
+def _receipt(rest: Rest, messages: Sequence[Message]) -> Receipt[Any]:
+    last = steps.last(rest.lines)
+    is_atomic = isinstance(last, CallStep) and last.options.atomic
+    return Receipt(
+        rest.chain,
+        messages[0].name if messages else rest.chain,
+        messages[0].queue if messages else "default",
+        steps.keep_of(rest.lines) is not None,
+        last.options.database if isinstance(last, CallStep) and is_atomic else None,
+    )

@@ -1,0 +1,101 @@
+"""The contract of every store for groups. A test module makes a subclass and the
+fixture `store`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from cloudtask.stores import Store
+from cloudtask.stores.groups import StoredGroup
+from tests.support import clock
+
+A_DAY = timedelta(days=1)
+LATER = A_DAY.total_seconds() + 60
+GROUP = StoredGroup(id="g", total=3, rest=b"\x00sealed")
+
+
+class GroupsContract:
+    def test_a_group_is_loaded_as_it_was_saved(self, store: Store) -> None:
+        store.create_group(GROUP)
+
+        assert store.load_group("g") == GROUP
+        assert store.load_group("other") is None
+
+    @pytest.mark.parametrize("size", [0, 500_001, 3_000_000])
+    def test_what_follows_may_have_any_size(self, store: Store, size: int) -> None:
+        group = replace(GROUP, rest=os.urandom(size))
+        store.create_group(group)
+
+        assert store.load_group("g") == group
+
+    def test_a_group_that_exists_stays(self, store: Store) -> None:
+        store.create_group(GROUP)
+        store.create_group(replace(GROUP, total=9, rest=b"other"))
+
+        assert store.load_group("g") == GROUP
+
+    def test_values_are_loaded_in_the_order_of_their_members(
+        self, store: Store
+    ) -> None:
+        store.create_group(replace(GROUP, total=12))
+        for member in (11, 2, 10, 0, 9, 1, *range(3, 9)):
+            store.save_member("g", member, f"value {member}".encode())
+
+        assert store.count_members("g") == 12
+        assert store.load_members("g") == [f"value {n}".encode() for n in range(12)]
+
+    def test_the_first_value_of_a_member_stays(self, store: Store) -> None:
+        store.create_group(GROUP)
+        store.save_member("g", 1, b"first")
+        store.save_member("g", 1, b"second")
+
+        assert store.count_members("g") == 1
+        assert store.load_members("g") == [b"first"]
+
+    def test_a_value_may_take_a_million_bytes(self, store: Store) -> None:
+        value = os.urandom(1_000_100)
+        store.create_group(GROUP)
+        store.save_member("g", 0, value)
+
+        assert store.load_members("g") == [value]
+
+    def test_groups_are_kept_apart(self, store: Store) -> None:
+        store.create_group(GROUP)
+        store.create_group(replace(GROUP, id="gg"))
+        store.save_member("gg", 0, b"x")
+
+        assert store.count_members("g") == 0
+
+    def test_a_finished_group_takes_no_values(self, store: Store) -> None:
+        store.create_group(GROUP)
+        store.save_member("g", 0, b"x")
+        store.finish_group("g")
+        store.finish_group("g")
+        store.save_member("g", 1, b"late")
+
+        assert store.load_group("g") == replace(GROUP, is_done=True)
+        assert store.count_members("g") == 0
+
+    def test_a_value_for_a_group_that_is_gone_is_dropped(self, store: Store) -> None:
+        store.save_member("g", 0, b"x")
+
+        assert store.count_members("g") == 0
+
+    def test_a_group_is_pruned_when_nothing_has_happened_for_long(
+        self, store: Store
+    ) -> None:
+        for key in ("idle", "busy"):
+            store.create_group(replace(GROUP, id=key))
+            store.save_member(key, 0, b"x")
+        with clock.ahead(LATER):
+            store.save_member("busy", 1, b"y")
+
+            assert store.prune_groups(A_DAY, limit=9) == 1
+            assert store.load_group("idle") is None
+            assert store.load_group("busy") is not None
+        assert store.count_members("idle") == 0
+        assert store.count_members("busy") == 2
