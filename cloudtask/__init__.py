@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cloudtask.message import Enqueued
     from cloudtask.options import Backoff
     from cloudtask.receipts import Receipt
+    from cloudtask.schedules import Schedule
     from cloudtask.workflows import Chain, Failure, Group, chain, group
 
 __version__ = "0.1.0"
@@ -43,6 +44,7 @@ __all__ = [
     "ResultExpired",
     "ResultNotKept",
     "Retry",
+    "Schedule",
     "SingularTaskFailure",
     "Task",
     "TaskContext",
@@ -67,6 +69,7 @@ _HOMES = {
     "ResultExpired": "exceptions",
     "ResultNotKept": "exceptions",
     "Retry": "exceptions",
+    "Schedule": "schedules",
     "SingularTaskFailure": "exceptions",
     "Task": "deferrable",
     "TaskContext": "context",

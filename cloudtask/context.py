@@ -41,6 +41,7 @@ class TaskContext:
     executions: int = 0
     previous_response: int | None = None
     retry_reason: str | None = None
+    scheduled: float | None = None
     shard_index: int | None = None
     iteration: Any = None
 
@@ -55,6 +56,11 @@ class TaskContext:
         return datetime.fromtimestamp(self.due, UTC) if self.due else None
 
     @property
+    def occurrence(self) -> datetime | None:
+        """The moment for which a schedule has enqueued the call, in UTC, else None."""
+        return None if self.scheduled is None else _moment(self.scheduled)
+
+    @property
     def is_late(self) -> bool:
         """Whether unrecorded deliveries have used up the attempts.
 
@@ -66,6 +72,10 @@ class TaskContext:
     def is_last_attempt(self) -> bool:
         """Whether a failure of this attempt is kept as a failed task."""
         return self.max_attempts is not None and self.attempt >= self.max_attempts
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 _current: ContextVar[TaskContext | None] = ContextVar("cloudtask_current", default=None)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar, Unpack, overload
 
 from django.apps import apps
@@ -24,6 +25,7 @@ from cloudtask.exceptions import ConfigurationError
 from cloudtask.options import OPTIONS, Options
 from cloudtask.options.keywords import TaskOptions, UsingOptions
 from cloudtask.registry import Definition
+from cloudtask.schedules import Schedule, declare
 from cloudtask.targets.guards import (
     csrf_exempt_if_task,
     task_only,
@@ -45,6 +47,8 @@ __all__ = [
     "task_only",
     "task_or_superuser_only",
 ]
+
+Schedules = str | timedelta | Schedule | Sequence[str | timedelta | Schedule]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -69,14 +73,15 @@ def app_is_installed(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessag
 def task(function: Callable[P, R], /) -> Task[P, R]: ...
 @overload
 def task(
-    **options: Unpack[TaskOptions],
+    *, schedule: Schedules | None = None, **options: Unpack[TaskOptions]
 ) -> Callable[[Callable[P, R]], Task[P, R]]: ...
-def task(function: Any = None, /, **options: Any) -> Any:
+def task(function: Any = None, /, *, schedule: Any = None, **options: Any) -> Any:
     """Let a function run later, registered under its import path.
 
     Works on module-level functions, on methods, on class and static methods, and on
-    `async def`. Raises ConfigurationError for what a worker could not import, TypeError
-    for an unknown option.
+    `async def`. `schedule` is a cron expression, a timedelta, a `Schedule`, or a list
+    of these. Raises ConfigurationError for what a worker could not import and for a
+    schedule that is wrong, TypeError for an unknown option.
     """
     for name in options:
         if name in OPTIONS and OPTIONS[name].only_in_using:
@@ -85,8 +90,14 @@ def task(function: Any = None, /, **options: Any) -> Any:
             )
     chosen = Options().updated(options)
     if function is None:
-        return lambda given: _made(given, chosen)
+        return lambda given: _scheduled(_made(given, chosen), schedule)
     return _made(function, chosen)
+
+
+def _scheduled(made: Task[Any, Any], schedule: Any) -> Task[Any, Any]:
+    if schedule is not None:
+        declare(made._self_definition, schedule)
+    return made
 
 
 def library_task(

@@ -294,6 +294,7 @@ _WHEN_SET = {
     "place": "place",
     "group": "group",
     "member": "member",
+    "occurrence": "occurrence",
 }
 _OPTIONS = "options"
 _FIELD_OF = {name: field for field, name in (_ALWAYS | _WHEN_SET).items()}

@@ -21,6 +21,8 @@ POINTS = frozenset(
         "outbox.committed",
         "outbox.sent",
         "unique.claimed",
+        "tick.moved",
+        "tick.committed",
         "relay.claimed",
         "relay.before_send",
         "relay.after_send",

@@ -23,6 +23,7 @@ from cloudtask.exceptions import (
 )
 from cloudtask.iteration import sweep
 from cloudtask.message import Message
+from cloudtask.schedules.ticking import tick
 from cloudtask.sending.relay import relay_all
 from cloudtask.targets import AppEngineTarget, delivery_of, on_app_engine, target
 from cloudtask.targets.guards import is_cron_request, is_trusted
@@ -101,9 +102,13 @@ def relay(request: HttpRequest) -> HttpResponse:
     if not _may_relay(request):
         security.error("A request to relay the outbox was refused.")
         return _answer(403, "untrusted")
-    outcomes = [_tried(_relayed), _tried(_swept)]
+    outcomes = [_tried(_ticked), _tried(_relayed), _tried(_swept)]
     gauges.report()
     return _answer(200 if all(outcomes) else 500, ", ".join(filter(None, outcomes)))
+
+
+def _ticked() -> str:
+    return str(tick())
 
 
 def _relayed() -> str:

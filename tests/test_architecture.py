@@ -37,7 +37,7 @@ FLOORS = [
     {"chains"},
     {"delivering"},
     {"runtime"},
-    {"iteration", "receipts"},
+    {"iteration", "receipts", "schedules"},
     {"workflows"},
     {"deferrable"},
     {"decorators"},

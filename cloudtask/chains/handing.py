@@ -148,7 +148,11 @@ def _leave_to_relay(messages: Iterable[Message], error: EnqueueError) -> None:
     logger.warning("What follows on a call waits in the outbox: %s", error)
     ordered = sorted(messages, key=lambda message: message.options.database)
     for alias, some in groupby(ordered, key=lambda one: one.options.database):
-        outbox.add(list(some), alias)
+        found = list(some)
+        there = outbox.waiting([message.key for message in found], alias)
+        # An earlier delivery of the same call may have left some of them.
+        if missing := [message for message in found if message.key not in there]:
+            outbox.add(missing, alias)
 
 
 # In the transaction of an atomic call

@@ -272,6 +272,10 @@ def root_urlconf() -> str:
     return str(getattr(django_settings, "ROOT_URLCONF", ""))
 
 
+def time_zone() -> str:
+    return str(django_settings.TIME_ZONE or "UTC")
+
+
 def language_code() -> str:
     return str(django_settings.LANGUAGE_CODE)
 

@@ -152,6 +152,7 @@ def _context(arrival: Arrival, definition: Definition) -> TaskContext:
         executions=delivery.executions,
         previous_response=delivery.previous_response,
         retry_reason=delivery.retry_reason,
+        scheduled=message.occurrence,
     )
 
 

@@ -29,6 +29,7 @@ from cloudtask.models.iteration import (
     IterationShard,
 )
 from cloudtask.models.results import TaskResultRow
+from cloudtask.models.schedules import ScheduleRow
 from cloudtask.models.workflows import WorkflowGroup, WorkflowMember
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "PayloadChunk",
     "Queue",
     "Result",
+    "ScheduleRow",
     "Task",
     "TaskResultRow",
     "UniqueKey",

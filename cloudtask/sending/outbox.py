@@ -16,7 +16,7 @@ from cloudtask.message import Message
 from cloudtask.sending.on_commit import relay_after
 from cloudtask.sending.relay import forget_rows, place_of, rows_of
 from cloudtask.stores import store
-from cloudtask.stores.transactions import is_open, undisturbed
+from cloudtask.stores.transactions import MOST_KEYS, is_open, undisturbed
 
 if TYPE_CHECKING:
     from cloudtask.models import OutboxMessage
@@ -88,6 +88,15 @@ def keep_payloads(alias: str, older_than: timedelta) -> None:
     waiting = rows_of(alias).filter(created_at__lt=database_now() - older_than)
     for key in waiting.values_list("key", flat=True).iterator():
         store().touch_payload(key.partition("-")[0])
+
+
+def waiting(keys: Sequence[str], alias: str) -> set[str]:
+    """Those of `keys` that have a row in the outbox of `alias`."""
+    there: set[str] = set()
+    for start in range(0, len(keys), MOST_KEYS):
+        some = rows_of(alias).filter(key__in=keys[start : start + MOST_KEYS])
+        there.update(some.values_list("key", flat=True))
+    return there
 
 
 def forget(message: Message) -> None:

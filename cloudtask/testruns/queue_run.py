@@ -48,6 +48,7 @@ class QueueRun:
         self.queue = memory.queue()
         self.clock = VirtualClock()
         self.stop_at = float("inf")
+        self.before: Callable[[], None] | None = None
         self.report = Report(misfortune and misfortune.faults)
         self.newest = 0
         self.enqueued = 0
@@ -70,6 +71,8 @@ class QueueRun:
                 stack.enter_context(self.misfortune.upon(self.report))
             self._flush()
             self._tell_refused()
+            if self.before is not None:
+                self.before()
             self.newest = self.queue.pushed
             with self._deliveries():
                 self._drain()

@@ -25,7 +25,7 @@ from cloudtask import failpoints
 from cloudtask.iteration.steps import SENT, STEPS
 from cloudtask.message import Message
 from cloudtask.sending.enqueueing import ENQUEUED
-from cloudtask.testruns import queued_calls
+from cloudtask.testruns import queued_calls, scheduled
 from cloudtask.testruns.deliveries import Http
 from cloudtask.testruns.faults import CrashPoint, Faults
 from cloudtask.testruns.misfortune import Misfortune
@@ -56,6 +56,7 @@ def run_queued(
     via: Via = "direct",
     recursive: bool = True,
     freeze: bool = False,
+    schedules: bool = True,
 ) -> Report:
     """Run the queued calls, on this thread and its database connections.
 
@@ -64,6 +65,9 @@ def run_queued(
     moment: the clock stops there, and calls that are due later stay queued. With
     `freeze`, Django's `timezone.now()` returns virtual time. Calls that wait for a
     commit run as if it had happened.
+
+    With `until`, tasks that have a `schedule` run at its times until then, unless
+    `schedules` is false.
 
     `errors`: "raise" raises the first failure, with its own traceback, and the call
     stays queued unless this was its last attempt; "retry" follows the policy of task
@@ -90,6 +94,10 @@ def run_queued(
         misfortune=Misfortune(faults, raises=errors == "raise") if faults else None,
     )
     run.stop_at = run.clock.moment(until)
+    if until is not None and schedules:
+        run.before = functools.partial(
+            scheduled.push, run.clock.time, run.stop_at, run.wanted
+        )
     with out_of_loop():
         return run.to_the_end(freeze=freeze)
 
@@ -105,6 +113,7 @@ class RunOptions(TypedDict, total=False):
     via: Via
     recursive: bool
     freeze: bool
+    schedules: bool
 
 
 async def arun_queued(*tasks: Nameable, **options: Unpack[RunOptions]) -> Report:

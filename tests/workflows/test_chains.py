@@ -11,8 +11,11 @@ from asgiref.sync import async_to_sync
 from django.db import transaction
 
 from cloudtask import Failure, TaskFailed, call, chain, group, quotas
+from cloudtask.chains import handing
+from cloudtask.chains.rest import Rest
+from cloudtask.chains.steps import GroupStep
 from cloudtask.delivering import failed, results
-from cloudtask.exceptions import QueueNotFound, UnsupportedValue
+from cloudtask.exceptions import EnqueueUnavailable, QueueNotFound, UnsupportedValue
 from cloudtask.models import FailedTask, OutboxMessage, WorkflowGroup
 from cloudtask.testing import Faults, arun_queued, queued, run_queued
 from tests.testapp.models import Author
@@ -412,3 +415,35 @@ def test_an_atomic_step_whose_value_is_refused_has_no_effect(db: None) -> None:
 
     assert Author.objects.count() == 0
     assert FailedTask.objects.count() == 1
+
+
+class Unreachable:
+    """A transport whose server does not answer."""
+
+    def __init__(self, options: Any) -> None:
+        pass
+
+    def send(self, message: Any) -> None:
+        raise EnqueueUnavailable("no answer")
+
+    def send_many(self, messages: Any) -> list[Any]:
+        return [EnqueueUnavailable("no answer") for _ in messages]
+
+
+def test_what_the_service_does_not_take_waits_in_the_outbox(
+    db: None, settings: Any
+) -> None:
+    """Also if two deliveries of the same call leave it there."""
+    backend = {"BACKEND": f"{__name__}.Unreachable"}
+    settings.CLOUDTASK = {**settings.CLOUDTASK, "TRANSPORT": backend}
+    step = tasks.add.s().step("step 2", is_given=True)
+    rest = Rest(chain="c" * 32, place=1, lines=step.lines())
+    members = group(tasks.add.s(1), tasks.add.s(2)).parts
+    step = GroupStep(tuple(one.step("", is_given=False).lines() for one in members))
+    group_rest = Rest(chain="d" * 32, place=1, lines=step.lines())
+
+    for _ in range(2):
+        handing.hand_over(rest, b"1")
+        handing.hand_over(group_rest, b"null")
+
+    assert OutboxMessage.objects.count() == 3

@@ -12,6 +12,7 @@ from cloudtask import conf, iteration
 from cloudtask.delivering import executions, failed
 from cloudtask.discretion import discreet
 from cloudtask.models import results
+from cloudtask.schedules import ticking
 from cloudtask.sending import outbox, relay, uniqueness
 from cloudtask.stores import note_upkeep, store
 from cloudtask.stores.database.results import ResultsIn
@@ -54,11 +55,12 @@ class Command(BaseCommand):
         kept = store().prune_results(settings.max_age, limit)
         groups = store().prune_groups(unneeded, limit)
         starts = store().prune_starts(settings.max_age, limit)
-        executed = unique = 0
+        executed = unique = schedules = 0
         for alias in aliases:
             executed += executions.prune(alias, settings.max_age, limit)
             unique += uniqueness.prune(alias, limit)
             kept += results.prune(alias, keep_failed, limit)
+            schedules += ticking.prune(alias, settings.keep_failed)
             kept += ResultsIn(alias).prune_results(settings.max_age, limit)
         report = _report(
             {
@@ -69,6 +71,7 @@ class Command(BaseCommand):
                 "results": kept,
                 "iterations": runs,
                 "groups": groups,
+                "schedules": schedules,
                 "late starts": starts,
             }
         )

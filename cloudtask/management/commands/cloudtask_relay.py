@@ -15,13 +15,17 @@ from cloudtask import gauges
 from cloudtask.discretion import discreet, printable
 from cloudtask.iteration import sweep
 from cloudtask.options import nearest
+from cloudtask.schedules.ticking import TickFailed, tick
 from cloudtask.sending import relay
 
 NONE_PARKED = "No task is parked."
 
 
 class Command(BaseCommand):
-    help = "Send the tasks that wait in the outbox: once, for cron, or with --loop."
+    help = (
+        "Send the tasks that wait in the outbox, and those that are due by a schedule: "
+        "once, for cron, or with --loop."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -74,6 +78,7 @@ class Command(BaseCommand):
             self._loop(chosen, options)
 
     def _relay(self, chosen: Sequence[str], options: dict[str, Any]) -> None:
+        self._tick()
         report = relay.relay_all(
             chosen, limit=options["limit"], seconds=options["seconds"]
         )
@@ -89,6 +94,16 @@ class Command(BaseCommand):
         except Exception as error:  # noqa: BLE001  it is logged; the loop continues
             self.stderr.write(printable(f"Not every iteration was swept: {error}"))
         gauges.report()
+
+    def _tick(self) -> None:
+        """Enqueue what is due by schedules; a failure does not stop the relay."""
+        try:
+            ticked = tick()
+        except TickFailed as error:
+            self.stderr.write(f"Not every schedule was looked at: {error}")
+            return
+        if ticked.enqueued or ticked.missed:
+            self.stdout.write(str(ticked))
 
     def _loop(self, chosen: Sequence[str], options: dict[str, Any]) -> None:
         with _stopping() as stop:

@@ -1,0 +1,29 @@
+"""Tasks to which tests give schedules; none is declared when this is imported."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from cloudtask import current, task
+
+seen: list[Any] = []
+
+
+@task
+def note(word: str = "due") -> None:
+    seen.append((current(required=True).occurrence, word))
+
+
+@task
+def other() -> None:
+    seen.append((current(required=True).occurrence, "other"))
+
+
+@task(database="other")
+def elsewhere() -> None:
+    seen.append("elsewhere")
+
+
+def moments() -> list[datetime]:
+    return [at for at, _ in seen]
