@@ -436,11 +436,12 @@ def test_what_the_service_does_not_take_waits_in_the_outbox(
     """Also if two deliveries of the same call leave it there."""
     backend = {"BACKEND": f"{__name__}.Unreachable"}
     settings.CLOUDTASK = {**settings.CLOUDTASK, "TRANSPORT": backend}
-    step = tasks.add.s().step("step 2", is_given=True)
+    add: Any = tasks.add.s()
+    step = add.step("step 2", is_given=True)
     rest = Rest(chain="c" * 32, place=1, lines=step.lines())
     members = group(tasks.add.s(1), tasks.add.s(2)).parts
-    step = GroupStep(tuple(one.step("", is_given=False).lines() for one in members))
-    group_rest = Rest(chain="d" * 32, place=1, lines=step.lines())
+    several = GroupStep(tuple(one.step("", is_given=False).lines() for one in members))
+    group_rest = Rest(chain="d" * 32, place=1, lines=several.lines())
 
     for _ in range(2):
         handing.hand_over(rest, b"1")
