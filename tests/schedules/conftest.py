@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from cloudtask.schedules import Declared, declare, declared
 from cloudtask.schedules.declared import _declared
 from tests.schedules import tasks
+from tests.support import clock
 
 Give = Callable[..., Declared]
 
@@ -20,6 +22,13 @@ def _no_schedules() -> Iterator[None]:
     yield
     _declared.clear()
     _declared.update(before)
+
+
+@pytest.fixture(autouse=True)
+def _ten_past() -> Iterator[None]:
+    """Begin at ten past an hour, so that no hour ends while a test runs."""
+    with clock.ahead((600.0 - time.time()) % 3600.0):
+        yield
 
 
 @pytest.fixture

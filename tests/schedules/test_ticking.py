@@ -70,10 +70,8 @@ def test_a_relay_that_was_away_for_three_hours_catches_up_as_it_is_said(
 ) -> None:
     give(Schedule(HOURLY, catch_up=catch_up))
     tick()
-    ScheduleRow.objects.update(last_at=datetime.now(UTC).replace(minute=1))
     # At 40 past, so that the last moment is not one of the last 90 seconds.
-    shift = datetime.now(UTC).replace(minute=40) - datetime.now(UTC)
-    with clock.ahead(3 * HOUR + shift.total_seconds()):
+    with clock.ahead(3.5 * HOUR):
         report = tick()
         assert tick().enqueued == 0
         run_queued()
@@ -92,7 +90,7 @@ def test_none_makes_the_call_of_the_last_moment(db: None, give: Any) -> None:
         report = tick()
 
     assert report.enqueued == 1
-    assert report.missed in (58, 59, 60)
+    assert report.missed >= 58
 
 
 def test_what_is_older_than_the_window_is_left(db: None, give: Any) -> None:
@@ -105,9 +103,9 @@ def test_what_is_older_than_the_window_is_left(db: None, give: Any) -> None:
 def test_a_tick_makes_at_most_twenty_calls_and_the_next_one_the_rest(
     db: None, give: Any
 ) -> None:
-    give(Schedule(timedelta(minutes=1), catch_up="all"))
+    give(Schedule(HOURLY, catch_up="all", window=2 * DAY))
     tick()
-    with clock.ahead(25 * 60.0):
+    with clock.ahead(25 * HOUR):
         assert tick().enqueued == 20
         assert tick().enqueued == 5
         run_queued()
@@ -358,7 +356,7 @@ def test_without_until_no_schedule_runs(db: None, give: Any) -> None:
 
 def test_a_span_that_is_run_twice_makes_no_call_twice(db: None, give: Any) -> None:
     give(HOURLY)
-    end = datetime.now(UTC) + timedelta(hours=5)
+    end = datetime.fromtimestamp(clock.now(), UTC) + timedelta(hours=5)
     run_queued(until=end)
     run_queued(until=end)
 
@@ -382,8 +380,8 @@ def test_two_relays_tick_for_a_month_over_both_changes_of_the_clock(
     """Two relays in turn, each every eleven hours, for a virtual month."""
     one = give(Schedule("30 2 * * *", tz="Europe/Paris", catch_up="all"))
     for start in (
-        datetime(2027, 3, 15, tzinfo=UTC),
-        datetime(2027, 10, 15, tzinfo=UTC),
+        datetime(2027, 3, 15, 12, tzinfo=UTC),
+        datetime(2027, 10, 15, 12, tzinfo=UTC),
     ):
         tasks.seen.clear()
         ScheduleRow.objects.all().delete()

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.stores.datastore_fixtures import PROJECT
 from tests.workflows import tasks
 
 DATASTORE = {"BACKEND": "cloudtask.stores.datastore.DatastoreStore"}
@@ -28,7 +30,7 @@ def _trusted(settings: Any) -> None:
 def anywhere(request: Any, db: None, settings: Any, _trusted: None) -> str:
     """Runs the test with each store."""
     if request.param == "datastore":
-        place = request.getfixturevalue("datastore_store").place
-        there = {"PROJECT": place.project, "NAMESPACE": place.namespace}
+        request.getfixturevalue("datastore_at")("datastore")
+        there = {"PROJECT": PROJECT, "NAMESPACE": uuid.uuid4().hex}
         settings.CLOUDTASK = {**TRUSTED, "STORE": {**DATASTORE, **there}}
     return str(request.param)
