@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,8 +13,8 @@ from pytest_django.live_server_helper import LiveServer
 
 from cloudtask import conf, queues, stores
 from cloudtask.stores import Store
-
-pytest_plugins = ["tests.stores.datastore_fixtures"]
+from cloudtask.stores.datastore import DatastoreStore
+from tests.stores.datastore_fixtures import PROJECT
 
 
 @pytest.fixture(autouse=True)
@@ -22,12 +23,20 @@ def _urls(settings: Any) -> None:
     queues.forget_cached()
 
 
+@pytest.fixture
+def datastore(datastore_at: Callable[[str], Any]) -> Store:
+    """The store in an empty namespace of an emulator."""
+    datastore_at("firestore")
+    options = {"PROJECT": PROJECT, "NAMESPACE": uuid.uuid4().hex}
+    return DatastoreStore(options, sleep=lambda seconds: None)
+
+
 @pytest.fixture(params=["database", "datastore"])
 def store(request: Any, db: None, monkeypatch: Any) -> Store:
     """The store of the project: each test runs with both."""
     if request.param == "database":
         return stores.store()
-    made: Store = request.getfixturevalue("datastore_store")
+    made = request.getfixturevalue("datastore")
     monkeypatch.setattr(stores, "_made", lambda settings: made)
     return made
 
