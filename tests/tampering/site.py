@@ -69,6 +69,7 @@ class Site:
         relay_all()
         World().drain()
         stores.store().note_start(f"late-{tag}")
+        stores.store().note_upkeep(f"upkeep-{tag}", "text")
 
     def _leave(self, tag: str) -> None:
         """Leave calls in the outbox, and an iteration in the middle."""
