@@ -33,9 +33,11 @@ SERVERLESS = tuple(
     f"--ignore=tests/{path}"
     for path in ("acceptance", "emulator", "support", "testing", "typing")
 )
-# What Datastore does depends on neither the database nor Django's version.
+# What Datastore does depends on neither the database nor Django's version, and its
+# emulators are slow: these tests have a leg of their own.
 NO_DATASTORE = ("-m", "not datastore")
 NO_MATRICES = ("-m", "not exhaustive and not datastore")
+ONLY_DATASTORE = ("-m", "datastore and not exhaustive")
 # What depends on the packages whose lowest versions the leg `lowest` installs.
 CLIENTS = (
     *("tests/transports", "tests/testing", "tests/stores", "tests/test_limits.py"),
@@ -97,8 +99,17 @@ def _lowest() -> list[str]:
 LEGS = {
     leg.name: leg
     for leg in (
-        Leg("quick", "sqlite", RUNNING, _installed_django(), COVERAGE),
-        Leg("exhaustive", "sqlite", "3.11", "5.2", ("--exhaustive",), "whole matrices"),
+        Leg(
+            *("quick", "sqlite", RUNNING, _installed_django()),
+            (*COVERAGE, *NO_DATASTORE),
+        ),
+        Leg("datastore", "sqlite", "3.11", "5.2", ONLY_DATASTORE, "Datastore"),
+        Leg(
+            *("exhaustive", "sqlite", "3.11", "5.2"),
+            # A sample of the columns is tested in each of the other legs.
+            ("--exhaustive", "--ignore=tests/tampering", *NO_DATASTORE),
+            "whole matrices",
+        ),
         Leg("postgres", "postgres", "3.11", "5.2", (*SERVERLESS, *NO_DATASTORE)),
         Leg("mariadb", "mysql", "3.11", "5.2", (*SERVERLESS, *NO_DATASTORE)),
         Leg("django60", "postgres", "3.12", "6.0", (*SERVERLESS, *NO_MATRICES)),
@@ -107,7 +118,7 @@ LEGS = {
             "lowest versions of the dependencies",
             is_lowest=True,
         ),
-        Leg("django61", "sqlite", "3.13", "6.1", NO_MATRICES),
+        Leg("django61", "sqlite", "3.13", "6.1", (*SERVERLESS, *NO_MATRICES)),
     )
 }
 

@@ -4,7 +4,7 @@ models."""
 from __future__ import annotations
 
 from functools import partial, update_wrapper
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.contrib.admin import ModelAdmin
 from django.http import HttpRequest
@@ -26,8 +26,13 @@ MODELS: tuple[Any, ...] = (
 )
 _NEEDED = {model: needed for model, _, needed in NAVIGATION}
 
+if TYPE_CHECKING:
+    _Admin = ModelAdmin[Any]
+else:  # Django's own class takes no parameter
+    _Admin = ModelAdmin
 
-class DashboardAdmin(ModelAdmin[Any]):
+
+class DashboardAdmin(_Admin):
     """The pages of one model. All views are ours: the admin's own ask for a table."""
 
     def get_urls(self) -> list[URLPattern]:

@@ -216,6 +216,9 @@ def page(model: str, needed: Sequence[str]) -> Callable[[View], View]:
 
 
 def _answered(view: View, visit: Visit, kwargs: dict[str, Any]) -> HttpResponse:
+    if any("\0" in text for text in kwargs.values()):
+        # PostgreSQL takes no such text.
+        return not_found(visit, "Not found", "No id has this character.")
     try:
         return view(visit, **kwargs)
     except (EnqueueError, ConfigurationError, DatabaseError) as error:

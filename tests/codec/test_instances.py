@@ -218,7 +218,7 @@ def test_a_model_that_was_replaced_is_refused():
     state = ProjectState()
     state.add_model(ModelState.from_model(Author))
     old = state.apps.get_model("testapp", "Author")
-    with pytest.raises(UnsupportedValue, match="no model of an installed app"):
+    with pytest.raises(UnsupportedValue, match="is not a model of an installed app"):
         dumps(old(name="x"))
 
 

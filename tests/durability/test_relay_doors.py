@@ -105,7 +105,7 @@ def test_the_url_relays_for_whoever_has_the_token(world, configure, client):
             answer = client.post("/_cloudtask/relay/", headers=headers)
             assert answer.status_code == status, headers
 
-    assert answer.content.startswith(b"1 sent, 0 postponed, 0 parked")
+    assert b" 1 sent, 0 postponed, 0 parked" in answer.content
 
 
 def test_the_url_relays_for_app_engines_cron(world, configure, client, monkeypatch):
@@ -124,7 +124,7 @@ def test_the_url_passes_over_a_database_without_the_tables(world, relay_url):
         answer = relay_url()
 
     assert answer.status_code == 200
-    assert answer.content.startswith(b"1 sent")
+    assert b" 1 sent" in answer.content
 
 
 def test_the_url_does_all_else_when_a_database_fails(world, relay_url, mocker):
@@ -146,7 +146,7 @@ def test_the_url_answers_500_when_a_sweep_fails(world, relay_url, mocker):
         answer = relay_url()
 
     assert answer.status_code == 500
-    assert answer.content == b"1 sent, 0 postponed, 0 parked"
+    assert answer.content.endswith(b" 1 sent, 0 postponed, 0 parked")
 
 
 @pytest.fixture

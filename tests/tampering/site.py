@@ -17,9 +17,11 @@ from typing import Any
 
 from django.core.management import call_command
 from django.db import transaction
+from django.utils import timezone
 
-from cloudtask import iteration, stores
+from cloudtask import group, iteration, stores
 from cloudtask.iteration import sweep
+from cloudtask.models import ScheduleRow
 from cloudtask.receipts import Receipt
 from cloudtask.runs import RunState
 from cloudtask.sending import relay
@@ -66,10 +68,19 @@ class Site:
         tasks.fail.using(transactional=False).defer(tag)
         self.results[tag] = tasks.give.using(transactional=False).defer(tag)
         self.kept[tag] = tasks.give_kept.enqueue(tag).id
+        members = (tasks.give.s(tag), tasks.fail.s(tag))  # it waits for the second
+        after = group(members).then(tasks.plain.si(tag))
+        after.using(transactional=False).defer()
         relay_all()
         World().drain()
         stores.store().note_start(f"late-{tag}")
         stores.store().note_upkeep(f"upkeep-{tag}", "text")
+        ScheduleRow.objects.create(
+            key=f"schedule-{tag}",
+            task=tag,
+            schedule="0 0 * * *",
+            last_at=timezone.now(),
+        )
 
     def _leave(self, tag: str) -> None:
         """Leave calls in the outbox, and an iteration in the middle."""
