@@ -19,7 +19,7 @@ from django.core.management import call_command
 from django.db import transaction
 from django.utils import timezone
 
-from cloudtask import group, iteration, stores
+from cloudtask import iteration, stores
 from cloudtask.iteration import sweep
 from cloudtask.models import ScheduleRow
 from cloudtask.receipts import Receipt
@@ -67,10 +67,8 @@ class Site:
     def _fail_and_give(self, tag: str) -> None:
         tasks.fail.using(transactional=False).defer(tag)
         self.results[tag] = tasks.give.using(transactional=False).defer(tag)
+        tasks.once.using(transactional=False).defer(tag)
         self.kept[tag] = tasks.give_kept.enqueue(tag).id
-        members = (tasks.give.s(tag), tasks.fail.s(tag))  # it waits for the second
-        after = group(members).then(tasks.plain.si(tag))
-        after.using(transactional=False).defer()
         relay_all()
         World().drain()
         stores.store().note_start(f"late-{tag}")

@@ -10,7 +10,7 @@ from django.apps import apps
 from django.db import DatabaseError, transaction
 from django.test import override_settings
 
-from cloudtask.models import WorkflowMember
+from cloudtask.models import WorkflowGroup, WorkflowMember
 from tests.support import clock
 from tests.tampering import tasks
 from tests.tampering.site import SETTINGS, Site, undone
@@ -18,8 +18,8 @@ from tests.tampering.values import hostile
 
 pytestmark = pytest.mark.django_db
 
-# tests/workflows writes to the values of members.
-ELSEWHERE = {WorkflowMember}
+# tests/workflows writes to the values of groups.
+ELSEWHERE = {WorkflowGroup, WorkflowMember}
 TABLES: list[Any] = [
     m
     for m in apps.get_app_config("cloudtask").get_models()
