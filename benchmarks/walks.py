@@ -20,8 +20,8 @@ LARGE, SHARDS = 1_000_000, 8
 
 
 class Statements:
-    """What a connection was asked: the number of statements by verb, the slowest, and
-    those that the server ended."""
+    """Statements of a connection: the number of each verb, the slowest, and those that
+    the server ended."""
 
     def __init__(self) -> None:
         self.verbs: Counter[str] = Counter()

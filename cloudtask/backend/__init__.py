@@ -126,6 +126,7 @@ class CloudTasksBackend(BaseTaskBackend):
         Raises TaskResultDoesNotExist.
         """
         if self.results is None:
+            # django.tasks asks for this error of a backend without results.
             raise NotImplementedError(
                 f"TASKS[{self.alias!r}] keeps no results: set "
                 'OPTIONS["results"] to True or to the alias of a database.'

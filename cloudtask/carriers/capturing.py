@@ -63,7 +63,7 @@ def _with(
     project: str,
     method: str,
 ) -> Carried:
-    """What travels, with what each of `observers` adds as far as there is room."""
+    """Context that travels. Each of `observers` adds to it while there is room."""
     found: dict[str, Values | None] = dict(before)
     for one in observers:
         given = () if method == "capture" else (before.get(one.name),)

@@ -66,7 +66,7 @@ class Telemetry:
         return nullcontext()
 
     def following(self, carried: Values | None) -> Values | None:
-        """What the next step of a run carries, which the running delivery makes."""
+        """Context for the next step of a run, which the running delivery makes."""
         return carried
 
     def enqueueing(self, what: Enqueueing) -> Block:
@@ -79,7 +79,7 @@ class Telemetry:
         return nullcontext()
 
     def gauged(self, gauges: Mapping[str, Any]) -> None:
-        """What waits now, as fields of `cloudtask.gauges.Gauges`; from a relay only."""
+        """Counts of waiting work, fields of `cloudtask.gauges.Gauges`; relay only."""
 
     def noted(self, facts: Mapping[str, Any]) -> None:
         """Facts about the running step of an iteration: run, shard, leg, rows."""

@@ -1,1 +1,1 @@
-"""What follows on a call: the rest of its chain, and the group that it belongs to."""
+"""Continues a call with the rest of its chain and with the group it belongs to."""

@@ -238,7 +238,7 @@ def tell_result(rest: Rest, error: str, traceback: str) -> None:
 
 
 def _with_outer(rest: Rest) -> Iterator[Rest]:
-    """What follows on a call, then on the group that it belongs to, and so on."""
+    """The next step of a call, then of the group that it belongs to, and so on."""
     current: Rest | None = rest
     while current is not None:
         yield current

@@ -1,4 +1,4 @@
-"""What follows on the value of a call: its later steps, and its place in a group."""
+"""Describes the rest of a chain: later steps, and the place in a group."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ class Rest:
         return id_of(self.chain, self.place)
 
     def after_group(self, step: GroupStep, after: Lines) -> Rest:
-        """What follows on the list of values of the group that is the next step."""
+        """The steps after the group that is the next step; they get its list."""
         failure, _ = steps.split_failure(self.lines)
         kept = (*(failure.lines(FAILURE) if failure else ()), *after)
         return replace(self, place=self.place + 1, lines=kept, keep=step.keep)
 
     def member_rest(self, index: int, member: Lines) -> Rest:
-        """What member `index` of the group that is the next step begins with.
+        """The first call of member `index` of the group that is the next step.
 
         It has the call for failures of this chain, unless it has one of its own.
         """
@@ -126,7 +126,7 @@ def checked(message: Message) -> Message:
 
 
 def rest_of(message: Message, payload: bytes) -> Rest | None:
-    """What follows on a call; None for a call outside of chains and groups."""
+    """The rest of a call's chain; None outside of chains and groups."""
     if message.chain is None:
         return None
     return Rest(

@@ -286,7 +286,7 @@ class Measures:
         }
 
     def gauged(self, values: Mapping[str, Any]) -> None:
-        """What a relay has counted."""
+        """Records the counts of a relay."""
         for field, gauge in self.gauges.items():
             value = values[field]
             if isinstance(value, Mapping):

@@ -56,7 +56,7 @@ def failed_list(visit: Visit) -> HttpResponse:
     before = visit.given("before")
     try:
         found = store().page_failed(wanted, before=before, limit=LINES)
-    except ValueError:  # a mark that somebody has changed
+    except ValueError:  # the mark in the URL was altered
         found = store().page_failed(wanted, limit=LINES)
     groups = store().failed_groups(wanted, limit=GROUPS) if not wanted.group else []
     return visit.render(

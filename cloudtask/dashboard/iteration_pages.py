@@ -78,7 +78,7 @@ def iteration_list(visit: Visit) -> HttpResponse:
         found = store().page_runs(
             states=states, task=task, before=visit.given("before"), limit=LINES
         )
-    except ValueError:  # a mark that somebody has changed
+    except ValueError:  # the mark in the URL was altered
         found = store().page_runs(states=states, task=task, limit=LINES)
     return visit.render(
         "iterations.html",
@@ -147,7 +147,7 @@ _STOPPING = (RunState.PAUSED, RunState.CANCELLED, RunState.ABORTED)
 
 
 def _verbs(visit: Visit, run: Run, has_failures: bool) -> list[str]:
-    """What a person may do to the run as it stands now."""
+    """Actions that the state of the run allows."""
     if not visit.may("control_iteration"):
         return []
     after = RUN_TRANSITIONS[run.state]

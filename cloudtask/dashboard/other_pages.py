@@ -62,7 +62,7 @@ def _page_of_results(rows: Any, before: str | None) -> Page[Any]:
 
     try:
         return read(before)
-    except ValueError:  # a mark that somebody has changed
+    except ValueError:  # the mark in the URL was altered
         return read(None)
 
 

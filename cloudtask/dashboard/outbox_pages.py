@@ -47,7 +47,7 @@ def _part(visit: Visit, alias: str) -> dict[str, Any]:
         counts = waiting.counts(alias)
         try:
             rows = waiting.page(alias, parked=is_parked, after=after, limit=LINES)
-        except ValueError:  # a mark that somebody has changed
+        except ValueError:  # the mark in the URL was altered
             rows = waiting.page(alias, parked=is_parked, limit=LINES)
         errors = waiting.parked_by_error(alias) if counts.parked else []
     except DatabaseError as error:
