@@ -145,7 +145,7 @@ def send(messages: Sequence[Message]) -> None:
 
 
 def _leave_to_relay(messages: Iterable[Message], error: EnqueueError) -> None:
-    logger.warning("What follows on a call waits in the outbox: %s", error)
+    logger.warning("The next step of a call waits in the outbox: %s", error)
     ordered = sorted(messages, key=lambda message: message.options.database)
     for alias, some in groupby(ordered, key=lambda one: one.options.database):
         found = list(some)

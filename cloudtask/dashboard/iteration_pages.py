@@ -181,8 +181,8 @@ def _cancelling(key: str) -> dict[str, Any]:
     return {
         "title": "Cancel the iteration?",
         "sentences": [
-            f"Iteration {key[:80]} stops for good. What is done stays done, rows that "
-            "are left are never called, and on_failure runs instead of finalize."
+            f"Iteration {key[:80]} stops for good. Finished rows keep their effects.",
+            "The other rows are never called, and on_failure runs instead of finalize.",
         ],
         "button": "Cancel the iteration",
         "verb": "cancel",
