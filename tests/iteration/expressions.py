@@ -126,9 +126,14 @@ OF_WINDOWS = {
     "RowNumber": (),
 }
 AT_RANDOM = {"Random", "UUID4", "UUID7"}  # two evaluations of these are never the same
-AGGREGATES = ["Avg", "Count", "Max", "Min", "StdDev", "Sum", "Variance"]
-# Of other versions of Django than the oldest.
-LATER = {"AnyValue", "StringAgg"}
+# Of other versions of Django than the oldest, with one argument.
+LATER = {"BitAnd", "BitOr", "BitXor"}
+AGGREGATES = [
+    *("Avg", "Count", "Max", "Min", "StdDev", "Sum", "Variance"),
+    *sorted(name for name in LATER if hasattr(m, name)),
+]
+# Which value the first gives is left to the database; the second takes two arguments.
+UNUSED = {"AnyValue", "StringAgg"}
 COLLATION = {"sqlite": "NOCASE", "postgresql": "C", "mysql": "utf8mb4_bin"}
 
 

@@ -135,7 +135,7 @@ def test_the_property_finds_what_a_missing_check_lets_pass(monkeypatch, fault):
 
 def test_every_expression_of_django_is_used():
     used = expressions.SPECIAL | set(expressions.OF_WINDOWS) | expressions.AT_RANDOM
-    used |= expressions.LATER | set(expressions.AGGREGATES) | {"Aggregate"}
+    used |= expressions.UNUSED | set(expressions.AGGREGATES) | {"Aggregate"}
     for of_kind in expressions.FUNCTIONS.values():
         used |= set(of_kind)
 
