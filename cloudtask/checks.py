@@ -15,7 +15,7 @@ from django.db import connections
 from django.db.migrations.loader import MigrationLoader
 
 from cloudtask import carriers, conf, registry
-from cloudtask.exceptions import ConfigurationError
+from cloudtask.exceptions import ConfigurationError, noted
 from cloudtask.options import OPTIONS, nearest
 from cloudtask.reachability import grpc_knows_gevent, handler_answers
 from cloudtask.stores import store
@@ -48,13 +48,25 @@ def _once_readable(check: Check) -> Check:
 @register("cloudtask")
 def settings_are_right(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
     """E001: CLOUDTASK, its target, transport, store and carriers can be used."""
+    problems: list[str] = []
     for step in (conf.settings, target, transport, store, carriers.chosen):
-        try:
+        with noted(problems):
             step()
-        except ConfigurationError as error:
-            problems = error.problems or (str(error),)
-            return [Error(problem, id="cloudtask.E001") for problem in problems]
-    return []
+    if problems:  # then the others may not have been looked at
+        problems += _problems_beside()
+    return [Error(one, id="cloudtask.E001") for one in dict.fromkeys(problems)]
+
+
+def _problems_beside() -> list[str]:
+    """What is wrong inside single settings, each read without the others."""
+    problems: list[str] = []
+    for key in ("TARGET", "TRANSPORT", "STORE"):
+        with noted(problems):
+            if options := conf.setting(key):
+                conf.backend(key, options)(options)
+    with noted(problems):
+        carriers.made(conf.setting("CARRIERS"))
+    return problems
 
 
 @register(Tags.urls)

@@ -26,7 +26,8 @@ CloudTaskError
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from types import MappingProxyType
 
@@ -51,6 +52,16 @@ class ConfigurationError(CloudTaskError, ImproperlyConfigured):
         error = cls("\n".join(problems := tuple(problems)))
         error.problems = problems
         return error
+
+
+@contextmanager
+def noted(problems: list[str]) -> Iterator[None]:
+    """Add the problems of a ConfigurationError in the block to `problems`, so that one
+    error can name all of them."""
+    try:
+        yield
+    except ConfigurationError as error:
+        problems += error.problems or (str(error),)
 
 
 class EnqueueError(CloudTaskError):

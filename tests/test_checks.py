@@ -82,7 +82,7 @@ def test_the_defaults_are_fine_in_development() -> None:
     [
         {"LOCATON": "x"},
         {"QUEUES": {"a": {"rat": "1/s"}}},
-        {"TARGET": {"BACKEND": "cloudtask.targets.HttpTarget"}},
+        {"TARGET": {**TARGET, "SERVICE_ACCOUNT": ""}},
         {"TARGET": {"BACKEND": "nowhere.Target"}},
         {"TRANSPORT": {"BACKEND": "nowhere.Transport"}},
         {"TRANSPORT": {"BACKEND": conf.CLOUD_TRANSPORT, "X": 1}},
@@ -107,6 +107,39 @@ def test_e001_tells_every_wrong_key_at_once() -> None:
     assert len(texts) == 5
     for word in ("LOCATON", "MAX_AGE", "'rat'", "'b b'", "'concurrency'"):
         assert sum(word in text for text in texts) == 1
+
+
+def test_e001_tells_what_is_wrong_inside_every_setting_at_once() -> None:
+    wrong = {
+        "LOCATON": "x",
+        "QUEUES": {"a": {"rat": "1/s", "concurrency": 0, "backoff": "1s"}},
+        "TARGET": {
+            "BACKEND": "cloudtask.targets.HttpTarget",
+            "URL": "app.example",
+            "AUDIENCE": 7,
+            "SERVICE": "web",
+        },
+        "STORE": {"BACKEND": conf.DATABASE_STORE, "ALIS": "other"},
+        "TRANSPORT": {"BACKEND": "nowhere.Transport"},
+        "CARRIERS": ["nowhere.One", "nowhere.Two"],
+    }
+    words = (
+        *("LOCATON", "'rat'", "['concurrency']", "['backoff']", "['URL']"),
+        *("['AUDIENCE']", "'SERVICE';", "['SERVICE_ACCOUNT']", "'ALIS'"),
+        *("nowhere.Transport", "nowhere.One", "nowhere.Two"),
+    )
+    with override_settings(CLOUDTASK=wrong):
+        texts = [message.msg for message in checks.settings_are_right(None)]
+    assert [sum(word in text for text in texts) for word in words] == [1] * len(words)
+    assert len(texts) == len(words)
+
+
+def test_e001_tells_what_is_wrong_in_a_store_in_datastore() -> None:
+    backend = "cloudtask.stores.datastore.DatastoreStore"
+    wrong = {"BACKEND": backend, "PROJECT": 7, "DATABASE": "A", "NAMESPACES": "x"}
+    with override_settings(CLOUDTASK={"STORE": wrong}):
+        texts = [message.msg for message in checks.settings_are_right(None)]
+    assert len(texts) == 3
 
 
 def test_e001_does_not_hide_behind_other_findings_of_a_deployment() -> None:

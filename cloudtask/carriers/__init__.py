@@ -7,7 +7,7 @@ carriers of a project must work. `Telemetry` only observes: its errors are logge
 from __future__ import annotations
 
 from cloudtask.carriers.capturing import MOST, capture, following
-from cloudtask.carriers.chosen import chosen, state
+from cloudtask.carriers.chosen import chosen, made, state
 from cloudtask.carriers.observing import enqueueing, gauge, note, observed, sending
 from cloudtask.carriers.protocols import Carrier, Enqueueing, Language, Telemetry
 from cloudtask.carriers.restoring import restored
@@ -23,6 +23,7 @@ __all__ = [
     "enqueueing",
     "following",
     "gauge",
+    "made",
     "note",
     "observed",
     "restored",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from django.utils.module_loading import import_string
 
 from cloudtask import conf
 from cloudtask.carriers.protocols import Carrier, Telemetry
-from cloudtask.exceptions import ConfigurationError
+from cloudtask.exceptions import ConfigurationError, noted
 from cloudtask.failpoints import Crashed
 
 logger = logging.getLogger("cloudtask")
@@ -74,17 +75,29 @@ def telemetry() -> tuple[Telemetry, ...]:
 
 @lru_cache(maxsize=8)
 def _made(settings: conf.Settings) -> Chosen:
-    found = [_carrier(path) for path in settings.carriers]
-    names = [one.name for one in found]
-    for name in names:
-        if names.count(name) > 1:
-            raise ConfigurationError(
-                f"CLOUDTASK['CARRIERS'] has more than one carrier named {name!r}."
-            )
+    found = made(settings.carriers)
     return Chosen(
         tuple(one for one in found if not isinstance(one, Telemetry)),
         tuple(one for one in found if isinstance(one, Telemetry)),
     )
+
+
+def made(paths: Iterable[str]) -> list[Any]:
+    """The carriers at these paths; raises ConfigurationError with every problem."""
+    found: list[Any] = []
+    problems: list[str] = []
+    for path in paths:
+        with noted(problems):
+            found.append(_carrier(path))
+    names = Counter(one.name for one in found)
+    problems += [
+        f"CLOUDTASK['CARRIERS'] has more than one carrier named {name!r}."
+        for name, count in names.items()
+        if count > 1
+    ]
+    if problems:
+        raise ConfigurationError.of(problems)
+    return found
 
 
 def _carrier(path: str) -> Any:

@@ -20,7 +20,7 @@ from cloudtask import quotas
 from cloudtask.addresses import Allowed, allowed
 from cloudtask.conf.queues import Queue, check_type, djangae_queues, queues_of
 from cloudtask.discretion import discreet
-from cloudtask.exceptions import ConfigurationError
+from cloudtask.exceptions import ConfigurationError, noted
 from cloudtask.options import as_timedelta, nearest
 
 APP_ENGINE_TARGET = "cloudtask.targets.AppEngineTarget"
@@ -212,10 +212,10 @@ def _checked(given: Mapping[str, Any]) -> dict[str, Any]:
     ]
     values: dict[str, Any] = {}
     for key, (default, check) in _KEYS.items():
-        try:
+        with noted(problems):
             values[key.lower()] = check(key, given.get(key, default))
-        except ConfigurationError as error:
-            problems += error.problems or (str(error),)
+    with noted(problems):
+        values["signing_secrets"] = _signing_secrets()
     if problems:
         raise ConfigurationError.of(problems)
     return values
@@ -228,10 +228,18 @@ def settings() -> Settings:
 
     Raises ConfigurationError for unknown keys and values of a wrong type, all at once.
     """
-    given = _given()
-    values = _checked(given)
+    values = _checked(_given())
     values["target"] = values["target"] or _default_target()
-    return Settings(**values, signing_secrets=_signing_secrets())
+    return Settings(**values)
+
+
+def setting(key: str) -> Any:
+    """The value of one key, whatever else is wrong; raises ConfigurationError for it.
+
+    The others must not keep Django from starting, since `manage.py check` reports them.
+    """
+    default, check = _KEYS[key]
+    return check(key, _given().get(key, default))
 
 
 def _signing_secrets() -> tuple[str | bytes, ...]:
@@ -260,11 +268,10 @@ setting_changed.connect(_reread, dispatch_uid="cloudtask.conf")
 
 
 def undiscovered() -> tuple[str, ...]:
-    """DISCOVER alone: other wrong settings must not keep Django from starting, since
-    `manage.py check` is to report them."""
-    given = getattr(django_settings, "CLOUDTASK", {})
-    found = given.get("DISCOVER", ()) if isinstance(given, Mapping) else ()
-    return _strings("DISCOVER", found)
+    """DISCOVER, the one setting that is read while Django starts."""
+    is_readable = isinstance(getattr(django_settings, "CLOUDTASK", {}), Mapping)
+    found: tuple[str, ...] = setting("DISCOVER") if is_readable else ()
+    return found
 
 
 def root_urlconf() -> str:
@@ -325,14 +332,18 @@ def backend(key: str, options: Mapping[str, Any]) -> Any:
 def check_backend_options(
     key: str, options: Mapping[str, Any], known: Collection[str] | Mapping[str, type]
 ) -> None:
-    """Raise ConfigurationError for an option that a backend does not know, or that has
-    not the type that `known` may give; None is left out."""
+    """Raise ConfigurationError for the options that a backend does not know, or that
+    have not the types that `known` may give; None is left out."""
+    problems: list[str] = []
     for name, value in options.items():
         if name == "BACKEND":
             continue
         if name not in known:
-            raise ConfigurationError(
+            problems.append(
                 f"CLOUDTASK[{key!r}] has no key {name!r}; {nearest(str(name), known)}"
             )
-        if isinstance(known, Mapping) and value is not None:
-            check_type(f"CLOUDTASK[{key!r}][{name!r}]", value, (known[name],))
+        elif isinstance(known, Mapping) and value is not None:
+            with noted(problems):
+                check_type(f"CLOUDTASK[{key!r}][{name!r}]", value, (known[name],))
+    if problems:
+        raise ConfigurationError.of(problems)

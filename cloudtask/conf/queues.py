@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from cloudtask.exceptions import ConfigurationError
+from cloudtask.exceptions import ConfigurationError, noted
 from cloudtask.options import Backoff, nearest
 
 
@@ -95,16 +95,19 @@ def _queue(name: Any, declared: Any) -> Queue:
         )
     where = f"CLOUDTASK['QUEUES'][{name!r}]"
     check_type(where, declared, (dict,))
-    values = {}
+    values, problems = {}, []
     for key, value in declared.items():
         if key not in _QUEUE_KEYS:
-            raise ConfigurationError(
+            problems.append(
                 f"{where} has no key {key!r}; {nearest(str(key), _QUEUE_KEYS)}"
             )
+            continue
         try:
             values[key] = _QUEUE_KEYS[key](value)
         except (ValueError, TypeError, OverflowError) as error:
-            raise ConfigurationError(f"{where}[{key!r}]: {error}.") from error
+            problems.append(f"{where}[{key!r}]: {error}.")
+    if problems:
+        raise ConfigurationError.of(problems)
     return Queue(name=name, **values)
 
 
@@ -115,12 +118,11 @@ def queues_of(key: str, value: Any) -> dict[str, Queue]:
             f"CLOUDTASK[{key!r}] must be a dict of queue ids, such as "
             f'{{"default": {{}}}}, not {value!r}.'
         )
-    queues, problems = {}, []
+    queues: dict[str, Queue] = {}
+    problems: list[str] = []
     for name, declared in value.items():
-        try:
+        with noted(problems):
             queues[name] = _queue(name, declared or {})
-        except ConfigurationError as error:
-            problems.append(str(error))
     if problems:
         raise ConfigurationError.of(problems)
     return queues

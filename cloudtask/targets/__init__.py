@@ -14,7 +14,7 @@ from django.http import HttpRequest
 from cloudtask import conf, development
 from cloudtask.addresses import Origin, origin_of
 from cloudtask.discretion import discreet
-from cloudtask.exceptions import ConfigurationError, UntrustedRequest
+from cloudtask.exceptions import ConfigurationError, UntrustedRequest, noted
 from cloudtask.message import Delivery, Message
 from cloudtask.targets import oidc
 from cloudtask.targets.appengine import AppEngineTarget, on_app_engine
@@ -68,18 +68,23 @@ class HttpTarget:
             "ISSUER": str,
             "VERIFY": bool,
         }
-        conf.check_backend_options("TARGET", options, known)
+        problems: list[str] = []
+        with noted(problems):
+            conf.check_backend_options("TARGET", options, known)
         self.url = str(options.get("URL") or "").rstrip("/")
-        self.origin = _own_origin(self.url)
+        with noted(problems):
+            self.origin = _own_origin(self.url)
         self.service_account: str | None = options.get("SERVICE_ACCOUNT")
         self.audience = str(options.get("AUDIENCE") or self.url)
         self.issuer: str | None = options.get("ISSUER")
         self.verifies = options.get("VERIFY", True) is not False
         if self.verifies and not self.service_account:
-            raise ConfigurationError(
+            problems.append(
                 "CLOUDTASK['TARGET']['SERVICE_ACCOUNT'] must be the account that signs "
                 f"the deliveries, {BOT_ACCOUNT_HINT}."
             )
+        if problems:
+            raise ConfigurationError.of(problems)
 
     def request_for(self, message: Message) -> HttpDispatch:
         """The request, with a token for the called origin only.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cloudtask import conf
-from cloudtask.exceptions import ConfigurationError
+from cloudtask.exceptions import ConfigurationError, noted
 from cloudtask.stores import Store
 from cloudtask.stores.datastore.calls import DatastorePayloads, DatastoreStarts
 from cloudtask.stores.datastore.client import Place
@@ -26,6 +26,21 @@ _PATTERNS = {
         'a database id, e.g. "tasks", or "(default)"',
     ),
 }
+
+
+def _check(options: Mapping[str, Any]) -> None:
+    """Raise ConfigurationError with everything that is wrong with the options."""
+    problems: list[str] = []
+    with noted(problems):
+        conf.check_backend_options("STORE", options, dict.fromkeys(_PATTERNS, str))
+    problems += [
+        f"CLOUDTASK['STORE'][{name!r}] must be {of_what}, not {value!r}."
+        for name, (pattern, of_what) in _PATTERNS.items()
+        if isinstance(value := options.get(name), str)
+        and not re.fullmatch(pattern, value)
+    ]
+    if problems:
+        raise ConfigurationError.of(problems)
 
 
 class DatastoreStore(
@@ -54,13 +69,7 @@ class DatastoreStore(
         monotonic: Callable[[], float] = time.monotonic,
         begins_early: bool | None = None,
     ) -> None:
-        conf.check_backend_options("STORE", options, dict.fromkeys(_PATTERNS, str))
-        for name, (pattern, of_what) in _PATTERNS.items():
-            value = options.get(name)
-            if value is not None and not re.fullmatch(pattern, value):
-                raise ConfigurationError(
-                    f"CLOUDTASK['STORE'][{name!r}] must be {of_what}, not {value!r}."
-                )
+        _check(options)
         database = options.get("DATABASE")
         place = Place(
             project=options.get("PROJECT") or conf.settings().project,
