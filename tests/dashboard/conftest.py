@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -14,7 +13,7 @@ from pytest_django.live_server_helper import LiveServer
 from cloudtask import conf, queues, stores
 from cloudtask.stores import Store
 from cloudtask.stores.datastore import DatastoreStore
-from tests.stores.datastore_fixtures import PROJECT
+from tests.stores.datastore_fixtures import empty_place
 
 
 @pytest.fixture(autouse=True)
@@ -27,8 +26,7 @@ def _urls(settings: Any) -> None:
 def datastore(datastore_at: Callable[[str], Any]) -> Store:
     """The store in an empty namespace of an emulator."""
     datastore_at("firestore")
-    options = {"PROJECT": PROJECT, "NAMESPACE": uuid.uuid4().hex}
-    return DatastoreStore(options, sleep=lambda seconds: None)
+    return DatastoreStore(empty_place(), sleep=lambda seconds: None)
 
 
 @pytest.fixture(params=["database", "datastore"])

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 
 import pytest
@@ -12,10 +11,8 @@ from cloudtask.testing import run_queued
 from tests.iteration.models import Thing
 from tests.iteration.tasks import trace
 from tests.iteration.world import World
-from tests.stores.datastore_fixtures import KINDS
+from tests.stores.datastore_fixtures import KINDS, empty_store
 from tests.support import clock
-
-DATASTORE = "cloudtask.stores.datastore.DatastoreStore"
 
 
 @pytest.fixture(autouse=True)
@@ -43,12 +40,7 @@ def any_store(request: pytest.FixtureRequest, db: None) -> Iterator[str]:
         yield "database"
         return
     request.getfixturevalue("datastore_at")(request.param)
-    options = {
-        "BACKEND": DATASTORE,
-        "PROJECT": "test-project",
-        "NAMESPACE": uuid.uuid4().hex,
-    }
-    with override_settings(CLOUDTASK={"STORE": options}):
+    with override_settings(CLOUDTASK={"STORE": empty_store()}):
         store()
         yield request.param
 

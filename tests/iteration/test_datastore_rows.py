@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
-
 import pytest
 from django.db import connections
 from google.cloud.datastore import Entity
@@ -15,6 +13,7 @@ from tests.iteration import tasks
 from tests.iteration.models import Thing, Word
 from tests.iteration.tasks import trace
 from tests.iteration.test_planner import rows_of
+from tests.stores.datastore_fixtures import empty_place, empty_store
 
 pytest.importorskip("gcloudc", reason="it needs Django 5.2, on Python 3.11")
 pytestmark = pytest.mark.django_db
@@ -26,8 +25,7 @@ def put(faults, db, tmp_path):
     """Makes entities that Django sees as rows of a model in the database `entities`."""
     ours = {
         "ENGINE": estimates.ENGINE,
-        "PROJECT": "test-project",
-        "NAMESPACE": uuid.uuid4().hex,
+        **empty_place(),
         "INDEXES_FILE": str(tmp_path / "djangaeidx.yaml"),
     }
     all_of_them = connections.configure_settings({"default": {}, ALIAS: ours})
@@ -61,13 +59,7 @@ def put(faults, db, tmp_path):
 def kept(request, faults, settings):
     """The store of the run: the database, or the Datastore that has the rows."""
     if request.param == "datastore":
-        settings.CLOUDTASK = {
-            "STORE": {
-                "BACKEND": "cloudtask.stores.datastore.DatastoreStore",
-                "PROJECT": "test-project",
-                "NAMESPACE": uuid.uuid4().hex,
-            }
-        }
+        settings.CLOUDTASK = {"STORE": empty_store()}
 
 
 def sizes(plan, rows):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -19,11 +18,10 @@ from cloudtask.exceptions import BadSignature
 from cloudtask.models import TaskResultRow
 from cloudtask.testing import Faults, arun_queued, crash_at, eager, run_queued
 from tests.receipts import tasks
-from tests.stores.datastore_fixtures import KINDS
+from tests.stores.datastore_fixtures import KINDS, empty_store
 from tests.support import clock
 from tests.testapp.models import Author
 
-DATASTORE = {"BACKEND": "cloudtask.stores.datastore.DatastoreStore"}
 DAYS = 86400.0
 
 
@@ -40,8 +38,7 @@ def anywhere(request: Any, db: None, settings: Any) -> str:
     if request.param == "database":
         return "database"
     request.getfixturevalue("datastore_at")(request.param)
-    place = {"PROJECT": "test-project", "NAMESPACE": uuid.uuid4().hex}
-    settings.CLOUDTASK = {"STORE": {**DATASTORE, **place}}
+    settings.CLOUDTASK = {"STORE": empty_store()}
     return "datastore"
 
 

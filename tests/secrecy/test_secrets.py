@@ -26,13 +26,10 @@ from tests.secrecy.journeys import (
     passing,
     watching,
 )
+from tests.stores.datastore_fixtures import empty_store
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "other"])
 DATABASE = {"BACKEND": conf.DATABASE_STORE}
-DATASTORE = {
-    "BACKEND": "cloudtask.stores.datastore.DatastoreStore",
-    "PROJECT": "test-project",
-}
 
 
 def settings(store: dict[str, Any]) -> dict[str, Any]:
@@ -56,7 +53,7 @@ def _site(request: pytest.FixtureRequest) -> Iterator[None]:
     store = DATABASE
     if request.param != "database":
         request.getfixturevalue("datastore_at")(request.param)
-        store = DATASTORE
+        store = empty_store()
     with override_settings(
         CLOUDTASK=settings(store), SECRET_KEY=KEY, SECRET_KEY_FALLBACKS=[f"old {KEY}"]
     ):

@@ -18,8 +18,21 @@ from cloudtask.stores.datastore.client import clients
 from tests.support.emulators import VARIABLES, Emulators
 from tests.support.proxy import DatastoreProxy
 
-PROJECT = "test-project"
+BACKEND = "cloudtask.stores.datastore.DatastoreStore"
+# A process has a project of its own: the Datastore emulator refuses commits while
+# others in the same project are under way.
+PROJECT = f"test-{uuid.uuid4().hex[:8]}"
 KINDS = sorted(VARIABLES)
+
+
+def empty_place() -> dict[str, str]:
+    """Options of a store in an empty namespace."""
+    return {"PROJECT": PROJECT, "NAMESPACE": uuid.uuid4().hex}
+
+
+def empty_store() -> dict[str, str]:
+    """The setting STORE for such a store."""
+    return {"BACKEND": BACKEND, **empty_place()}
 
 
 @pytest.fixture(scope="session")
@@ -83,8 +96,7 @@ def datastore_store(
     faults: DatastoreProxy, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[DatastoreStore]:
     """The store, in an empty namespace. It makes no pauses between its tries."""
-    options = {"PROJECT": PROJECT, "NAMESPACE": uuid.uuid4().hex}
-    store = DatastoreStore(options, sleep=lambda seconds: None)
+    store = DatastoreStore(empty_place(), sleep=lambda seconds: None)
     yield store
     faults.reset()
     monkeypatch.setenv(VARIABLE, faults.address)

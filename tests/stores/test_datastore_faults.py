@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable
 from dataclasses import fields, replace
 from datetime import datetime, timedelta
@@ -15,6 +14,7 @@ from cloudtask.exceptions import EnqueueUnavailable
 from cloudtask.runs import FailureState, LeaseLost, RunState, Shard
 from cloudtask.stores.datastore import DatastoreStore
 from cloudtask.stores.datastore.client import PATIENCE, TRIES
+from tests.stores.datastore_fixtures import empty_place
 from tests.stores.runs_making import (
     AT_ONCE,
     LEASE,
@@ -128,7 +128,7 @@ def everything(store: DatastoreStore) -> list[Any]:
 @pytest.fixture
 def elsewhere(datastore_store: DatastoreStore) -> DatastoreStore:
     """The same store for another namespace, where nothing goes wrong."""
-    return DatastoreStore({"PROJECT": "test-project", "NAMESPACE": uuid.uuid4().hex})
+    return DatastoreStore(empty_place())
 
 
 @pytest.mark.parametrize("name", CHANGES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -280,6 +281,7 @@ def test_a_part_waits_until_the_one_before_is_written_out(
 def test_of_many_large_plans_at_once_one_is_the_plan(
     datastore_store: DatastoreStore,
 ) -> None:
+    datastore_store.sleep = time.sleep  # without pauses, none gives way to another
     planning(datastore_store)
     sizes = [AT_ONCE + 3 * n for n in range(-2, 3)]
 

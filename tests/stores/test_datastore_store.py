@@ -16,6 +16,7 @@ from cloudtask.exceptions import CloudTaskError, ConfigurationError, EnqueueUnav
 from cloudtask.stores import store as configured_store
 from cloudtask.stores.datastore import DatastoreStore
 from cloudtask.stores.datastore.client import TRIES, clients
+from tests.stores.datastore_fixtures import PROJECT
 from tests.stores.runs_making import RUN, create, load
 from tests.support.emulators import Emulators
 from tests.support.proxy import DatastoreProxy
@@ -70,7 +71,7 @@ def test_namespaces_and_databases_are_apart(
     if (faults.kind, name) == ("datastore", "DATABASE"):
         pytest.skip("that emulator has one database")
     first, second = (
-        DatastoreStore({"PROJECT": "test-project", name: f"{name.lower()}-{number}"})
+        DatastoreStore({"PROJECT": PROJECT, name: f"{name.lower()}-{number}"})
         for number in (1, 2)
     )
     create(first)
@@ -176,9 +177,8 @@ def test_errors_are_told_in_our_words(
         datastore_store.load_run(RUN)
 
     assert raised.value.__cause__ is not None
-    assert f"(test-project, database (default), emulator {faults.address})" in str(
-        raised.value
-    )
+    named = f"({PROJECT}, database (default), emulator {faults.address})"
+    assert named in str(raised.value)
 
 
 @pytest.mark.datastore

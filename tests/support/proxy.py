@@ -47,6 +47,7 @@ class DatastoreProxy:
         self.upstream = upstream
         self.kind = kind
         self.largest = 0  # bytes of a request since the last reset
+        self.disturbed = 0  # calls that the server refused, or that took too long
         self._lock = Lock()
         self._faults: dict[str, list[_Fault]] = {}
         self._calls: Counter[str] = Counter()
@@ -99,7 +100,7 @@ class DatastoreProxy:
         with self._lock:
             self._faults.clear()
             self._calls.clear()
-            self.largest = 0
+            self.largest = self.disturbed = 0
 
     def stop(self) -> None:
         self._server.stop(grace=1).wait()
@@ -116,10 +117,13 @@ class DatastoreProxy:
                 answer = upstream(request, timeout=PATIENCE, metadata=_passed(context))
             except grpc.RpcError as error:
                 refused: Any = error
+                self._is_disturbed()
                 context.abort(refused.code(), refused.details() or "")
             if fault:
                 _abort(context, fault)
             self._has_succeeded(method)
+            if not context.is_active():
+                self._is_disturbed()
             return answer
 
         return grpc.unary_unary_rpc_method_handler(handle)
@@ -134,6 +138,10 @@ class DatastoreProxy:
             if fault.callback is not None:
                 fault.callback()
         return next((fault for fault in due if fault.code is not None), None)
+
+    def _is_disturbed(self) -> None:
+        with self._lock:
+            self.disturbed += 1
 
     @staticmethod
     def _due(waiting: list[_Fault]) -> list[_Fault]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from django.test import override_settings
 from google.cloud import datastore
 
+from tests.stores.datastore_fixtures import PROJECT, empty_store
 from tests.support import clock
 from tests.tampering import tasks
 from tests.tampering.site import SETTINGS, Site, undone
@@ -19,7 +19,6 @@ from tests.tampering.values import hostile
 
 pytestmark = pytest.mark.django_db
 
-PROJECT = "test-project"
 NAMES = Path(__file__).parents[1] / "golden" / "names.txt"
 PROPERTIES = sorted(
     {
@@ -61,15 +60,10 @@ class Entities:
 @pytest.fixture
 def entities(datastore_at: Callable[[str], object]) -> Iterator[Entities]:
     datastore_at("firestore")
-    namespace = uuid.uuid4().hex
-    store = {
-        "BACKEND": "cloudtask.stores.datastore.DatastoreStore",
-        "PROJECT": PROJECT,
-        "NAMESPACE": namespace,
-    }
+    store = empty_store()
     with override_settings(CLOUDTASK={**SETTINGS, "STORE": store}), clock.virtual():
         tasks.called.clear()
-        yield Entities(namespace)
+        yield Entities(store["NAMESPACE"])
         tasks.called.clear()
 
 

@@ -1,15 +1,13 @@
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.stores.datastore_fixtures import PROJECT
+from tests.stores.datastore_fixtures import empty_store
 from tests.workflows import tasks
 
-DATASTORE = {"BACKEND": "cloudtask.stores.datastore.DatastoreStore"}
 TRUSTED = {"TRUSTED_MODULES": ["tests.workflows"]}
 
 
@@ -31,6 +29,5 @@ def anywhere(request: Any, db: None, settings: Any, _trusted: None) -> str:
     """Runs the test with each store."""
     if request.param == "datastore":
         request.getfixturevalue("datastore_at")("datastore")
-        there = {"PROJECT": PROJECT, "NAMESPACE": uuid.uuid4().hex}
-        settings.CLOUDTASK = {**TRUSTED, "STORE": {**DATASTORE, **there}}
+        settings.CLOUDTASK = {**TRUSTED, "STORE": empty_store()}
     return str(request.param)
