@@ -15,6 +15,7 @@ from cloudtask.stores import AlreadyDone, FailedCall
 from cloudtask.stores.datastore import DatastoreStore
 from cloudtask.stores.datastore.blobs import A_COMMIT, CHUNK, CHUNK_KIND, INLINE
 from cloudtask.stores.datastore.client import TRIES, clients
+from cloudtask.stores.results import ResultState, StoredResult
 from tests.support import clock
 from tests.support.proxy import DatastoreProxy
 
@@ -366,3 +367,27 @@ def test_of_two_that_delete_at_once_one_did(
 
     assert not datastore_store.delete_failed("k")
     assert others == [True]
+
+
+# Results
+
+
+def test_a_result_that_is_forgotten_leaves_no_chunks(
+    datastore_store: DatastoreStore,
+) -> None:
+    result = StoredResult(
+        id="r",
+        task="app.tasks.sum",
+        queue="default",
+        state=ResultState.SUCCEEDED,
+        value=data_of(2 * MIB),
+        enqueued_at=datetime(2026, 1, 2, tzinfo=UTC),
+    )
+    datastore_store.save_result(result, AN_HOUR)
+    assert chunks(datastore_store)
+
+    with clock.ahead(3 * 7200):
+        datastore_store.prune_results(AN_HOUR, 10)
+
+    assert datastore_store.load_result("r") is None
+    assert chunks(datastore_store) == []

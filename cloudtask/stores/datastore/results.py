@@ -52,14 +52,16 @@ class DatastoreResults(Access, ResultStore):
         return replace(result, value=blobs.load(self, what, row))
 
     def prune_results(self, forget_after: timedelta, limit: int) -> int:
+        """A result is forgotten once its value, which may have chunks, is removed."""
         what, now = "Pruning results", self.now()
-        old = [("expires_at", "<", now - forget_after)]
-        rows = self.query(what, RESULT, old, projection=["__key__"], limit=limit)
-        self.delete(what, [row.path for row in rows])
         expired = [("fresh_until", "<", now)]
         rows = self.query(what, RESULT, expired, projection=["__key__"], limit=limit)
         for row in rows:
             self._empty(row.path, now)
+        if len(rows) < limit:
+            old = [("expires_at", "<", now - forget_after)]
+            found = self.query(what, RESULT, old, projection=["__key__"], limit=limit)
+            self.delete(what, [row.path for row in found])
         return len(rows)
 
     def _empty(self, path: Path, now: datetime) -> None:
