@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from asgiref.sync import SyncToAsync
 from django.apps import apps
 from django.db import connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 ALIASES = ("default", "other")
 
@@ -31,6 +33,7 @@ def committing(folder: Path) -> Iterator[None]:
                 "OPTIONS": {**connections.settings[alias]["OPTIONS"], **hasty},
             }
         connections[alias] = connections.create_connection(alias)
+    _forget_of_asynchronous_code()
     try:
         yield
     finally:
@@ -39,6 +42,20 @@ def committing(folder: Path) -> Iterator[None]:
             connections.settings[alias], connections[alias] = settings, connection
             if connection.vendor != "sqlite":
                 _empty(alias)
+        _forget_of_asynchronous_code()
+
+
+def _forget_of_asynchronous_code() -> None:
+    """Drop the connections of the thread that runs `sync_to_async`: it outlives tests,
+    and would keep on using the database of another one."""
+    SyncToAsync.single_thread_executor.submit(_forget).result()
+
+
+def _forget() -> None:
+    for alias in ALIASES:
+        # SQLite's own method does not close a database in memory.
+        BaseDatabaseWrapper.close(connections[alias])
+        del connections[alias]
 
 
 @contextmanager
