@@ -24,7 +24,7 @@ class CloudTaskConfig(AppConfig):
     def ready(self) -> None:
         # For what they register: the system checks, and the tasks of the library,
         # whose names tell no module to import.
-        from cloudtask import checks, deferred  # noqa: F401
+        from cloudtask import checks, deferred, doctor  # noqa: F401
 
         # `django.tasks` registers its checks when it is imported. Workers find the
         # tasks that are declared with it only then.

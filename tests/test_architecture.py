@@ -43,7 +43,7 @@ FLOORS = [
     {"decorators"},
     {"backend", "deferred", "environment", "gauges"},
     {"views"},
-    {"reachability"},
+    {"doctor", "reachability"},
     {"middleware", "checks", "contrib", "dashboard", "logging", "testruns"},
     {
         *("admin", "apps", "management", "migrations", "sandbox", "templatetags"),

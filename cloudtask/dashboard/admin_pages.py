@@ -23,6 +23,7 @@ MODELS: tuple[Any, ...] = (
     models.Queue,
     models.Task,
     models.Result,
+    models.Doctor,
 )
 _NEEDED = {model: needed for model, _, needed in NAVIGATION}
 

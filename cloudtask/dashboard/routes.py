@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from django.http import HttpResponse
 
+from cloudtask.dashboard.doctor_page import doctor_page
 from cloudtask.dashboard.failed_pages import failed_call, failed_list
 from cloudtask.dashboard.iteration_pages import iteration, iteration_list
 from cloudtask.dashboard.other_pages import (
@@ -53,4 +54,5 @@ ROUTES = (
     Route("result", "changelist", "", result_list),
     Route("result", "change", ONE, result),
     Route("result", "history", PAST, result),
+    Route("doctor", "changelist", "", doctor_page),
 )

@@ -43,6 +43,7 @@ NAVIGATION = (
     ("queue", "Queues", ("view_queue",)),
     ("task", "Tasks", ("view_task",)),
     ("result", "Results", ("view_result",)),
+    ("doctor", "Doctor", ("run_doctor",)),
 )
 
 

@@ -162,7 +162,7 @@ def retry(key: str) -> Message:
     failed = store().load_failed(key)
     if failed is None:
         raise CloudTaskError(f"There is no failed task {key!r}.")
-    message = _message(failed)
+    message = opened(failed)
     find(message.task)
     again = message.successor(now=clock.now(), delay=timedelta(0), attempts=0)
     again = replace(again, created=clock.now())
@@ -192,13 +192,14 @@ def _place(of: Message | FailedCall) -> envelope.Place:
     return "failed", of.key, "envelope", of.task, of.queue, of.name
 
 
-def _message(failed: FailedCall) -> Message:
+def opened(failed: FailedCall) -> Message:
+    """The message of a failed call; raises PayloadError."""
     return envelope.unseal_resting(failed.envelope, place=_place(failed))
 
 
 def _payload_key(failed: FailedCall) -> str:
     try:
-        message = _message(failed)
+        message = opened(failed)
         return message.stored or message.id
     except PayloadError as error:
         # The settings no longer have its key: it can't run again, but can be deleted.

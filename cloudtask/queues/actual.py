@@ -1,9 +1,9 @@
-"""Reads, pauses, resumes and purges the queues of the service."""
+"""Reads, pauses, resumes, purges and deletes the queues of the service."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,6 +19,8 @@ from cloudtask.transports.cloud.requests import queue_path
 SECONDS = 3.0  # a call may take: a person waits for the page
 KEPT = 10.0  # seconds for which a list is shown again
 
+_REFUSED_CODES = (7, 16)  # of google.rpc.Code: PERMISSION_DENIED, UNAUTHENTICATED
+
 # The right that each call needs, as IAM names it.
 _RIGHTS = {
     "list_queues": "cloudtasks.queues.list",
@@ -29,16 +31,20 @@ _RIGHTS = {
     "pause_queue": "cloudtasks.queues.pause",
     "resume_queue": "cloudtasks.queues.resume",
     "purge_queue": "cloudtasks.queues.purge",
+    "get_task": "cloudtasks.tasks.get",
+    "delete_task": "cloudtasks.tasks.delete",
 }
 
 
 class QueuesUnknown(CloudTaskError):
     """The service does not tell about its queues; the text says why.
 
-    `right` is the name of the right that is missing, if one is.
+    `right` is the name of the right that is missing, if one is; `is_missing` says that
+    the thing itself is.
     """
 
     right = ""
+    is_missing = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +122,54 @@ def purge(name: str) -> None:
     _change("purge_queue", name)
 
 
+def delete(name: str) -> None:
+    """Delete a queue with all its tasks. Its name can't be used for some days. Raises
+    QueuesUnknown."""
+    _change("delete_queue", name)
+
+
+def permissions(name: str, asked: Sequence[str]) -> set[str]:
+    """Those of the permissions that this process has on a queue; raises
+    QueuesUnknown."""
+    request = {"resource": queue_path(name), "permissions": list(asked)}
+    answer = rpc("test_iam_permissions", lambda: {"request": request})
+    return set(answer.permissions)
+
+
+@dataclass(frozen=True, slots=True)
+class SeenTask:
+    """A task as the service has it: how often it was sent, and the last answer."""
+
+    tries: int
+    answer: str
+    is_refused: bool
+
+
+def look_at(queue: str, name: str) -> SeenTask | None:
+    """A task of a queue; None if there is none. Raises QueuesUnknown."""
+    try:
+        found = rpc("get_task", lambda: {"name": f"{queue_path(queue)}/tasks/{name}"})
+    except QueuesUnknown as error:
+        if error.is_missing:
+            return None
+        raise
+    status = found.last_attempt.response_status
+    is_refused = status.code in _REFUSED_CODES
+    return SeenTask(found.dispatch_count, status.message, is_refused)
+
+
+def take_back(queue: str, name: str) -> SeenTask | None:
+    """Delete a task, and return what the service knew of it; None if it has none.
+
+    Raises QueuesUnknown.
+    """
+    seen = look_at(queue, name)
+    if seen is not None:
+        path = f"{queue_path(queue)}/tasks/{name}"
+        rpc("delete_task", lambda: {"name": path})
+    return seen
+
+
 def _change(call: str, name: str) -> None:
     rpc(call, lambda: {"name": queue_path(name)})
     forget_cached()
@@ -157,7 +211,11 @@ def _unknown(call: str, error: Exception) -> QueuesUnknown:
         unknown.right = right
         return unknown
     if code == "NOT_FOUND":
-        return QueuesUnknown(f"There is no such queue, or no such location. ({text})")
+        missing = QueuesUnknown(
+            f"There is no such queue, or no such location. ({text})"
+        )
+        missing.is_missing = True
+        return missing
     return QueuesUnknown(f"Cloud Tasks gave no answer: {code}: {text}")
 
 

@@ -69,7 +69,7 @@ def read(name: str) -> ActualQueue | None:
     try:
         found = rpc("get_queue", lambda: {"name": queue_path(name)})
     except QueuesUnknown as error:
-        if "no such queue" in str(error):
+        if error.is_missing:
             return None
         raise
     return actual(found)

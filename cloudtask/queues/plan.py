@@ -80,7 +80,7 @@ def planned(
 def _step(name: str, declared: Queue | None, actual: ActualQueue | None) -> Step:
     if declared is None:
         return Step(name, UNMANAGED, note="not declared: left alone", seen=actual)
-    found = tuple(_differences(declared, actual))
+    found = tuple(differences(declared, actual))
     if not declared.managed:
         note = "managed elsewhere: compared only"
         action = UNMANAGED if found or actual is None else SAME
@@ -93,7 +93,8 @@ def _step(name: str, declared: Queue | None, actual: ActualQueue | None) -> Step
     return Step(name, CHANGE if found else SAME, found, seen=actual)
 
 
-def _differences(declared: Queue, actual: ActualQueue | None) -> Iterator[Difference]:
+def differences(declared: Queue, actual: ActualQueue | None) -> Iterator[Difference]:
+    """The fields in which a queue is unlike its declaration."""
     for path, wanted in wanted_fields(declared).items():
         before = None if actual is None else fields_of(actual)[path]
         if actual is None or not _is_same(path, before, wanted):

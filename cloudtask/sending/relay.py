@@ -221,16 +221,17 @@ def _take(row: OutboxMessage, alias: str) -> bool:
 
 
 def _send_rows(rows: Sequence[OutboxMessage]) -> list[Exception | None]:
-    opened: dict[str, Message] = {}
+    messages: dict[str, Message] = {}
     errors: dict[str, Exception | None] = {}
     for row in rows:
         try:
-            opened[row.key] = _opened(row)
+            messages[row.key] = opened(row)
         except Exception as error:  # noqa: BLE001  whatever is in it, the others go on
             errors[row.key] = _Unreadable(f"{type(error).__name__}: {error}")
     failpoints.reached("relay.before_send")
-    if opened:
-        errors.update(zip(opened, try_to_send([*opened.values()]), strict=True))
+    if messages:
+        sent = try_to_send([*messages.values()])
+        errors.update(zip(messages, sent, strict=True))
     failpoints.reached("relay.after_send")
     return [errors[row.key] for row in rows]
 
@@ -245,7 +246,8 @@ def place_of(key: str, task: str, queue: str) -> envelope.Place:
     return "outbox", key, "envelope", task, queue
 
 
-def _opened(row: OutboxMessage) -> Message:
+def opened(row: OutboxMessage) -> Message:
+    """The message of a row; raises PayloadError."""
     # A row does not expire. Nor must a message that waited here for long, for example
     # parked, expire on its way.
     place = place_of(row.key, row.task, row.queue)

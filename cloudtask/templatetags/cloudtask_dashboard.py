@@ -6,6 +6,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django import template
+from django.utils.html import format_html_join
+from django.utils.safestring import SafeString, mark_safe
 from django.utils.timezone import make_aware
 
 from cloudtask import clock
@@ -66,6 +68,27 @@ def ago(at: datetime) -> str:
     moment = at if at.tzinfo else make_aware(at)
     passed = clock.now() - moment.timestamp()
     return "just now" if passed < 1 else f"{lasting(float(int(passed)))} ago"
+
+
+@register.filter
+def milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:,.0f} ms"
+
+
+@register.filter
+def marked(text: str) -> SafeString:
+    """A text in which what stands between backticks is code."""
+    parts = text.split("`")
+    return format_html_join(
+        "",
+        "{}{}{}",
+        (
+            (mark_safe("<code>"), part, mark_safe("</code>"))
+            if at % 2
+            else ("", part, "")
+            for at, part in enumerate(parts)
+        ),
+    )
 
 
 @register.filter

@@ -28,7 +28,16 @@ PLACES = {
     "other": "/other/cloudtask/{model}/",
     "alone": "/tasks/{model}/",
 }
-LISTS = ("overview", "iteration", "failed", "outbox", "queue", "task", "result")
+LISTS = (
+    "overview",
+    "iteration",
+    "failed",
+    "outbox",
+    "queue",
+    "task",
+    "result",
+    "doctor",
+)
 THINGS = {"iteration": RUN, "failed": "f2", "result": "r1"}
 
 

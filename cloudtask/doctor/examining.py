@@ -1,0 +1,121 @@
+"""Runs the probes: at once, each with its own time limit. None stops another."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from django.db import connections
+
+from cloudtask import conf
+from cloudtask.discretion import printable
+from cloudtask.doctor import delivery, project, service, upkeep
+from cloudtask.doctor.findings import Finding, Grade, Probe, Wish, failed, skipped
+from cloudtask.exceptions import CloudTaskError, ConfigurationError
+
+PROBES = (*project.PROBES, *service.PROBES, *upkeep.PROBES, *delivery.PROBES)
+SETTINGS = (
+    "Run `manage.py cloudtask_doctor --only settings`, and correct what it names."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examined:
+    """What one probe found, and how long it took. There is at least one finding."""
+
+    probe: str
+    findings: tuple[Finding, ...]
+    seconds: float
+
+    @property
+    def grade(self) -> Grade:
+        """That of the worst finding."""
+        return max((one.grade for one in self.findings), key=list(Grade).index)
+
+
+def examine(
+    only: Collection[str] = (),
+    *,
+    wish: Wish | None = None,
+    probes: Sequence[Probe] = PROBES,
+) -> tuple[Examined, ...]:
+    """Ask all probes, or those with the ids `only`, in their order."""
+    asked = [probe for probe in probes if not only or probe.id in only]
+    wish = wish or Wish()
+    if any(one.in_atomic_block for one in connections.all(initialized_only=True)):
+        # Another thread would not see what the open transaction has written, and could
+        # wait for its locks.
+        return tuple(_asked(probe, wish) for probe in asked)
+    return tuple(one.result() for one in [_Asking(probe, wish) for probe in asked])
+
+
+class _Asking(threading.Thread):
+    """A thread that asks one probe. It keeps no process from ending."""
+
+    def __init__(self, probe: Probe, wish: Wish) -> None:
+        super().__init__(name=f"doctor-{probe.id}", daemon=True)
+        self.probe, self.wish = probe, wish
+        self.examined: Examined | None = None
+        self.due = time.monotonic() + probe.seconds
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self.examined = _asked(self.probe, self.wish)
+        finally:
+            connections.close_all()
+
+    def result(self) -> Examined:
+        self.join(max(0.0, self.due - time.monotonic()))
+        return self.examined or _silent(self.probe)
+
+
+def _silent(probe: Probe) -> Examined:
+    finding = failed(
+        f"There was no answer within {probe.seconds:g} s about {probe.about}.",
+        "Look whether the network lets this process through to it, and repeat: "
+        f"`manage.py cloudtask_doctor --only {probe.id}`.",
+    )
+    return Examined(probe=probe.id, findings=(finding,), seconds=probe.seconds)
+
+
+def _asked(probe: Probe, wish: Wish) -> Examined:
+    started = time.monotonic()
+    findings: list[Finding] = []
+    try:
+        if probe.id == "settings" or _are_settings_readable():
+            findings += probe.look(wish)
+        else:
+            findings.append(skipped("The settings can't be read."))
+    except CloudTaskError as error:
+        findings.append(failed(str(error), SETTINGS))
+    except Exception as error:  # noqa: BLE001  whatever it is, the others go on
+        findings.append(_broken(probe, error))
+    return Examined(
+        probe=probe.id,
+        findings=tuple(_printable(one) for one in findings),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _are_settings_readable() -> bool:
+    try:
+        conf.settings()
+    except ConfigurationError:
+        return False
+    return True
+
+
+def _broken(probe: Probe, error: Exception) -> Finding:
+    text = f"{type(error).__name__}: {error}"
+    return failed(
+        f"The question about {probe.about} failed: {text}",
+        "Look whether the server that it names is there, and repeat: "
+        f"`manage.py cloudtask_doctor --only {probe.id}`.",
+    )
+
+
+def _printable(one: Finding) -> Finding:
+    return Finding(one.grade, printable(one.what), one.cure)
