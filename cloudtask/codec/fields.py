@@ -1,23 +1,34 @@
-"""Encodes the values of fields in snapshots of model instances.
+"""Encodes values as the fields of models write them: those of other libraries' fields.
 
-A value that the codec does not know travels as its field would write it.
+In a snapshot of an instance the field is known. For a value by itself a field of an
+installed model is looked for that writes it, and reads an equal value back.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
+from django.apps import apps
+from django.core.exceptions import FieldDoesNotExist
 from django.core.files import File
 from django.db.models import Field, FileField, Model
 from django.db.models.base import ModelState
 
-from cloudtask.codec import tags
-from cloudtask.codec.packing import Packing, decoders
-from cloudtask.codec.refusals import Refusal
+from cloudtask.codec import shapes, tags
+from cloudtask.codec.packing import (
+    ATOMS,
+    Packer,
+    Packing,
+    decoders,
+    last_families,
+    packer_for,
+)
+from cloudtask.codec.refusals import ADVICE, Refusal, unsupported
 from cloudtask.codec.tags import MARK
 from cloudtask.exceptions import PayloadError
 
@@ -34,13 +45,17 @@ def pack_field(
     value, place = attributes[field.attname], f".{field.attname}"
     if isinstance(field, FileField) and isinstance(value, File):
         value = _file_name(value, place)
+    kind: Any = type(value)
+    is_known = kind in ATOMS or packer_for(kind) is not _pack_alone
+    if not is_known and (prepared := _prepared(field, attributes)) is not None:
+        return {MARK: [tags.PREPARED, packing.part(prepared, place)]}
     try:
         return packing.part(value, place)
     except Refusal:
-        prepared = _prepared(field, attributes)
+        prepared = _prepared(field, attributes) if is_known else None
         # The same again, as of a JSONField: tried twice at each level of instances in
         # instances, the time would double with each.
-        if prepared is None or prepared is value or not _is_plain(prepared):
+        if prepared is None or prepared is value:
             raise
         return {MARK: [tags.PREPARED, packing.part(prepared, place)]}
 
@@ -64,6 +79,12 @@ class Prepared:
             raise PayloadError("The payload has a field's value that no field writes.")
         self.value = value
 
+    def read_by(self, field: Any) -> Any:
+        """What `field` makes of it; raises PayloadError."""
+        if takes_anything(field):
+            raise PayloadError(f"The field {field} has no values of its own.")
+        return field.to_python(self.value)
+
 
 def _is_plain(value: Any) -> bool:
     """Whether `value` is what a database driver may give: `to_python` gets no other."""
@@ -77,8 +98,14 @@ def _is_plain(value: Any) -> bool:
 def _prepared(field: Field[Any, Any], attributes: Mapping[str, Any]) -> Any:
     """The value as the field itself writes it, if the field reads the same again.
 
-    A field writes for the database. Ranges and geometries need the text of a fixture.
+    None if it does not, and for a field that takes values of any type.
     """
+    return None if takes_anything(field) else _written(field, attributes)
+
+
+def _written(field: Field[Any, Any], attributes: Mapping[str, Any]) -> Any:
+    """A field writes for the database. Ranges and geometries need the text of a
+    fixture."""
     value = attributes[field.attname]
     writers = (
         field.get_prep_value,
@@ -87,14 +114,18 @@ def _prepared(field: Field[Any, Any], attributes: Mapping[str, Any]) -> Any:
     for write in writers:
         try:
             written = write(value)
-            holder = _holder(field, attributes, field.to_python(written))
-            again = getattr(holder, field.attname)
+            again = _made(field, attributes, field.to_python(written))
             is_same = type(again) is type(value) and bool(again == value)
         except Exception:  # noqa: BLE001,S112  any failure of a foreign field means "no"
             continue
         if is_same and _is_plain(written):
             return written
     return None
+
+
+def _made(field: Field[Any, Any], attributes: Mapping[str, Any], value: Any) -> Any:
+    """What the attribute of an instance with this value is."""
+    return getattr(_holder(field, attributes, value), field.attname)
 
 
 def _holder(field: Field[Any, Any], attributes: Mapping[str, Any], value: Any) -> Model:
@@ -107,4 +138,70 @@ def _holder(field: Field[Any, Any], attributes: Mapping[str, Any], value: Any) -
     return holder
 
 
+class Stranger:
+    """Of a type that no field can know."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is Stranger
+
+    def __hash__(self) -> int:
+        return 1
+
+
+@lru_cache(maxsize=1024)
+def takes_anything(field: Field[Any, Any]) -> bool:
+    """Whether the field pickles what it gets, or the like: such a field must not read
+    what a payload says."""
+    return _written(field, {field.attname: Stranger()}) is not None
+
+
+# Values by themselves.
+
+_fields_of_kinds: dict[type, Field[Any, Any]] = {}
+
+
+def _foreign_fields() -> Iterator[Field[Any, Any]]:
+    """The fields of installed models that may have a type of values of their own."""
+    for model in apps.get_models():
+        yield from filter(_is_foreign, model._meta.concrete_fields)
+
+
+def _is_foreign(field: Any) -> bool:
+    # The value of a FileField belongs to an instance.
+    if not isinstance(field, Field) or isinstance(field, FileField):
+        return False
+    is_djangos = type(field).__module__.startswith("django.db.models.")
+    return not (is_djangos or field.is_relation)
+
+
+def _pack_alone(value: Any, packing: Packing) -> Any:
+    kind = type(value)
+    known = _fields_of_kinds.get(kind)
+    for field in (*((known,) if known else ()), *_foreign_fields()):
+        written = _prepared(field, {field.attname: value})
+        if written is not None:
+            _fields_of_kinds[kind] = field
+            name = [field.model._meta.label, field.name]
+            return {MARK: [tags.OF_FIELD, [*name, packing.pack(written)]]}
+    raise unsupported(kind)
+
+
+def _decode_alone(content: Any) -> Any:
+    *way, written = shapes.parts(content, 3)
+    label, name = shapes.texts(way)
+    try:
+        found = apps.get_model(label)._meta.get_field(name)
+    except (LookupError, ValueError, FieldDoesNotExist) as error:
+        raise PayloadError(f"There is no field {label}.{name} any more.") from error
+    if not _is_foreign(found):
+        raise PayloadError(f"The field {label}.{name} has no values of its own.")
+    return _made(found, {}, Prepared(written).read_by(found))
+
+
+def _family(kind: type) -> Packer | None:
+    return None if kind in ADVICE else _pack_alone
+
+
+last_families.append(_family)
 decoders[tags.PREPARED] = Prepared
+decoders[tags.OF_FIELD] = _decode_alone

@@ -141,7 +141,7 @@ def _restored(content: Any) -> Model:
         if name in fields:
             value = fields[name]
             is_prepared = type(value) is Prepared
-            attributes[name] = field.to_python(value.value) if is_prepared else value
+            attributes[name] = value.read_by(field) if is_prepared else value
         elif name not in deferred:
             attributes[name] = field.get_default()
     for name, value in (shapes.named(rest[1]) if len(rest) > 1 else {}).items():

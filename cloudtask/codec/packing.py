@@ -39,6 +39,7 @@ leaves: set[type] = {int, float}  # with nothing inside: they add no level
 decoders: dict[str, Decoder] = {}
 # Asked in order about a type that has no packer of its own.
 families: list[Callable[[type], Packer | None]] = []
+last_families: list[Callable[[type], Packer | None]] = []  # asked after all others
 
 # The modules that import django.db.models.
 _OF_DJANGO = ("instances", "expressions", "querysets")
@@ -100,7 +101,8 @@ def packer_for(kind: type) -> Packer | None:
 
 def family_packer(kind: type) -> Packer | None:
     """The packer that a type has by what it derives from."""
-    return next((packer for ask in families if (packer := ask(kind))), None)
+    asked = (*families, *last_families)
+    return next((packer for ask in asked if (packer := ask(kind))), None)
 
 
 def decoder_for(tag: str) -> Decoder | None:

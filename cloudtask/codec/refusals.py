@@ -11,7 +11,7 @@ BUILTINS = (str, int, float, complex, bytes, list, tuple, set, frozenset, dict)
 REGISTER = "register its type with cloudtask.codec.register()"
 SHOWN_PLACES = 12
 
-_ADVICE: dict[type, str] = {
+ADVICE: dict[type, str] = {
     types.GeneratorType: "Pass a list of its items.",
     types.MethodType: "Pass the object, and call the method in the task.",
     types.ModuleType: "Pass the module's name.",
@@ -54,8 +54,8 @@ def full_name(kind: type) -> str:
 
 
 def unsupported(kind: type) -> Refusal:
-    if kind in _ADVICE:
-        return Refusal(kind, _ADVICE[kind])
+    if kind in ADVICE:
+        return Refusal(kind, ADVICE[kind])
     for base in BUILTINS:
         if issubclass(kind, base):
             return Refusal(

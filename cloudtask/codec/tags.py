@@ -61,11 +61,19 @@ SUBJECT = "subject"
 LAZY = "lazy"
 COUNTED = "counted"
 
+# Values of columns that only some databases have.
+DB_RANGE = "db-range"
+DB_MULTIRANGE = "db-multirange"
+GEOMETRY = "gis-geometry"
+MEASURE = "gis-measure"
+RASTER = "gis-raster"
+
 # Models and queries.
 MODEL = "model"
 INSTANCE = "instance"
 INSTANCES = "instances"
 PREPARED = "prepared"
+OF_FIELD = "of-field"
 FIELD = "field"
 RELATION = "relation"
 Q = "q"
@@ -77,7 +85,8 @@ NODE = "node"
 MET = "met"
 OF_DJANGO = frozenset(
     {
-        *(MODEL, INSTANCE, INSTANCES, PREPARED, FIELD, RELATION, Q, EXPRESSION),
+        *(MODEL, INSTANCE, INSTANCES, PREPARED, OF_FIELD, FIELD, RELATION),
+        *(Q, EXPRESSION),
         *(QUERYSET, PREFETCH, GRAPH, NODE, MET),
     }
 )

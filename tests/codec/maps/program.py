@@ -24,7 +24,15 @@ settings.configure(
 )
 django.setup()
 
-from django.contrib.gis.geos import GeometryCollection, Point, Polygon
+from django.contrib.gis.gdal import GDALRaster
+from django.contrib.gis.geos import (
+    GeometryCollection,
+    LineString,
+    MultiPoint,
+    Point,
+    Polygon,
+)
+from django.contrib.gis.measure import Area, Distance
 from django.core.management import call_command
 from django.test.utils import setup_test_environment
 from psycopg.types.range import Range
@@ -48,10 +56,19 @@ VALUES = {
 }
 
 
-def arrived(row):
-    """The row as the task gets it, which also saves it if it has a key."""
+ALONE = [
+    *(Point(1.5, 2.5, srid=4326), Point(0.1, 0.2, 0.3), Point(srid=4326)),
+    *(LineString((0, 0), (1, 1)), MultiPoint(Point(0, 0), Point(1, 1), srid=3857)),
+    *(VALUES["area"], VALUES["shapes"], Polygon()),
+    *(Distance(mi=3), Area(sq_m=Decimal("2.5"))),
+    {"places": [Point(1, 2)]},
+]
+
+
+def arrived(value):
+    """The value as the task gets it, which also saves a row that has a key."""
     tasks.got.clear()
-    tasks.keep.defer(row)
+    tasks.keep.defer(value)
     run_queued()
     return tasks.got[0]
 
@@ -65,6 +82,24 @@ def check(row):
         assert srids[0] == srids[1], name
 
 
+def check_alone(value):
+    found = arrived(value)
+    assert (type(found), found) == (type(value), value), value
+    assert getattr(found, "srid", None) == getattr(value, "srid", None), value
+
+
+def check_raster():
+    band = {"data": range(6), "nodata_value": 3}
+    size = {"width": 3, "height": 2, "srid": 4326, "datatype": 1}
+    before = GDALRaster({**size, "origin": (1, 2), "scale": (1, -1), "bands": [band]})
+    after = arrived(before)
+    for name in ("width", "height", "srid", "origin", "scale"):
+        assert getattr(before, name) == getattr(after, name), name
+    (one,), (other,) = before.bands, after.bands
+    assert bytes(one.data(as_memoryview=True)) == bytes(other.data(as_memoryview=True))
+    assert one.nodata_value == other.nodata_value
+
+
 setup_test_environment()
 call_command("migrate", run_syncdb=True, verbosity=0)
 row = Everything(**VALUES)
@@ -74,10 +109,21 @@ check(row)
 check(Everything.objects.get())
 check(Everything.objects.get())  # what the task has saved
 
+for each in ALONE:
+    check_alone(each)
+check_raster()
+
 tasks.got.clear()
 tasks.keep.iterate(Everything.objects.filter(nights__contains=3))
 tasks.keep.iterate(Everything.objects.filter(nights__contains=7))
 tasks.keep.iterate(Everything.objects.filter(days__startswith=date(2026, 1, 1)))
+run_queued()
+assert len(tasks.got) == 2
+
+tasks.got.clear()
+near = {"point__distance_lte": (Point(1.5, 2.5, srid=4326), 5)}
+tasks.keep.iterate(Everything.objects.filter(**near))
+tasks.keep.iterate(Everything.objects.filter(deep__dwithin=(row.deep, Distance(km=1))))
 run_queued()
 assert len(tasks.got) == 2
 print("all arrived")

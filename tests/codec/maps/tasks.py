@@ -4,7 +4,7 @@ got = []
 
 
 @task
-def keep(row):
-    got.append(row)
-    if row.pk:
-        row.save()
+def keep(value):
+    got.append(value)
+    if getattr(value, "pk", None):
+        value.save()
