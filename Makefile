@@ -10,7 +10,7 @@ PYTHON = $(shell for python in $(PYTHONS); do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
 # The legs of the tests that `make test` leaves out; noxfile.py says what they are.
-REST := datastore exhaustive postgres mariadb lowest django60 django61
+REST := datastore datastore-exhaustive exhaustive postgres mariadb lowest django60 django61
 # "no": another target follows, which tells what was tested.
 SUMMARY ?= yes
 
@@ -47,8 +47,8 @@ test: $(VENV)/.installed ## the tests, on SQLite, in about five minutes
 test-rest: $(VENV)/.installed ## the same on other databases and Pythons, and whole matrices
 	@$(call run_legs,$(REST))
 
-demo: $(VENV)/.installed ## the example: 2,000 tasks through real processes
-	$(BIN)/python example/demo.py
+demo: $(VENV)/.installed ## the example: 2,000 tasks; STORE=datastore keeps its state there
+	$(BIN)/python example/demo.py $(if $(STORE),--store=$(STORE))
 
 bench: $(VENV)/.installed-bench ## every benchmark, with the budgets
 	$(BIN)/python -m benchmarks

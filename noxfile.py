@@ -105,6 +105,11 @@ LEGS = {
         ),
         Leg("datastore", "sqlite", "3.11", "5.2", ONLY_DATASTORE, "Datastore"),
         Leg(
+            *("datastore-exhaustive", "sqlite", "3.11", "5.2"),
+            ("--exhaustive", "-m", "datastore"),
+            "whole matrices on Datastore",
+        ),
+        Leg(
             *("exhaustive", "sqlite", "3.11", "5.2"),
             # A sample of the columns is tested in each of the other legs.
             ("--exhaustive", "--ignore=tests/tampering", *NO_DATASTORE),

@@ -1,9 +1,10 @@
 """`make demo`: run the example with a local Cloud Tasks and gunicorn.
 
-    python example/demo.py [--cities 2000]
+    python example/demo.py [--cities 2000] [--store datastore]
 
 Everything runs on this machine: two servers on free ports of 127.0.0.1, a database and
-logs in example/out. Ctrl-C ends everything.
+logs in example/out. With `--store datastore` one of Google's emulators keeps payloads,
+failed tasks and iterations. Ctrl-C ends everything.
 """
 
 from __future__ import annotations
@@ -31,12 +32,16 @@ REYKJAVIK = 3413829  # its id in GeoNames
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python example/demo.py")
     parser.add_argument("--cities", type=int, default=2000, help="(%(default)s)")
+    stores = ("database", "datastore")
+    parser.add_argument("--store", choices=stores, default="database")
     options = parser.parse_args()
+    os.environ["ATLAS_STORE"] = options.store
     interrupts = servers.Interrupts()
     try:
-        _prepare()
-        with servers.running(interrupts) as running:
-            _show(options.cities, running)
+        with servers.storing(options.store, interrupts):
+            _prepare()
+            with servers.running(interrupts) as running:
+                _show(options.cities, running)
     except KeyboardInterrupt:
         print("\nInterrupted. Nothing is left running.")
         return 130
@@ -70,7 +75,11 @@ def _show(count: int, running: list[servers.Server]) -> None:
     grown = _post(f"{url}/cities/{REYKJAVIK}/grow/")
     progress.follow(City.objects.filter(metropolis__isnull=False).count)
     seconds = progress.seconds
-    progress.wait_for(Report.objects.exists, "the report")
+    progress.wait_for(
+        Report.objects.filter(title__contains="s after").exists, "the report"
+    )
+    largest = Report.objects.filter(title__startswith="largest")
+    progress.wait_for(largest.exists, "the ranking")
     noted = City.objects.filter(pk=REYKJAVIK).exclude(local_time="")
     progress.wait_for(noted.exists, "the local time")
     _summarize(progress.total, seconds, grown["task"], running)
@@ -88,12 +97,12 @@ def _set_up_django() -> None:
 
 
 def _defer_all(count: int) -> int:
-    """Defer a task for each of `count` cities, and one that waits.
+    """Defer a task for each of `count` cities, one that waits, and a large one.
 
     Returns the number of cities.
     """
     from cities.models import METROPOLIS, City
-    from cities.tasks import find_metropolis, write_report
+    from cities.tasks import find_metropolis, rank, write_report
 
     from cloudtask import call
 
@@ -102,8 +111,13 @@ def _defer_all(count: int) -> int:
     started = time.monotonic()
     write_report.using(countdown=COUNTDOWN).defer(f"{COUNTDOWN:g} s after the start")
     find_metropolis.defer_many([call(pk) for pk in ids])
+    populations = {str(city): city.population for city in City.objects.all()}
+    rank.defer(populations)
     seconds = time.monotonic() - started
-    print(f"Deferred {len(ids):,} tasks, and one with a countdown, in {seconds:.1f} s")
+    print(
+        f"Deferred {len(ids):,} tasks, one with a countdown, and one with a list of "
+        f"{len(populations):,} cities, in {seconds:.1f} s"
+    )
     return len(ids)
 
 
@@ -118,12 +132,14 @@ def _summarize(
 ) -> None:
     from cities.models import City, Report
 
-    from cloudtask.models import FailedTask, OutboxMessage
+    from cloudtask.models import OutboxMessage
+    from cloudtask.stores import store
 
     remote = City.objects.filter(distance__isnull=False).order_by("-distance")[0]
     reykjavik = City.objects.get(pk=REYKJAVIK)
-    report = Report.objects.get()
-    failed = FailedTask.objects.count()
+    report = Report.objects.get(title__contains="s after")
+    ranking = Report.objects.get(title__startswith="largest")
+    failed = store().count_failed()
     print("\nSummary")
     print(f"  {count:,} of {count:,} cities: {count / seconds:,.0f} tasks a second")
     print(
@@ -133,6 +149,7 @@ def _summarize(
     print(
         f"  with a countdown, {report.title}: {report.cities_done:,} cities were done"
     )
+    print(f"  with a large argument, {ranking.title} of {ranking.cities_done:,}")
     print(f"  failed once, retried, succeeded: {reykjavik}, {reykjavik.local_time}")
     for line in _dispatches(retried, running[0].log):
         print(f"    {line}")

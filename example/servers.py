@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from cloudtask import datastore_emulator
+
 FOLDER = Path(__file__).resolve().parent
 START_DEADLINE = 60.0  # seconds
 STOP_DEADLINE = 10.0  # seconds, then by force
@@ -93,6 +95,31 @@ class Interrupts:
             self.holds -= 1
         if self.came and not self.holds:
             raise KeyboardInterrupt
+
+
+@contextmanager
+def storing(store: str, interrupts: Interrupts) -> Iterator[None]:
+    """Run one of Google's emulators of Datastore, if the state is kept there."""
+    if store != "datastore":
+        yield
+        return
+    if address := os.environ.get(datastore_emulator.VARIABLE):
+        print(f"Datastore: the emulator at {address}")
+        yield
+        return
+    try:
+        with interrupts.held():
+            found = datastore_emulator.start()
+    except datastore_emulator.NotInstalled as error:
+        raise ServerEnded(str(error)) from error
+    component = datastore_emulator.KINDS[found.kind].component
+    print(f"Datastore: {component} at {found.address}", flush=True)
+    os.environ[datastore_emulator.VARIABLE] = found.address
+    try:
+        yield
+    finally:
+        with interrupts.held():
+            found.stop()
 
 
 @contextmanager

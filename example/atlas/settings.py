@@ -48,6 +48,10 @@ CLOUDTASK = {
     # kills a process, and a minute would be long to watch.
     "LEASE": timedelta(seconds=6),
 }
+if os.environ.get("ATLAS_STORE") == "datastore":
+    # `make demo STORE=datastore`: iterations, large payloads and failed tasks are kept
+    # in Datastore. Without this setting, they are in the database.
+    CLOUDTASK["STORE"] = {"BACKEND": "cloudtask.stores.datastore.DatastoreStore"}
 if "CLOUDTASK_EMULATOR_URL" in os.environ:
     # In development, the emulator signs the deliveries instead of Google, and publishes
     # its certificates. `manage.py check --deploy` refuses this setting.

@@ -10,7 +10,8 @@ from django.views.decorators.http import require_GET, require_POST
 
 from cities.models import City
 from cities.tasks import note_local_time
-from cloudtask.models import FailedTask, OutboxMessage
+from cloudtask.models import OutboxMessage
+from cloudtask.stores import store
 
 
 @require_GET
@@ -20,7 +21,7 @@ def progress(request: HttpRequest) -> JsonResponse:
         {
             "cities": City.objects.count(),
             "done": City.objects.filter(metropolis__isnull=False).count(),
-            "failed_tasks": FailedTask.objects.count(),
+            "failed_tasks": store().count_failed(),
             "in_outbox": OutboxMessage.objects.count(),
             "worker": os.getpid(),
         }

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from cloudtask.datastore_emulator import VARIABLE
 from tests.acceptance.processes import ROOT
+from tests.stores.datastore_fixtures import KINDS
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
@@ -23,12 +25,13 @@ def demo(tmp_path):
     environ = os.environ | {"ATLAS_OUT": str(tmp_path), "PYTHONUNBUFFERED": "1"}
     del environ["DJANGO_SETTINGS_MODULE"]  # that of the tests
 
-    def start(cities):
+    def start(cities, store="database", **variables):
+        options = (f"--cities={cities}", f"--store={store}")
         with (tmp_path / "output").open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "example/demo.py", f"--cities={cities}"],
+                [sys.executable, "example/demo.py", *options],
                 cwd=ROOT,
-                env=environ,
+                env=environ | variables,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
@@ -74,10 +77,40 @@ def test_the_demo_ends_with_a_summary(demo, tmp_path):
     process = demo(cities=150)
     wait_until(lambda: process.poll() is not None, "The demo ends")
     assert process.returncode == 0, said(tmp_path)
-    assert "150 of 150 cities" in said(tmp_path)
-    assert "attempt 1 -> 500" in said(tmp_path)
-    assert "attempt 2 -> 200" in said(tmp_path)
-    assert processes_of(tmp_path) == []
+    assert_all_was_shown(tmp_path)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.datastore
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_demo_shows_the_same_with_its_state_in_datastore(
+    demo, tmp_path, emulators, kind
+):
+    process = demo(150, "datastore", **{VARIABLE: emulators.address(kind)})
+    wait_until(lambda: process.poll() is not None, "The demo ends")
+    assert process.returncode == 0, said(tmp_path)
+    assert f"the emulator at {emulators.address(kind)}" in said(tmp_path)
+    assert_all_was_shown(tmp_path)
+
+
+def assert_all_was_shown(folder):
+    for text in (
+        "150 of 150 cities",
+        "largest: Shanghai (CN)",
+        "attempt 1 -> 500",
+        "attempt 2 -> 200",
+        "0 failed, 0 skipped, 0 left out",
+        "finalize ran 1 time",
+    ):
+        assert text in said(folder)
+    assert processes_of(folder) == []
+
+
+def test_without_an_emulator_the_demo_says_how_to_get_one(demo, tmp_path):
+    process = demo(150, "datastore", PATH="", **{VARIABLE: ""})
+    assert process.wait() == 1
+    assert "gcloud components install cloud-firestore-emulator" in said(tmp_path)
+    assert "Making a database" not in said(tmp_path)
 
 
 @pytest.mark.exhaustive
