@@ -4,7 +4,8 @@
 
 Everything runs on this machine: two servers on free ports of 127.0.0.1, a database and
 logs in example/out. With `--store datastore` one of Google's emulators keeps payloads,
-failed tasks and iterations. Ctrl-C ends everything.
+failed tasks and iterations. At the end the demo waits, so that a person can look at the
+dashboard; without a terminal it ends by itself. Ctrl-C ends everything.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import cockpit
 import servers
 import walk
 from progress import Failed, Progress
@@ -42,6 +45,9 @@ def main() -> int:
             _prepare()
             with servers.running(interrupts) as running:
                 _show(options.cities, running)
+                if cockpit.can_wait():
+                    _wait(interrupts, running)
+        print("\nNothing is left running.")
     except KeyboardInterrupt:
         print("\nInterrupted. Nothing is left running.")
         return 130
@@ -84,6 +90,18 @@ def _show(count: int, running: list[servers.Server]) -> None:
     progress.wait_for(noted.exists, "the local time")
     _summarize(progress.total, seconds, grown["task"], running)
     walk.show(url, running)
+    cockpit.show(url, running)
+
+
+def _wait(interrupts: servers.Interrupts, running: list[servers.Server]) -> None:
+    """Let a person look at the dashboard, until Ctrl-C or the end of a server."""
+    print("  Ctrl-C ends the demo.", flush=True)
+    with suppress(KeyboardInterrupt):
+        while True:
+            for server in running:
+                server.check()
+            time.sleep(servers.POLL)
+    interrupts.came = False  # that was no interruption, but the end
 
 
 def _set_up_django() -> None:

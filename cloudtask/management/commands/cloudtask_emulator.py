@@ -40,7 +40,7 @@ class Command(BaseCommand):
             chosen = cli.settings_from(
                 options,
                 self._write,
-                queues={"default": {}} | _queues(),
+                queues={"default": {"max_attempts": UNLIMITED}} | _queues(),
                 target=f"http://127.0.0.1:{_runserver_port()}",
             )
             with self._datastore(is_wanted=options["with_datastore"]):
@@ -103,11 +103,22 @@ def _project() -> str | None:
     return _setting("PROJECT") or os.environ.get("GOOGLE_CLOUD_PROJECT")
 
 
+# As `cloudtask_queues apply` makes them: the `max_attempts` of QUEUES is counted by the
+# handler. A queue that gives up by itself drops tasks in silence.
+UNLIMITED = -1
+
+
 def _queues() -> dict[str, Mapping[str, Any]]:
     queues = _setting("QUEUES") or {}
-    if isinstance(queues, Mapping):
-        return dict(queues)
-    return {queue["name"]: {} for queue in queues}
+    if not isinstance(queues, Mapping):
+        queues = {queue["name"]: {} for queue in queues}
+    return {
+        name: {
+            **{key: value for key, value in (given or {}).items() if key != "managed"},
+            "max_attempts": UNLIMITED,
+        }
+        for name, given in queues.items()
+    }
 
 
 def _runserver_port() -> str:
