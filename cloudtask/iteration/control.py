@@ -36,7 +36,7 @@ from cloudtask.iteration.steps import (
     say,
     send,
     send_last,
-    send_plan,
+    send_look,
     send_shards,
     send_watch,
     step,
@@ -48,6 +48,7 @@ from cloudtask.stores.runs import LOST_KEY
 logger = logging.getLogger("cloudtask")
 
 _BEFORE_THE_END = (RunState.WAITING, RunState.PLANNING, RunState.RUNNING)
+_RESUMABLE = (RunState.PAUSED, RunState.FAILED)
 _TO_BE_PAUSED = (RunState.RUNNING, RunState.FINISHED)
 
 
@@ -68,6 +69,9 @@ def pause(run_id: str) -> None:
 def cancel(run_id: str) -> None:
     """Stop a run for good; raises CloudTaskError if it has ended or finalizes."""
     stoppable = (*_BEFORE_THE_END, RunState.PAUSED, RunState.FAILED)
+    run = loaded(stores.store(), run_id)
+    if run.state in stoppable:
+        send_look(run)
     send_last(_change(run_id, RunState.CANCELLED, stoppable))
 
 
@@ -90,23 +94,31 @@ def resume(run_id: str, queryset: Any = None) -> None:
     store = stores.store()
     run = loaded(store, run_id)
     description = None if queryset is None else _described(run, queryset)
+    if run.state in _RESUMABLE:
+        send_look(run)
+        _prepare(store, run)
     to = RunState.RUNNING if run.has_plan else RunState.PLANNING
     if not store.change_run(
-        run.id,
-        to=to,
-        only_from=[RunState.PAUSED, RunState.FAILED],
-        error="",
-        description=description,
+        run.id, to=to, only_from=_RESUMABLE, error="", description=description
     ):
         raise CloudTaskError(
             f"Iteration {run.id} is {run.state}; only one that is paused or has failed "
             "can be resumed."
         )
+    proceed(store, run_id)
+
+
+def _prepare(store: Store, run: Run) -> None:
+    """Do what a run needs before it goes on."""
     # The rows that paused it are above their cursors, and called again.
-    for failure in store.load_failures(run_id):
+    for failure in store.load_failures(run.id):
         if failure.state is FailureState.STOPPED:
-            store.resolve_failure(run_id, failure.key)
-    _go_on(store, run_id)
+            store.resolve_failure(run.id, failure.key)
+    # Shards get new numbers, since tasks that were delivered while the run was paused
+    # have used up theirs.
+    for shard in store.load_shards(run.id):
+        if shard.state is not ShardState.DONE and store.bump_shard(shard) is None:
+            send_watch(run, shard)
 
 
 def _described(run: Run, queryset: Any) -> bytes:
@@ -124,23 +136,6 @@ def _described(run: Run, queryset: Any) -> bytes:
         )
     encoded = codec.dumps(walkable(queryset, of=run.task), root="queryset", of=run.task)
     return replace(before, queryset=encoded).sealed()
-
-
-def _go_on(store: Store, run_id: str) -> None:
-    """Enqueue the steps that a resumed run needs. Shards get new numbers, since tasks
-    that were delivered while the run was paused have used up theirs."""
-    run = loaded(store, run_id)
-    undone = [s for s in store.load_shards(run_id) if s.state is not ShardState.DONE]
-    if run.state is not RunState.RUNNING or not undone:
-        proceed(store, run_id)
-        return
-    if not run.is_planned:
-        send_plan(run)
-    bumped = {shard.index: store.bump_shard(shard) for shard in undone}
-    send_shards(run, [shard for shard in bumped.values() if shard is not None])
-    for shard in undone:
-        if bumped[shard.index] is None:
-            send_watch(run, shard)
 
 
 # Failed rows

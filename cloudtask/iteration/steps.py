@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import secrets
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -122,6 +123,7 @@ def budget(options: Options) -> timedelta:
 def message_of(
     name: str,
     run: Run,
+    /,
     *parts: int,
     delay: float = 0.0,
     renamed: int | None = None,
@@ -216,6 +218,20 @@ def _proceed_running(store: Store, run: Run) -> None:
 def send_plan(run: Run) -> None:
     """Enqueue the plan of a run, or the next part of it."""
     send(message_of(PLAN, run, run.generation, run.part))
+
+
+def send_look(run: Run) -> None:
+    """Enqueue a step that soon sends whatever must then follow from the stored run.
+
+    A caller that changes the state enqueues it first: it may be killed before it sends
+    the step that follows from the change. Inside a transaction of the store's database,
+    the change and that step commit together.
+    """
+    alias = stores.store().database
+    if alias is None or not is_undecided(alias):
+        # The plan looks at the state, whatever its numbers.
+        numbers, name = (run.generation, run.part), secrets.token_hex(20)
+        send(message_of(PLAN, run, *numbers, delay=LOOK_AGAIN, name=name))
 
 
 def send_shards(run: Run, shards: Sequence[Shard]) -> None:

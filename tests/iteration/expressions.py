@@ -437,3 +437,5 @@ def querysets(draw: Any, focus: str | None = None) -> Made | None:
         return Made(Maker(draw, focus).queryset())
     except (FieldError, NotSupportedError, ValidationError, TypeError, ValueError):
         return None  # types that do not fit, as Django says
+    except RuntimeWarning:
+        return None  # a date where Django wants a moment with its zone

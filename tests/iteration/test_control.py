@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import io
 from collections import Counter
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 import pytest
 from django.core.management import call_command
 from django.db import ProgrammingError
 
 from cloudtask import Retry
-from cloudtask.exceptions import CloudTaskError
+from cloudtask.exceptions import CloudTaskError, EnqueueUnavailable
+from cloudtask.failpoints import Crashed
 from cloudtask.iteration import RunState, ShardState, get, sweep
 from cloudtask.iteration import list as list_runs
 from cloudtask.stores import store
@@ -20,10 +21,16 @@ from tests.iteration.matrix import POINTS
 from tests.iteration.models import Thing
 from tests.iteration.starting import at_point, start
 from tests.iteration.tasks import trace
-from tests.iteration.world import fault_at
+from tests.iteration.world import CREATE_TASK, STAGES, fault_at
 from tests.support import clock
 
 pytestmark = pytest.mark.django_db
+# Faults at the tasks that a caller sends.
+SENDING = [
+    ("step.before_send", "crash"),
+    ("step.after_send", "crash"),
+    *((CREATE_TASK, stage) for stage in STAGES),
+]
 
 
 def quietly(action):
@@ -123,6 +130,59 @@ class TestResume:
 
         with pytest.raises(CloudTaskError, match="walks a list"):
             run.resume(Thing.objects.all())
+
+
+@pytest.fixture(params=SENDING, ids=", ".join)
+def killing(request, world):
+    """A block with a fault at a task that it sends. After it the queue is delivered,
+    without the sweeper."""
+
+    @contextmanager
+    def killed(passage):
+        point, fault = request.param
+        with (
+            fault_at(world, point, passage, fault),
+            suppress(Crashed, EnqueueUnavailable),
+        ):
+            yield
+        world.drain()
+
+    return killed
+
+
+@pytest.mark.parametrize("passage", [1, 2])
+class TestCallersThatAreKilled:
+    """What they changed has its next step at once, without the sweeper."""
+
+    @pytest.mark.parametrize("steps", [0, 2])
+    def test_a_run_is_cancelled_or_goes_on(self, world, killing, passage, steps):
+        run = start()
+        for _ in range(steps):
+            world.step()
+
+        with killing(passage):
+            run.cancel()
+
+        last = {RunState.CANCELLED: "on_failure", RunState.FINISHED: "finalize"}
+        assert trace.calls[-1] == last[run.refresh().state]
+        assert run.report().finished is not None
+
+    @pytest.mark.parametrize("steps", [0, 1, 2])
+    def test_a_run_is_resumed_or_paused(self, world, killing, passage, steps):
+        run = start()
+        for _ in range(steps):
+            world.step()
+        run.pause()
+        world.drain()
+
+        with killing(passage):
+            run.resume()
+
+        if run.refresh().state is RunState.PAUSED:
+            run.resume()
+            world.drain()
+        assert run.refresh().state is RunState.FINISHED
+        assert Counter(trace.rows) == Counter(range(1, 13))
 
 
 class TestTheSweeper:

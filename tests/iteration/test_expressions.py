@@ -91,6 +91,7 @@ def is_exact(seen: list[Any], expected: set[Any]) -> bool:
     return len(seen) == len(set(seen)) and set(seen) == expected
 
 
+@pytest.mark.exhaustive(sample=1)
 @settings(max_examples=4 * settings.default.max_examples, **SETTINGS)
 @given(querysets(), SHARDS, SIZES)
 def test_the_rows_called_are_those_of_the_queryset(made, shards, size):
