@@ -19,6 +19,7 @@ from cloudtask.exceptions import ConfigurationError, noted
 from cloudtask.options import OPTIONS, nearest
 from cloudtask.reachability import grpc_knows_gevent, handler_answers
 from cloudtask.stores import store
+from cloudtask.stores.transactions import is_relational
 from cloudtask.targets import AppEngineTarget, HttpTarget, handler_path, target
 from cloudtask.transports import transport
 from cloudtask.transports.memory import MemoryTransport
@@ -149,7 +150,9 @@ def migrations_are_applied(
             id="cloudtask.W007",
         )
         for alias in sorted(_used_databases() & set(databases or ()))
-        if (missing := _unapplied(alias)) and "migrate" not in sys.argv[1:2]
+        if is_relational(alias)
+        and (missing := _unapplied(alias))
+        and "migrate" not in sys.argv[1:2]
     ]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from django.db import connections
 from django.utils.timezone import is_naive
 
 from cloudtask import callables, clock, runtime
@@ -21,6 +22,7 @@ from cloudtask.exceptions import PermanentTaskFailure, SingularTaskFailure
 from cloudtask.iteration import Iteration
 from cloudtask.message import Enqueued
 from cloudtask.options import OPTIONS, Backoff, nearest
+from cloudtask.stores.transactions import is_relational
 
 __all__ = [
     "PermanentTaskFailure",
@@ -80,6 +82,7 @@ def defer(obj: Any, /, *args: Any, **kwargs: Any) -> Enqueued:
     if "_target" in kwargs:
         raise UserWarning("_target is not an option any more: give _version instead.")
     options = _taken_from(kwargs)
+    _follow_commit(options)
     if isinstance(obj, Deferrable):
         return obj.using(**options).defer(*args, **kwargs)
     form = callables.form_of(obj)
@@ -92,6 +95,16 @@ def defer(obj: Any, /, *args: Any, **kwargs: Any) -> Enqueued:
 def run(subject: Form, /, *args: Any, **kwargs: Any) -> Any:
     """Call the callable that `defer` was given: the task of all its calls."""
     return callables.resolve(subject)(*args, **kwargs)
+
+
+def _follow_commit(options: dict[str, Any]) -> None:
+    """In Datastore, `_transactional=True` means after the commit, as it always did.
+
+    `@task` refuses it there, because a task has no row that commits with the data.
+    """
+    alias = options.get("database", "default")
+    if options.get("transactional") and alias in connections:
+        options["transactional"] = True if is_relational(alias) else None
 
 
 def _taken_from(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -176,6 +189,8 @@ def defer_iteration_with_finalize(
     kwargs.pop("key_ranges_getter", None)
     if kwargs.pop("order_field", "pk") not in ("pk", queryset.model._meta.pk.name):
         raise ValueError("Rows are walked in the order of their primary key only.")
+    policy: dict[str, Any] = {"transactional": _transactional}
+    _follow_commit(policy)
     forms = [callables.form_of(callback), callables.form_of(finalize)]
     given = tuple(args or ())
     callables.check_call(callback, ("a row", *given), kwargs)
@@ -187,7 +202,7 @@ def defer_iteration_with_finalize(
         kwargs=kwargs,
         shards=_shards,
         keep=not _delete_marker,
-        transactional=_transactional,
+        **policy,
         margin=CALLBACK_TIME,
     )
 

@@ -17,6 +17,7 @@ __all__ = ["site"]
 pytest_plugins = [
     "tests.support.emulators",
     "tests.stores.datastore_fixtures",
+    "tests.support.entities",
     "tests.support.sampling",
 ]
 

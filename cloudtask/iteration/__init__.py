@@ -40,6 +40,7 @@ from cloudtask.runs import (
     ShardReport,
     ShardState,
 )
+from cloudtask.sending import limits
 from cloudtask.sending.enqueueing import leave
 from cloudtask.stores.transactions import apart
 
@@ -143,6 +144,8 @@ def _start(
     """Store the run and enqueue its first step."""
     if policy.get("transactional") is not None:
         options = options.updated({"transactional": policy["transactional"]})
+    where = Options(database=options.database, transactional=options.transactional)
+    limits.check_database(where, f"An iteration of {definition.path}")
     run_id = uuid.uuid4().hex
     what = carriers.Enqueueing(
         task=definition.path, queue=options.queue, waits=True, run=run_id

@@ -26,6 +26,7 @@ from cloudtask.exceptions import CloudTaskError
 from cloudtask.message import Message
 from cloudtask.schedules.declared import Declared, declared
 from cloudtask.sending import enqueueing, outbox, payloads
+from cloudtask.sending.limits import check_tables
 from cloudtask.stores.database.records import aware
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("cloudtask")
 
+USE_A_CRON_JOB = "Let a cron job call a view that defers the task."
 GRACE = timedelta(seconds=90)  # a tick a minute, and some delay
 MOST_A_TICK = 20  # calls of one schedule with catch_up="all"
 MOST_LOOKED_AT = 1000  # moments of one schedule
@@ -83,8 +85,9 @@ def rows_of(alias: str) -> QuerySet[ScheduleRow]:
 
 
 def _tick(one: Declared) -> TickReport:
-    row, now = _row(one)
     alias = one.definition.options.database
+    check_tables(alias, f"The schedule {one.key}", "a schedule", USE_A_CRON_JOB)
+    row, now = _row(one)
     if row.schedule != one.text:
         # Two versions may tick in turn: neither repeats what the other has done.
         after = max(aware(row.last_at, row), now - GRACE)

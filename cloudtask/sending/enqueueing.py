@@ -16,7 +16,7 @@ from cloudtask.message import Carried, Enqueued, Message
 from cloudtask.options import Options
 from cloudtask.registry import Definition, check_findable
 from cloudtask.sending import limits, on_commit, outbox, payloads, uniqueness
-from cloudtask.stores.transactions import is_open, undisturbed
+from cloudtask.stores.transactions import is_open, is_relational, undisturbed
 from cloudtask.transports import transport
 
 logger = logging.getLogger("cloudtask")
@@ -169,19 +169,25 @@ def _leave(messages: Sequence[Message], options: Options) -> None:
     if not messages:
         return
     waits = _waits(options)
-    if options.small:
-        if waits:
-            on_commit.send_after(messages, options.database, send)
-        else:
-            send(messages)
-    elif waits:
+    is_kept = waits and not options.small and is_relational(options.database)
+    if is_kept:
         with payloads.resting(messages, joins=options.database) as light:
             outbox.add(light, options.database)
     elif all(limits.fits_inline(message) for message in messages):
-        send(messages)
+        _send_in_time(messages, options, waits=waits)
     else:
         with payloads.resting(messages) as light:
-            send(light)
+            _send_in_time(light, options, waits=waits)
+
+
+def _send_in_time(
+    messages: Sequence[Message], options: Options, *, waits: bool
+) -> None:
+    """Send messages that have no row in an outbox: now, or after the commit."""
+    if waits and is_open(options.database):
+        on_commit.send_after(messages, options.database, send)
+    else:
+        send(messages)
 
 
 def about(definition: Definition, options: Options, count: int) -> carriers.Enqueueing:

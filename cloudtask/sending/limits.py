@@ -16,7 +16,8 @@ from cloudtask.exceptions import (
     UnsupportedValue,
 )
 from cloudtask.message import Message
-from cloudtask.options import nearest
+from cloudtask.options import Options, nearest
+from cloudtask.stores.transactions import is_relational
 from cloudtask.targets import HttpTarget, target
 from cloudtask.transports import check_settings
 
@@ -46,8 +47,7 @@ def check(message: Message, now: float) -> None:
     check_settings()
     what = f"Task {message.task} ({message.id}) for queue {message.queue!r}"
     _check_queue(message, what)
-    if message.options.database != "default":
-        _check_database(message.options.database, what)
+    check_database(message.options, what)
     if message.named and not quotas.NAME.fullmatch(message.name):
         raise EnqueueError(
             f"{what} was refused: its name {message.name!r} must be 1 to 500 letters, "
@@ -90,12 +90,40 @@ def _check_queue(message: Message, what: str) -> None:
         )
 
 
-def _check_database(alias: str, what: str) -> None:
-    if alias not in connections:
+def check_database(options: Options, what: str) -> None:
+    """Raise ConfigurationError unless the alias of `options` has what they need."""
+    alias = options.database
+    if alias != "default" and alias not in connections:
         raise ConfigurationError(
             f"{what} was refused: DATABASES has no alias {alias!r}; "
             f"{nearest(alias, connections)}"
         )
+    if need := _need_of_tables(options):
+        check_tables(alias, what, *need)
+
+
+def check_tables(alias: str, what: str, need: str, advice: str) -> None:
+    """Raise ConfigurationError if `alias` has no tables, which `need` writes to."""
+    if not is_relational(alias):
+        engine = connections.settings[alias]["ENGINE"]
+        raise ConfigurationError(
+            f"{what} was refused: {need} needs tables of a relational database, and "
+            f"DATABASES[{alias!r}], which has the engine {engine}, has none. {advice} "
+            "The option database chooses another alias."
+        )
+
+
+def _need_of_tables(options: Options) -> tuple[str, str] | None:
+    """The option that writes to tables, and how to do without; None without one."""
+    if options.atomic:
+        return "atomic=True", "Let the task stand a second delivery."
+    if options.small:
+        return None
+    if options.unique:
+        return "unique", "With small=True, Cloud Tasks itself refuses the second call."
+    if options.transactional:
+        return "transactional=True", "Without it, a task is sent after the commit."
+    return None
 
 
 def _check_eta(ahead: float, what: str) -> None:

@@ -29,7 +29,7 @@ from cloudtask.exceptions import (
 )
 from cloudtask.message import Message
 from cloudtask.stores import note_upkeep
-from cloudtask.stores.transactions import MOST_KEYS
+from cloudtask.stores.transactions import MOST_KEYS, is_relational
 from cloudtask.transports import transport
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def aliases() -> list[str]:
     return [
         alias
         for alias in connections
-        if router.allow_migrate_model(alias, OutboxMessage)
+        if is_relational(alias) and router.allow_migrate_model(alias, OutboxMessage)
     ]
 
 

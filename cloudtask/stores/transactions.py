@@ -123,6 +123,15 @@ def undisturbed(transact: Callable[[], T], alias: str, *, is_ours: bool) -> T:
         tries += 1
 
 
+def is_relational(alias: str) -> bool:
+    """Whether the database has tables in which this library can keep rows.
+
+    Datastore, through django-gcloud-connectors, has none, nor has Django's dummy, which
+    stands for an empty DATABASES. Both name no vendor.
+    """
+    return connections[alias].vendor != "unknown"
+
+
 def is_open(alias: str) -> bool:
     """Whether a rollback on `alias` could still undo what is written now.
 

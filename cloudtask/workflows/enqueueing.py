@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Protocol, cast
 
-from django.db import connections, transaction
+from django.db import transaction
 
 from cloudtask import carriers, clock
 from cloudtask.chains import steps
@@ -17,9 +17,10 @@ from cloudtask.chains.handing import begun
 from cloudtask.chains.rest import Rest
 from cloudtask.chains.steps import CallStep, GroupStep, Lines
 from cloudtask.message import Message
+from cloudtask.options import Options
 from cloudtask.receipts import Receipt
-from cloudtask.sending import enqueueing, outbox, payloads
-from cloudtask.stores.transactions import apart, translated
+from cloudtask.sending import enqueueing, limits, outbox, payloads
+from cloudtask.stores.transactions import apart, is_relational, translated
 from cloudtask.workflows.signatures import Signature
 
 GROUP = "cloudtask.group"  # what carriers are told in place of a task
@@ -102,6 +103,7 @@ def enqueued(tree: Tree) -> Receipt[Any]:
         message = rest.next_call(step, b"null", after, clock.now())
         own = tree.parts[0].options
         options = replace(own, transactional=tree.policy.transactional)
+        limits.check_database(options, "A chain")
         messages = _delayed([message], tree.policy.countdown)
         enqueueing.leave(messages, options)
     else:
@@ -121,9 +123,11 @@ def _leave_group(rest: Rest, policy: Policy, databases: set[str]) -> list[Messag
             f"All members of a group need the same option database, not {names}."
         )
     alias = next(iter(databases), "default")
-    if connections[alias].vendor == "unknown":  # Django's dummy
+    if not is_relational(alias):
         messages = _delayed(begun(rest, b"null", joins=None), policy.countdown)
-        enqueueing.send(messages)
+        options = Options(database=alias, transactional=policy.transactional)
+        limits.check_database(options, "A group")
+        enqueueing.leave(messages, options)
         return messages
     with translated("Enqueueing a group", alias), _together(alias, policy):
         messages = _delayed(begun(rest, b"null", joins=alias), policy.countdown)

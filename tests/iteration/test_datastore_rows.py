@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from django.db import connections
 from google.cloud.datastore import Entity
 
 from cloudtask.iteration import RunState, planner
@@ -13,46 +12,29 @@ from tests.iteration import tasks
 from tests.iteration.models import Thing, Word
 from tests.iteration.tasks import trace
 from tests.iteration.test_planner import rows_of
-from tests.stores.datastore_fixtures import empty_place, empty_store
+from tests.stores.datastore_fixtures import empty_store
+from tests.support.entities import ALIAS
 
 pytest.importorskip("gcloudc", reason="it needs Django 5.2, on Python 3.11")
 pytestmark = pytest.mark.django_db
-ALIAS = "entities"
 
 
 @pytest.fixture
-def put(faults, db, tmp_path):
+def put(entities):
     """Makes entities that Django sees as rows of a model in the database `entities`."""
-    ours = {
-        "ENGINE": estimates.ENGINE,
-        **empty_place(),
-        "INDEXES_FILE": str(tmp_path / "djangaeidx.yaml"),
-    }
-    all_of_them = connections.configure_settings({"default": {}, ALIAS: ours})
-    connections.settings[ALIAS] = all_of_them[ALIAS]
-    connection = connections[ALIAS]
-    # Django's test cases refuse what is not among their own databases, in which they
-    # open a transaction.
-    refusal = connection.connect
-    connection.connect = getattr(refusal, "wrapped", refusal)
-    connection.ensure_connection = lambda: connection.connection or connection.connect()
-    connection.ensure_connection()
-    client = connection.connection._client
+    client = entities.connection._client
 
     def put(model, rows):
         kind = model._meta.db_table
         made = []
         for key, values in rows:
-            made.append(Entity(client.key(kind, key, namespace=ours["NAMESPACE"])))
+            made.append(Entity(client.key(kind, key, namespace=entities.namespace)))
             made[-1].update(values)
         for start in range(0, len(made), 400):
             client.put_multi(made[start : start + 400])
         return model.objects.using(ALIAS)
 
-    yield put
-    connections[ALIAS].close()
-    del connections[ALIAS]
-    del connections.settings[ALIAS]
+    return put
 
 
 @pytest.fixture(params=["database", "datastore"])
