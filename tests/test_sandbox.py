@@ -14,6 +14,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from cloudtask import sandbox
+from cloudtask.sandbox import process
 from cloudtask.stores.datastore import DatastoreStore
 from tests.support.emulators import Emulators
 from tests.support.waiting import PATIENCE, wait_until
@@ -84,12 +85,12 @@ def test_a_taken_default_port_is_passed_over() -> None:
     with socket.socket() as taken:
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            taken.bind(("127.0.0.1", sandbox.DEFAULT_PORT))
+            taken.bind(("127.0.0.1", process.DEFAULT_PORT))
             taken.listen()
         except OSError:
             """Somebody else has it, which is as good."""
         with sandbox.emulator(commands=None, quiet=True) as address:
-            assert address != f"127.0.0.1:{sandbox.DEFAULT_PORT}"
+            assert address != f"127.0.0.1:{process.DEFAULT_PORT}"
             assert answers(address)
 
 
@@ -163,7 +164,7 @@ def test_other_commands_have_none(
     monkeypatch: pytest.MonkeyPatch, arguments: str
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["manage.py", *arguments.split()])
-    monkeypatch.setattr(sandbox, "_NEEDED", ("not_installed_anywhere",))
+    monkeypatch.setattr(process, "_NEEDED", ("not_installed_anywhere",))
     before = dict(os.environ)
 
     with sandbox.emulator() as address:
@@ -209,7 +210,7 @@ def test_none_in_the_cloud(
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox, "_NEEDED", ("not_installed_anywhere",))
+    monkeypatch.setattr(process, "_NEEDED", ("not_installed_anywhere",))
     monkeypatch.setattr(sys, "argv", ["manage.py", "runserver"])
     advice = r'not_installed_anywhere.*pip install "django-cloudtask-defer\[emulator\]"'
 

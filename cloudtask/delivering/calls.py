@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asgiref.sync import async_to_sync
-from django.db import connections, transaction
+from django.db import transaction
 
 from cloudtask import carriers, clock, codec, conf, failpoints
 from cloudtask.chains import handing
@@ -34,7 +34,7 @@ from cloudtask.options import Backoff, BackoffFunction, Options
 from cloudtask.registry import Definition, Subject, find
 from cloudtask.sending import payloads, uniqueness
 from cloudtask.sending.on_commit import look
-from cloudtask.stores import AlreadyDone, store
+from cloudtask.stores import AlreadyDone, connections, store
 from cloudtask.stores.transactions import note_commit
 from cloudtask.targets import target
 
@@ -208,7 +208,7 @@ def attempted(call: Call) -> Attempt:
 
 def _watched(call: Call, payload: bytes) -> Attempt:
     """Call the function, and put back what it leaves changed on the connections."""
-    before, started = _states(), clock.now()
+    before, started = connections.states(), clock.now()
     returned, raised = Returned(None), None
     try:
         is_off = carriers.state.is_off and not call.message.carried
@@ -221,7 +221,7 @@ def _watched(call: Call, payload: bytes) -> Attempt:
         raise
     except BaseException as error:  # noqa: BLE001  the attempt has it
         raised = error
-    if left := _put_back(before):
+    if left := connections.put_back(before):
         names = ", ".join(map(repr, left))
         raised = raised or RuntimeError(
             f"It ended with a transaction open on {names}, which was rolled back."
@@ -232,37 +232,6 @@ def _watched(call: Call, payload: bytes) -> Attempt:
     if late:
         logger.warning("Task %s succeeded too late. %s", call, late)
     return Attempt(call, returned.value, returned)
-
-
-def _states() -> dict[str, tuple[int, bool]]:
-    """The open blocks and the autocommit mode of each connection in use."""
-    return {
-        connection.alias: (len(connection.atomic_blocks), _commits_itself(connection))
-        for connection in connections.all(initialized_only=True)
-    }
-
-
-def _commits_itself(connection: Any) -> bool:
-    if connection.connection is None:
-        return bool(connection.settings_dict["AUTOCOMMIT"])
-    return bool(connection.autocommit) or connection.in_atomic_block
-
-
-def _put_back(before: dict[str, tuple[int, bool]]) -> list[str]:
-    """Roll back what the function left open; the aliases where it did."""
-    left = []
-    for connection in connections.all(initialized_only=True):
-        blocks, commits = before.get(connection.alias, (0, True))
-        opened: list[Any] = connection.atomic_blocks[blocks:]
-        for block in reversed(opened):
-            block.__exit__(RuntimeError, RuntimeError("left open"), None)
-        if commits and not _commits_itself(connection):
-            connection.rollback()
-            connection.set_autocommit(True)
-            opened.append(connection)
-        if opened:
-            left.append(connection.alias)
-    return left
 
 
 def _lateness(call: Call, seconds: float) -> str | None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cloudtask.contrib import opentelemetry
+from cloudtask.contrib.opentelemetry import conventions
 from cloudtask.gauges import STATES, Gauges
 from tests.docs.blocks import ROOT
 
@@ -37,10 +37,10 @@ def expressions() -> list[str]:
 def exported() -> set[str]:
     """The metrics of the library as Prometheus has them."""
     names = {
-        f"{name}{UNITS.get(unit, '')}" for name, unit in opentelemetry.GAUGES.values()
+        f"{name}{UNITS.get(unit, '')}" for name, unit in conventions.GAUGES.values()
     }
-    names |= {f"{opentelemetry.PROCESS_DURATION}_seconds"}
-    names |= {f"{opentelemetry.WAIT}_seconds"}
+    names |= {f"{conventions.PROCESS_DURATION}_seconds"}
+    names |= {f"{conventions.WAIT}_seconds"}
     return {name.replace(".", "_") for name in names}
 
 
@@ -49,7 +49,7 @@ def test_an_alert_is_about_metrics_and_labels_of_the_library(expression: str) ->
     used = set(re.findall(r"\b(?:cloudtask|messaging)_\w+", expression))
     labels = {
         value.replace(".", "_")
-        for name, value in vars(opentelemetry).items()
+        for name, value in vars(conventions).items()
         if name in ("TASK", "OUTCOME", "DESTINATION", "STATE")
     }
     assert used
@@ -65,7 +65,7 @@ def test_the_line_of_the_log_has_the_fields_of_the_gauges() -> None:
 
 def test_the_table_has_each_gauge_with_its_metric() -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| `([\w.]+)` \|", PAGE, re.MULTILINE))
-    assert rows == {field: name for field, (name, _) in opentelemetry.GAUGES.items()}
+    assert rows == {field: name for field, (name, _) in conventions.GAUGES.items()}
 
 
 def test_policies_are_json_about_a_metric_that_the_page_makes() -> None:

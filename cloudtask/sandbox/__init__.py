@@ -19,20 +19,11 @@ emulator, and the inner one inherits its address.
 from __future__ import annotations
 
 import contextlib
-import errno
-import importlib.util
-import json
 import logging
 import os
-import socket
-import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from cloudtask import datastore_emulator
 from cloudtask.development import (
@@ -43,6 +34,14 @@ from cloudtask.development import (
     TARGET_VARIABLE,
     is_command,
     runserver_url,
+)
+from cloudtask.sandbox.process import (
+    PROJECT_VARIABLE,
+    Running,
+    set_environment,
+    start,
+    stop,
+    tell_of_taken_port,
 )
 
 __all__ = [
@@ -57,8 +56,6 @@ __all__ = [
     "stop_emulators",
 ]
 
-PROJECT_VARIABLE = "GOOGLE_CLOUD_PROJECT"
-DEFAULT_PORT = 8123
 DEFAULT_DATA = Path(".cloudtask") / "tasks.sqlite3"
 
 # Set by the autoreloaders of Django and Werkzeug in the process that serves. Not
@@ -66,21 +63,11 @@ DEFAULT_DATA = Path(".cloudtask") / "tasks.sqlite3"
 _RELOADED = ("RUN_MAIN", "WERKZEUG_RUN_MAIN")
 # Set by App Engine and Cloud Run, where a local emulator would lose the tasks.
 _IN_THE_CLOUD = ("GAE_ENV", "GAE_APPLICATION", "K_SERVICE", "CLOUD_RUN_JOB")
-# Modules that the extra "emulator" installs.
-_NEEDED = ("aiohttp", "cryptography", "yaml")
-_START_TIMEOUT = 60.0
-_STOP_TIMEOUT = 10.0
 
 logger = logging.getLogger("cloudtask")
 
 
-@dataclass
-class _Running:
-    process: subprocess.Popen[bytes]
-    environment: dict[str, str | None] = field(default_factory=dict)
-
-
-_running: dict[str, _Running] = {}
+_running: dict[str, Running] = {}
 
 
 @contextlib.contextmanager
@@ -117,7 +104,7 @@ def emulator(
         yield os.environ.get(HOST_VARIABLE, "")
         return
     served = runserver_url(sys.argv)
-    _tell_of_taken_port(served)
+    tell_of_taken_port(served)
     target = target or served or DEFAULT_URL
     arguments = _arguments(
         ("--target", target),
@@ -129,11 +116,11 @@ def emulator(
         ("--no-rate-limits", not rate_limits),
         ("--quiet", quiet),
     )
-    running, address = _start(port, arguments, project, target)
+    running, address = start(port, arguments, project, target)
     try:
         yield address
     finally:
-        _stop(running)
+        stop(running)
 
 
 def start_emulators(
@@ -180,16 +167,16 @@ def start_emulators(
         ("--project", project_id),
         ("--data", DEFAULT_DATA if persist_data else None),
     )
-    _running["tasks"], _ = _start(tasks_port, arguments, project_id, target)
+    _running["tasks"], _ = start(tasks_port, arguments, project_id, target)
 
 
 def _start_datastore(project: str | None) -> None:
     if "datastore" in _running or os.environ.get(datastore_emulator.VARIABLE):
         return
     started = datastore_emulator.start()
-    running = _Running(started.process)
+    running = Running(started.process)
     _running["datastore"] = running
-    _set_environment(
+    set_environment(
         running,
         {
             datastore_emulator.VARIABLE: started.address,
@@ -202,7 +189,7 @@ def stop_emulators(emulators: Sequence[str] | None = None) -> None:
     """End the emulators of `start_emulators`; it is no error if none runs."""
     for name in list(_running):
         if emulators is None or name in emulators:
-            _stop(_running.pop(name))
+            stop(_running.pop(name))
 
 
 def runserver_port(argv: Sequence[str]) -> int:
@@ -251,127 +238,3 @@ def _arguments(*options: tuple[str, object]) -> list[str]:
         elif value is not None and value is not False:
             arguments += [name, str(value)]
     return arguments
-
-
-def _start(
-    port: int | None, arguments: list[str], project: str | None, target: str
-) -> tuple[_Running, str]:
-    """Start the emulator, and set its addresses in the environment."""
-    _check_installed()
-    chosen = _free_port() if port is None else port
-    running, facts = _launched([*arguments, f"--port={chosen}"])
-    chosen_environment = {
-        HOST_VARIABLE: facts["address"],
-        HTTP_VARIABLE: facts["http_address"],
-        TARGET_VARIABLE: target,
-        PROJECT_VARIABLE: os.environ.get(PROJECT_VARIABLE) or project or "local",
-    }
-    _set_environment(running, chosen_environment)
-    return running, facts["address"]
-
-
-def _set_environment(running: _Running, chosen: dict[str, str]) -> None:
-    running.environment = {name: os.environ.get(name) for name in chosen}
-    os.environ.update(chosen)
-
-
-def _check_installed() -> None:
-    for name in _NEEDED:
-        if importlib.util.find_spec(name) is None:
-            raise RuntimeError(
-                f"No module named {name!r}. Install what the emulator needs: "
-                'pip install "django-cloudtask-defer[emulator]"'
-            )
-
-
-def _launched(arguments: list[str]) -> tuple[_Running, dict[str, str]]:
-    """The process of the emulator, and the addresses that it announced."""
-    with tempfile.TemporaryDirectory() as folder:
-        announcement = Path(folder) / "ready.json"
-        arguments += [f"--announce={announcement}", "--until-stdin-closes"]
-        process = subprocess.Popen(  # noqa: S603 - this Python, options from manage.py
-            [*_program(), *arguments],
-            stdin=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": _python_path()},
-        )
-        running = _Running(process)
-        try:
-            return running, _announced(process, announcement)
-        except BaseException:
-            _stop(running)
-            raise
-
-
-def _program() -> list[str]:
-    """The command line; with settings, the command that knows the project's queues."""
-    if os.environ.get("DJANGO_SETTINGS_MODULE"):
-        return [sys.executable, "-m", "django", "cloudtask_emulator"]
-    return [sys.executable, "-m", "cloudtask.emulator"]
-
-
-def _python_path() -> str:
-    """Our path for the child: `-m django` would lack the directory of manage.py."""
-    return os.pathsep.join(path for path in sys.path if path)
-
-
-def _free_port() -> int:
-    """The first port from 8123 that is free together with the next one."""
-    for port in range(DEFAULT_PORT, DEFAULT_PORT + 100, 2):
-        if _is_free(port) and _is_free(port + 1):
-            return port
-    return 0
-
-
-def _is_free(port: int, host: str = "127.0.0.1") -> bool:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            return error.errno != errno.EADDRINUSE
-    return True
-
-
-def _tell_of_taken_port(served: str | None) -> None:
-    """Say which port is in use: the error of runserver names none."""
-    found = urlsplit(served or "")
-    port, host = found.port, found.hostname
-    if port and host and not _is_free(port, host):
-        logger.warning(
-            f"Port {port} of {host} is in use, and `manage.py {sys.argv[1]}` needs it. "
-            "Tasks would go to the program that has the port."
-        )
-
-
-def _announced(process: subprocess.Popen[bytes], path: Path) -> dict[str, str]:
-    give_up = time.monotonic() + _START_TIMEOUT
-    while time.monotonic() < give_up:
-        if path.exists():
-            facts: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
-            return facts
-        if process.poll() is not None:
-            raise RuntimeError(
-                f"The Cloud Tasks emulator ended with status {process.returncode}; "
-                "its output has the reason."
-            )
-        time.sleep(0.02)
-    raise RuntimeError(
-        f"The Cloud Tasks emulator did not start in {_START_TIMEOUT:g} s."
-    )
-
-
-def _stop(running: _Running) -> None:
-    for name, value in running.environment.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
-    process = running.process
-    if process.stdin is not None:
-        process.stdin.close()
-    try:
-        process.wait(_STOP_TIMEOUT)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

@@ -18,61 +18,30 @@ from contextvars import ContextVar
 from functools import partial
 from typing import Any, Literal, get_args
 
-from opentelemetry import metrics, trace
+from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from cloudtask import clock
 from cloudtask.carriers import Enqueueing, Telemetry
 from cloudtask.carriers.protocols import Block, Values
 from cloudtask.context import TaskContext
+from cloudtask.contrib.opentelemetry.conventions import (
+    ATTEMPT,
+    BATCH,
+    FACTS,
+    MAX_ATTEMPTS,
+    MESSAGE_ID,
+    OUTCOME,
+    SCHEMA,
+    TASK,
+    messaging,
+    type_of,
+)
+from cloudtask.contrib.opentelemetry.measures import Measures
 from cloudtask.exceptions import ConfigurationError
 
 __all__ = ["Trace"]
-
-SCHEMA = "https://opentelemetry.io/schemas/1.44.0"
-SYSTEM_VALUE = "gcp_cloud_tasks"  # no convention lists Cloud Tasks; after "gcp_pubsub"
-
-# Attributes, by the conventions.
-SYSTEM = "messaging.system"
-OPERATION = "messaging.operation.name"
-OPERATION_TYPE = "messaging.operation.type"
-DESTINATION = "messaging.destination.name"
-MESSAGE_ID = "messaging.message.id"
-BATCH = "messaging.batch.message_count"
-ERROR_TYPE = "error.type"
-# Attributes of our own.
-TASK = "cloudtask.task"
-ATTEMPT = "cloudtask.attempt"
-MAX_ATTEMPTS = "cloudtask.max_attempts"
-OUTCOME = "cloudtask.outcome"
-FACTS = {
-    "run": "cloudtask.run.id",
-    "task": "cloudtask.run.task",
-    "shard": "cloudtask.shard",
-    "leg": "cloudtask.leg",
-    "rows": "cloudtask.rows",
-}
-
-# Metrics.
-SENT = "messaging.client.sent.messages"
-CONSUMED = "messaging.client.consumed.messages"
-OPERATION_DURATION = "messaging.client.operation.duration"
-PROCESS_DURATION = "messaging.process.duration"
-WAIT = "cloudtask.task.wait"
-# By the fields of `cloudtask.gauges.Gauges`.
-GAUGES = {
-    "outbox_rows": ("cloudtask.outbox.rows", "{row}"),
-    "outbox_age": ("cloudtask.outbox.age", "s"),
-    "outbox_parked": ("cloudtask.outbox.parked", "{row}"),
-    "failed": ("cloudtask.failed", "{task}"),
-    "runs": ("cloudtask.runs", "{run}"),
-    "runs_quiet": ("cloudtask.runs.quiet", "{run}"),
-}
-STATE = "cloudtask.run.state"
-BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)
-WAIT_BUCKETS = (0.05, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 1800)
 
 MOST_LINKS = 128  # the SDK keeps no more for a span
 BEFORE = "before"  # the step of the run that made this one
@@ -124,7 +93,7 @@ class Trace(Telemetry):
     def enqueueing(self, what: Enqueueing) -> Iterator[Any]:
         operation = "create" if what.waits else "send"
         attributes = {
-            **_of(operation, what.queue),
+            **messaging(operation, what.queue),
             TASK: what.task,
             **({BATCH: what.calls} if what.calls != 1 else {}),
             **({FACTS["run"]: what.run} if what.run else {}),
@@ -139,7 +108,7 @@ class Trace(Telemetry):
 
     @contextmanager
     def sending(self, queue: str, carried: Sequence[Values | None]) -> Iterator[None]:
-        attributes = _of("send", queue)
+        attributes = messaging("send", queue)
         since, error = time.perf_counter(), None
         try:
             if _is_sent.get():  # the span of defer() is that of the request, too
@@ -166,7 +135,7 @@ class Trace(Telemetry):
     @contextmanager
     def _process(self, carried: Values | None, context: TaskContext) -> Iterator[Any]:
         attributes = {
-            **_of("process", context.queue),
+            **messaging("process", context.queue),
             MESSAGE_ID: context.id,
             TASK: context.task,
             ATTEMPT: context.attempt,
@@ -264,95 +233,13 @@ class Trace(Telemetry):
             flush(int(seconds * 1000))
 
 
-class Measures:
-    """The instruments of the library."""
-
-    def __init__(self, provider: Any) -> None:
-        meter = metrics.get_meter("cloudtask", "", provider, SCHEMA)
-        histogram = partial(meter.create_histogram, unit="s")
-        self.sent_messages = meter.create_counter(SENT, "{message}")
-        self.consumed_messages = meter.create_counter(CONSUMED, "{message}")
-        self.operation_duration = histogram(
-            OPERATION_DURATION, explicit_bucket_boundaries_advisory=BUCKETS
-        )
-        self.process_duration = histogram(
-            PROCESS_DURATION, explicit_bucket_boundaries_advisory=BUCKETS
-        )
-        self.wait = histogram(WAIT, explicit_bucket_boundaries_advisory=WAIT_BUCKETS)
-
-        self.gauges = {
-            field: meter.create_gauge(name, unit)
-            for field, (name, unit) in GAUGES.items()
-        }
-
-    def gauged(self, values: Mapping[str, Any]) -> None:
-        """Records the counts of a relay."""
-        for field, gauge in self.gauges.items():
-            value = values[field]
-            if isinstance(value, Mapping):
-                for state, number in value.items():
-                    gauge.set(number, {STATE: state})
-            else:
-                gauge.set(value)
-
-    def sent(
-        self,
-        attributes: Mapping[str, Any],
-        count: int,
-        seconds: float,
-        error: BaseException | None,
-    ) -> None:
-        """One request that sent messages, or failed to."""
-        about = {**attributes, **_type_of(error)}
-        about.pop(OPERATION_TYPE)
-        self.sent_messages.add(count, about)
-        self.operation_duration.record(seconds, about)
-
-    def processed(
-        self,
-        context: TaskContext,
-        seconds: float,
-        outcome: str,
-        error: BaseException | None,
-    ) -> None:
-        """One delivery that has ended."""
-        about = _of("process", context.queue) | {TASK: context.task}
-        about.pop(OPERATION_TYPE)
-        self.consumed_messages.add(1, about)
-        self.process_duration.record(
-            seconds, {**about, OUTCOME: outcome, **_type_of(error)}
-        )
-        if context.attempt == 1:
-            # Clocks differ, so the difference may be negative.
-            waited = clock.now() - seconds - (context.due or context.created)
-            self.wait.record(max(0.0, waited), about)
-
-
-def _of(operation: str, queue: str) -> dict[str, Any]:
-    return {
-        SYSTEM: SYSTEM_VALUE,
-        OPERATION: operation,
-        OPERATION_TYPE: operation,
-        DESTINATION: queue,
-    }
-
-
 def _identify(span: Span, receipts: Sequence[Any]) -> None:
     if len(receipts) == 1:
         span.set_attribute(MESSAGE_ID, receipts[0].id)
 
 
-def _type_of(error: BaseException | None) -> dict[str, str]:
-    if error is None:
-        return {}
-    kind = type(error)
-    is_builtin = kind.__module__ == "builtins"
-    name = kind.__qualname__ if is_builtin else f"{kind.__module__}.{kind.__qualname__}"
-    return {ERROR_TYPE: name}
-
-
 def _fail(span: Span, error: BaseException) -> None:
-    span.set_attributes(_type_of(error))
+    span.set_attributes(type_of(error))
     span.set_status(Status(StatusCode.ERROR, type(error).__name__))
     span.record_exception(error)
 
