@@ -8,11 +8,11 @@ whose key is in a subquery, or refused with that way round.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from cloudtask.exceptions import UnsupportedValue
+from cloudtask.iteration import tokens
 from cloudtask.iteration.planner import is_datastore
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _unordered(given: QuerySet[Any]) -> QuerySet[Any]:
     if is_datastore(given):
         return unordered  # it has no joins
     grouped_by, ordered = _grouped_by(given)
-    is_by_many = bool(_names(grouped_by) & _repeating(ordered))
+    is_by_many = bool(tokens.names(grouped_by) & _repeating(ordered))
     if is_by_many and grouped_by != _grouped_by(unordered)[0]:
         raise _NotWalkable(
             "is ordered by rows of a relation to many, so that its aggregates are "
@@ -112,6 +112,7 @@ def _each_row_once(queryset: QuerySet[Any]) -> QuerySet[Any]:
     """The queryset itself if a range of keys does not change its rows, else its keys
     in a subquery."""
     query = queryset.query
+    _check_having(queryset)
     reason = _entangled(queryset)
     if reason and len(queryset.model._meta.pk_fields) > 1:
         # Django would add the key of each row to the WHERE of such a subquery.
@@ -121,15 +122,40 @@ def _each_row_once(queryset: QuerySet[Any]) -> QuerySet[Any]:
         )
     repeating = _repeating(query)
     if repeating and not _is_grouped_by_row(queryset, repeating):
-        return _by_keys(queryset, reason or "joins to many rows and annotates them")
+        return _by_keys(queryset, reason)
     # Without repeating joins there is nothing to make distinct.
     query.distinct = False
     return _by_keys(queryset, reason) if reason else queryset
 
 
-def _by_keys(queryset: QuerySet[Any], reason: str) -> QuerySet[Any]:
-    """The rows whose keys `queryset` has; refused if its annotations would be lost."""
+def _check_having(queryset: QuerySet[Any]) -> None:
+    """Refuse a column that a query for keys can't compare with an aggregate."""
+    from django.core.exceptions import EmptyResultSet
+    from django.db import connections
+
+    is_needed = connections[queryset.db].vendor == "mysql"
+    if not is_needed or queryset.query.group_by is None:
+        return
+    query = queryset.values_list("pk").query
+    try:
+        sql, _ = query.get_compiler(queryset.db).as_sql()
+    except EmptyResultSet:
+        return
+    key = queryset.model._meta.pk.column
+    hidden = tokens.ungrouped(sql, query.alias_map)
+    if hidden := {(table, name) for table, name in hidden if name != key}:
+        table, name = min(hidden)
+        raise _NotWalkable(
+            f"compares an aggregate with the column {table}.{name}, which MariaDB and "
+            "MySQL allow only if it is selected: compare it with Max() of the column"
+        )
+
+
+def _by_keys(queryset: QuerySet[Any], entangled: str | None) -> QuerySet[Any]:
+    """The rows whose keys `queryset` has; refused if its annotations would be lost, or
+    if it would mean something else in a subquery."""
     query = queryset.query
+    reason = entangled or "joins to many rows and annotates them"
     if query.annotation_select or query.extra_select:
         raise _NotWalkable(
             f"{reason}: {ROUND}, and alias() instead of annotate() in it for values "
@@ -140,7 +166,31 @@ def _by_keys(queryset: QuerySet[Any], reason: str) -> QuerySet[Any]:
     outer.query.select_related = query.select_related
     outer.query.deferred_loading = query.deferred_loading
     chosen: QuerySet[Any] = outer.filter(pk__in=queryset.values("pk"))
+    named = _tables_named(chosen)
+    if not entangled:
+        named.discard(queryset.model._meta.db_table)  # the row outside is the same one
+    if named:
+        raise _NotWalkable(
+            f"{entangled or 'joins to many rows'}, and raw SQL in it names the table "
+            f"{min(named)}, which has another name in a subquery: write the column "
+            "alone"
+        )
     return chosen
+
+
+def _tables_named(chosen: QuerySet[Any]) -> set[str]:
+    """The tables that SQL in the subquery of `chosen` names before a column. Django's
+    own SQL has aliases there. Raw SQL would mean the row outside, or no row."""
+    from django.core.exceptions import EmptyResultSet
+
+    inner = chosen.query.where.children[0].rhs  # type: ignore[union-attr]
+    try:
+        sql, _ = inner.get_compiler(chosen.db).as_sql()
+    except EmptyResultSet:
+        return set()
+    named = {table.lower() for table, _ in tokens.columns(tokens.of(sql))}
+    tables = {join.table_name for join in inner.alias_map.values()}
+    return {table for table in tables if table.lower() in named}
 
 
 # Joins that repeat rows
@@ -179,7 +229,7 @@ def _is_grouped_by_row(queryset: QuerySet[Any], repeating: set[str]) -> bool:
     query is grouped by anything that differs between the repeated rows."""
     if queryset.query.group_by is None:
         return False
-    return not _names(_grouped_by(queryset)[0]) & repeating
+    return not tokens.names(_grouped_by(queryset)[0]) & repeating
 
 
 def _grouped_by(queryset: QuerySet[Any]) -> tuple[str, Any]:
@@ -199,25 +249,8 @@ def _grouped_by(queryset: QuerySet[Any]) -> tuple[str, Any]:
     return ", ".join(parts), query
 
 
-def _names(sql: str) -> set[str]:
-    """The names in a piece of SQL, of tables for example."""
-    return {one.strip('"`') for one in _TOKEN.findall(sql)}
-
-
 # Rows that depend on other rows of the queryset
 
-_TOKEN = re.compile(
-    r"'(?:[^'\\]|''|\\.)*'"  # a string
-    r'|"(?:[^"]|"")*"|`(?:[^`]|``)*`'  # a quoted name
-    r"|--[^\n]*|/\*.*?\*/"  # a comment
-    r"|\w+|[^\w\s]",
-    re.DOTALL,
-)
-_AGGREGATE = re.compile(
-    r"COUNT|SUM|AVG|MIN|MAX|TOTAL|STDDEV\w*|VAR(IANCE|_POP|_SAMP)|GROUP_CONCAT"
-    r"|(STRING|ARRAY|JSONB?|XML)_?AGG|JSONB?_OBJECT_?AGG|JSON_ARRAYAGG"
-    r"|BIT_(AND|OR|XOR)|BOOL_(AND|OR)|EVERY|CORR|COVAR_\w+|MODE|PERCENTILE_\w+"
-)
 _SET = re.compile(
     r"UNNEST|GENERATE_(SERIES|SUBSCRIPTS)|JSONB?_(ARRAY_ELEMENTS(_TEXT)?|EACH(_TEXT)?"
     r"|OBJECT_KEYS|PATH_QUERY)|REGEXP_(SPLIT_TO_TABLE|MATCHES)|STRING_TO_TABLE"
@@ -240,65 +273,23 @@ def _entangled(queryset: QuerySet[Any]) -> str | None:
         sql, _ = clone.query.get_compiler(clone.db).as_sql()
     except EmptyResultSet:
         return None
-    tokens = _outermost(_TOKEN.findall(sql))
-    calls = set(_calls(tokens))
-    if "OVER" in tokens:
+    outer = tokens.outermost(tokens.of(sql))
+    calls = set(tokens.calls(outer))
+    if "OVER" in outer:
         return "has a window function, which would see only the rows of a page"
     if any(map(_SET.fullmatch, calls)):
         return "has a function that returns several rows for one"
-    if queryset.query.group_by is None and any(map(_AGGREGATE.fullmatch, calls)):
+    if queryset.query.group_by is None and any(map(tokens.AGGREGATE.fullmatch, calls)):
         return "has an aggregate over all of its rows"
     if queryset.query.group_by is not None and not _is_grouped_by_key(queryset):
         return "is grouped by other columns than its key"
-    where = tokens[tokens.index("WHERE") :] if "WHERE" in tokens else []
-    if any(map(_RANDOM.fullmatch, _calls(where))):
+    where = outer[outer.index("WHERE") :] if "WHERE" in outer else []
+    if any(map(_RANDOM.fullmatch, tokens.calls(where))):
         raise _NotWalkable(
             "is filtered by random values, of which each page would have others: "
             "choose the rows first, with filter(pk__in=[...])"
         )
     return None
-
-
-def _calls(tokens: Sequence[str]) -> Iterator[str]:
-    """The names of functions that are called. SQLite's MIN and MAX of several values
-    are those of one row."""
-    for place, one in enumerate(tokens[:-1]):
-        if tokens[place + 1] != "(":
-            continue
-        if one not in ("MIN", "MAX") or not _has_several(tokens[place + 2 :]):
-            yield one
-
-
-def _has_several(tokens: Sequence[str]) -> bool:
-    """Whether a call whose arguments begin here has more than one."""
-    depth = 0
-    for one in tokens:
-        depth += (one == "(") - (one == ")")
-        if depth < 0 or (depth == 0 and one == ","):
-            return depth == 0
-    return False
-
-
-def _outermost(tokens: Sequence[str]) -> list[str]:
-    """The tokens in capitals, without names and strings, and without subqueries that
-    are values. A subquery in FROM is a part of the query itself."""
-    outer: list[str] = []
-    skipped = 0  # parentheses open since a subquery began that is a value
-    for one, following in zip(tokens, [*tokens[1:], ""], strict=True):
-        if one == ")" and skipped:
-            skipped -= 1
-        elif one == "(" and (skipped or _is_value(outer, following)):
-            skipped += 1
-        elif not skipped and one[0] not in "'\"`" and one[:2] not in ("--", "/*"):
-            outer.append(one.upper())
-    return outer
-
-
-def _is_value(before: Sequence[str], following: str) -> bool:
-    """Whether a parenthesis after `before` begins a subquery that is a value."""
-    if following.upper() not in ("SELECT", "WITH"):
-        return False
-    return not before or before[-1] not in ("FROM", "JOIN", "LATERAL")
 
 
 def _is_grouped_by_key(queryset: QuerySet[Any]) -> bool:

@@ -289,7 +289,7 @@ class Maker:
         )
 
     def aggregate(self, kind: str, depth: int) -> Any:
-        kind_of = getattr(m, self.one_of(AGGREGATES))
+        kind_of = getattr(m, self.one_of(_aggregates()))
         what = self.one_of(
             ["labels", "labels__id", "pages", "novel__pages", "author__books__pages"]
         )
@@ -427,6 +427,14 @@ class Made:
             return str(self.queryset.query)
         except Exception as error:  # noqa: BLE001
             return f"no SQL: {error}"
+
+
+def _aggregates() -> list[str]:
+    """MariaDB finds STDDEV_POP(x) IS NULL for other rows in HAVING if the same query
+    is ordered in another way."""
+    if connection.vendor != "mysql":
+        return AGGREGATES
+    return [name for name in AGGREGATES if name not in ("StdDev", "Variance")]
 
 
 @st.composite

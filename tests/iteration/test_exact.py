@@ -12,6 +12,7 @@ from django.db.models import (
     F,
     Func,
     IntegerField,
+    Max,
     OuterRef,
     Q,
     Subquery,
@@ -20,11 +21,12 @@ from django.db.models import (
     Window,
 )
 from django.db.models.expressions import RawSQL
-from django.db.models.functions import Greatest, Random, RowNumber
+from django.db.models.functions import Greatest, Length, Random, RowNumber
 from django.db.models.query import ModelIterable, QuerySet
 
 from cloudtask.exceptions import UnsupportedValue
 from cloudtask.iteration import RunState
+from cloudtask.iteration.querysets import walkable
 from cloudtask.testing import run_queued
 from tests.iteration import tasks
 from tests.iteration.models import Seat, Thing
@@ -83,6 +85,61 @@ ENTANGLED = {
 def test_rows_that_depend_on_others_are_refused_with_the_way_round(name):
     with pytest.raises(UnsupportedValue, match=r"filter\(pk__in=queryset.values"):
         tasks.visit_only.iterate(ENTANGLED[name]())
+
+
+def of_raw_sql(column):
+    """The latest of each size, of rows that raw SQL chooses."""
+    chosen = Thing.objects.extra(where=[f"{column} < %s"], params=[50])
+    return chosen.alias(place=LATEST).filter(place=1)
+
+
+def test_raw_sql_that_names_its_table_is_refused_in_a_subquery():
+    """There the name would be that of the row outside."""
+    with pytest.raises(UnsupportedValue, match="write the column alone"):
+        tasks.visit_only.iterate(of_raw_sql(f"{Thing._meta.db_table}.id"))
+
+
+def test_raw_sql_of_a_column_alone_is_walked_in_a_subquery(things):
+    queryset = of_raw_sql("id")
+
+    assert walked(queryset) == sorted(queryset.values_list("pk", flat=True)) != []
+
+
+def test_raw_sql_may_name_the_table_beside_a_join(things):
+    """The row outside of the subquery is then the same one."""
+    authors = [Author.objects.create(name=name) for name in "ab"]
+    for author in authors:
+        Book.objects.create(author=author, title="x")
+        Book.objects.create(author=author, title="x")
+    named = Author.objects.filter(books__title="x").extra(
+        where=[f"{Author._meta.db_table}.name = 'a'"]
+    )
+    assert [row.pk for row in walkable(named)] == [authors[0].pk]
+
+    of_books = Author.objects.filter(books__title="x").extra(
+        where=[f"{Book._meta.db_table}.title = 'x'"]
+    )
+    with pytest.raises(UnsupportedValue, match=Book._meta.db_table):
+        walkable(of_books)
+
+
+@pytest.mark.parametrize("column", ["pages", "author__name"])
+def test_an_aggregate_beside_a_column_is_walked_or_refused(column):
+    """MariaDB and MySQL see no column in HAVING that is not selected."""
+    counted = Book.objects.alias(n=Count("labels")).filter(n__gte=Length(column))
+    if connection.vendor != "mysql":
+        assert walkable(counted) is not None
+        return
+    with pytest.raises(UnsupportedValue, match=r"compare it with Max\(\)"):
+        walkable(counted)
+
+
+def test_an_aggregate_beside_the_largest_of_a_column_is_walked_everywhere():
+    long, short = (Book.objects.create(title="x", pages=n) for n in (100, 0))
+    counted = Book.objects.alias(n=Count("labels"), most=Max("pages"))
+
+    assert walked(counted.filter(n__gte=F("most"))) == [short.pk]
+    assert walked(counted.filter(n__lt=F("most"))) == [long.pk]
 
 
 @pytest.mark.parametrize("add", ["annotate", "alias"])
