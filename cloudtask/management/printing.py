@@ -8,7 +8,8 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any
@@ -37,6 +38,30 @@ def add_common(verb: argparse.ArgumentParser, command: CommandParser) -> None:
             again = copy.copy(action)
             again.default = argparse.SUPPRESS  # keeps a value given before the verb
             verb._add_action(again)
+
+
+CLEAR = "\x1b[H\x1b[J"  # the cursor to the top, and the screen empty
+
+
+def live(out: Any, seconds: float, draw: Callable[[], tuple[str, bool]]) -> None:
+    """Print the text of `draw` every `seconds`, until it says that it is over.
+
+    In a terminal each text takes the place of the one before. Elsewhere, a text that
+    has not changed is left out. Ctrl-C ends it, too.
+    """
+    before, is_over = "", False
+    while not is_over:
+        text, is_over = draw()
+        if out.isatty():
+            out.write(CLEAR, ending="")
+        if out.isatty() or text != before:
+            out.write(text)
+        out.flush()
+        before = text
+        try:
+            time.sleep(0 if is_over else seconds)
+        except KeyboardInterrupt:
+            return
 
 
 def as_json(values: Mapping[str, Any]) -> str:

@@ -225,6 +225,11 @@ class Migration(migrations.Migration):
             ],
             options={
                 "verbose_name": "task result",
+                "indexes": [
+                    models.Index(
+                        fields=["enqueued_at", "id"], name="cloudtask_result_age"
+                    )
+                ],
             },
         ),
         migrations.CreateModel(

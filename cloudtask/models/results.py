@@ -37,6 +37,9 @@ class TaskResultRow(models.Model):
 
     class Meta:
         verbose_name = "task result"
+        indexes = [
+            models.Index(fields=["enqueued_at", "id"], name="cloudtask_result_age"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.task} ({self.id})"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import Enum
 
 from cloudtask.envelope import Place
+from cloudtask.stores.pages import Page
 
 
 class ResultState(Enum):
@@ -58,6 +60,21 @@ class ResultStore(ABC):
     @abstractmethod
     def load_result(self, key: str) -> StoredResult | None:
         """The result of a call, without its value once it has expired."""
+
+    @abstractmethod
+    def page_results(
+        self,
+        *,
+        states: Collection[ResultState] = tuple(ResultState),
+        task: str | None = None,
+        before: str | None = None,
+        limit: int,
+    ) -> Page[StoredResult]:
+        """Results in brief, without value, error and traceback: the latest enqueued
+        first, from the mark `before` on. Raises ValueError for a wrong mark.
+
+        A page may have fewer than `limit` items although more follow: `next` tells.
+        """
 
     @abstractmethod
     def prune_results(self, forget_after: timedelta, limit: int) -> int:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.core.management.base import OutputWrapper
 
 from cloudtask import stores
 from cloudtask.management import printing
 from cloudtask.models import OutboxMessage
 from cloudtask.runs import RunState
+from cloudtask.stores.pages import Page
+from cloudtask.stores.results import ResultState, StoredResult
 from tests.dashboard import seeding
+from tests.support import clock as movable
 
 pytestmark = pytest.mark.django_db(databases="__all__")
 
@@ -133,6 +138,146 @@ def test_waiting_for_a_finished_run_succeeds() -> None:
 def test_an_unknown_iteration_is_an_error() -> None:
     with pytest.raises(CommandError, match="no iteration 'nobody'"):
         run("cloudtask_iterations", "show", "nobody")
+
+
+def test_a_watched_run_is_drawn_until_it_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store = stores.store()
+    run_id = seeding.run_of(store, 1)
+
+    def finish(seconds: float) -> None:
+        for state in (RunState.FINALIZING, RunState.FINISHED):
+            store.change_run(run_id, to=state, only_from=list(RunState))
+
+    monkeypatch.setattr(time, "sleep", finish)
+
+    first, *_, last = run("cloudtask_iterations", "watch", run_id).split("id  ")[1:]
+
+    assert "running" in first
+    assert "[###-----------------] 15%" in first
+    assert "finished" in last
+
+
+def test_a_watch_of_all_shows_those_at_work_until_ctrl_c(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", interrupt)
+    assert "No iteration is at work." in run("cloudtask_iterations", "watch")
+    run_id = seeding.run_of(stores.store(), 1)
+
+    [one] = objects("cloudtask_iterations", "watch")
+    status = run("cloudtask_status", "--watch", "1")
+
+    assert one["id"] == run_id
+    assert "iterations running" in status
+
+
+def test_a_watched_run_that_failed_is_told_by_the_exit_code() -> None:
+    run_id = seeding.run_of(stores.store(), 1, RunState.CANCELLED)
+
+    with pytest.raises(SystemExit) as raised:
+        run("cloudtask_iterations", "watch", run_id)
+    with pytest.raises(CommandError, match="no iteration 'nobody'"):
+        run("cloudtask_iterations", "watch", "nobody")
+
+    assert raised.value.code == 1
+
+
+def test_in_a_terminal_a_live_text_takes_the_place_of_the_one_before() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    texts = iter([("a", False), ("a", False), ("b", True)])
+    shown = Terminal()
+    printing.live(OutputWrapper(shown), 0.0, lambda: next(texts))
+
+    assert shown.getvalue() == "".join(f"{printing.CLEAR}{one}\n" for one in "aab")
+
+
+# Results
+
+
+def kept_result(key: str, task: str = "app.tasks.sum") -> None:
+    made = StoredResult(
+        id=key,
+        task=task,
+        queue="mail",
+        state=ResultState.SUCCEEDED,
+        value=b"sealed",
+        enqueued_at=datetime(2026, 1, 2, tzinfo=UTC),
+    )
+    stores.store().save_result(made, timedelta(days=1))
+
+
+def test_results_of_both_kinds_are_listed_the_latest_first() -> None:
+    kept_result("kept")
+    seeding.result("django")
+
+    found = objects("cloudtask_results", "list")
+    text = run("cloudtask_results", "list", "--task", "app.tasks.sum")
+
+    assert [one["id"] for one in found] == ["django", "kept"]
+    assert [one["backend"] for one in found] == ["default", ""]
+    assert "kept" in text
+    assert "django" not in text
+    assert objects("cloudtask_results", "list", "--status", "FAILED") == []
+    assert len(objects("cloudtask_results", "list", "--limit", "1")) == 1
+    with pytest.raises(CommandError, match="No results are in 'nowhere'"):
+        run("cloudtask_results", "list", "--database", "nowhere")
+
+
+def test_a_result_is_shown_without_its_value() -> None:
+    kept_result("kept-1")
+    kept_result("kept-2")
+
+    text = run("cloudtask_results", "show", "kept-1")
+
+    assert "status: SUCCESSFUL" in text
+    assert "sealed" not in text
+    with pytest.raises(CommandError, match="Several results begin"):
+        run("cloudtask_results", "show", "kept")
+    with pytest.raises(CommandError, match="There is no result 'nobody'"):
+        run("cloudtask_results", "show", "nobody")
+
+
+def test_a_store_of_its_own_is_a_place_of_results(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Elsewhere:
+        def page_results(self, **given: Any) -> Page[StoredResult]:
+            return before.page_results(**given)
+
+        def load_result(self, key: str) -> StoredResult | None:
+            return before.load_result(key)
+
+    kept_result("kept")
+    before = stores.store()
+    monkeypatch.setattr(stores, "_made", lambda settings: Elsewhere())
+
+    found = objects("cloudtask_results", "list", "--database", "store")
+
+    assert [(one["id"], one["place"]) for one in found] == [("kept", "store")]
+
+
+# Pruning
+
+
+def test_a_dry_run_counts_and_removes_nothing() -> None:
+    store = stores.store()
+    seeding.failed_call(store, "f1")
+    seeding.run_of(store, 1, RunState.CANCELLED)
+    run("cloudtask_prune")
+
+    with movable.ahead(31 * 86_400.0):
+        text = run("cloudtask_prune", "--dry-run")
+
+    assert text.strip() == "would remove 1 failed tasks, 1 iterations"
+    assert store.load_failed("f1") is not None
 
 
 # Failed tasks

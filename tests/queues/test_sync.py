@@ -219,6 +219,19 @@ def test_queues_are_paused_resumed_and_purged(service: Callable[..., None]) -> N
     assert queues.list_queues()["mail"].state == "PAUSED"
 
 
+def test_a_queue_is_deleted_once_its_name_is_repeated(
+    service: Callable[..., None],
+) -> None:
+    with pytest.raises(CommandError, match=r"can't be used for some days: add"):
+        run("delete", "other")
+
+    assert "other: deleted" in run("delete", "other", "--confirm", "other")
+
+    assert "other" not in queues.list_queues()
+    with pytest.raises(CommandError, match="1 failed"):
+        run("delete", "other", "--confirm", "other")
+
+
 def test_a_plan_tells_by_its_status_that_there_is_work(
     service: Callable[..., None],
 ) -> None:

@@ -56,6 +56,32 @@ class ResultsContract:
         assert found.expires_at - found.finished_at == A_DAY
         assert loaded(store) == result()
 
+    def test_results_are_listed_in_brief_the_latest_enqueued_first(
+        self, store: Store
+    ) -> None:
+        for number in range(5):
+            at = datetime(2026, 1, 2, 3, number, tzinfo=UTC)
+            task = "app.tasks.sum" if number % 2 else "app.tasks.other"
+            store.save_result(result(f"k{number}", task=task, enqueued_at=at), A_DAY)
+        late = datetime(2026, 1, 3, tzinfo=UTC)
+        store.save_result(failure(id="f", enqueued_at=late), A_DAY)
+
+        first = store.page_results(limit=4)
+        second = store.page_results(before=first.next, limit=4)
+        of_task = store.page_results(task="app.tasks.other", limit=9)
+        failed = store.page_results(states=[ResultState.FAILED], limit=9)
+
+        assert [one.id for one in first.items] == ["f", "k4", "k3", "k2"]
+        assert [one.id for one in second.items] == ["k1", "k0"]
+        assert second.next is None
+        assert [one.id for one in of_task.items] == ["k4", "k2", "k0"]
+        assert [one.id for one in failed.items] == ["f"]
+        assert {(o.value, o.error, o.traceback) for o in first.items} == {
+            (None, "", "")
+        }
+        with pytest.raises(ValueError, match="mark"):
+            store.page_results(before="nonsense", limit=1)
+
     @pytest.mark.parametrize("size", [0, 1, 16 * 1024, 600_000, 1_000_000])
     def test_values_of_any_size_come_back(self, store: Store, size: int) -> None:
         value = os.urandom(size)

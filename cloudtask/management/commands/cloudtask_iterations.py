@@ -18,9 +18,12 @@ from cloudtask.runs import ENDED, Run, RunState, ShardSums
 from cloudtask.stores import store
 
 PAGE = 100
+BAR = 20  # characters
+AT_WORK = [state for state in RunState if state not in ENDED]
 POLL = 1.0  # seconds between two looks of `wait`
 
 _COLUMNS = ("id", "task", "state", "done", "failed", "total", "created")
+_WATCHED = ("id", "task", "state", "progress", "done", "failed", "total", "left")
 _SHARDS = ("index", "state", "done", "failed", "skipped", "expected", "deaths")
 _FAILURES = ("key", "shard", "state", "attempts", "error")
 _VERBS: dict[str, tuple[str, Callable[[str], object]]] = {
@@ -51,6 +54,13 @@ class Command(BaseCommand):
         waiting = verbs.add_parser("wait", help="until it has ended: 0 if it finished")
         waiting.add_argument("ids", nargs=1, metavar="ID")
         waiting.add_argument("--timeout", type=float, metavar="SECONDS")
+        watching = verbs.add_parser(
+            "watch", help="a live table, until these have ended: 0 if all finished"
+        )
+        watching.add_argument(
+            "ids", nargs="*", metavar="ID", help="default: all at work"
+        )
+        watching.add_argument("--seconds", type=float, default=2.0)
         for added in verbs.choices.values():
             printing.add_json(added)
             printing.add_common(added, parser)
@@ -133,6 +143,19 @@ class Command(BaseCommand):
         if problems:
             raise CommandError(f"{problems} failed.", returncode=printing.FAILED)
 
+    def _watch(self, options: dict[str, Any]) -> None:
+        last: list[Run] = [_loaded(run_id) for run_id in options["ids"]]
+
+        def draw() -> tuple[str, bool]:
+            last[:] = [store().load_run(run.id) or run for run in last]
+            is_over = bool(last) and all(run.state in ENDED for run in last)
+            runs = last or store().page_runs(states=AT_WORK, limit=PAGE).items
+            return _drawn(runs, as_json=options["json"]), is_over
+
+        printing.live(self.stdout, options["seconds"], draw)
+        if any(run.state is not RunState.FINISHED for run in last):
+            sys.exit(printing.FAILED)
+
     def _wait(self, options: dict[str, Any]) -> None:
         run_id, limit = options["ids"][0], options["timeout"]
         stop = None if limit is None else time.monotonic() + limit
@@ -149,6 +172,28 @@ class Command(BaseCommand):
         )
         if run.state is not RunState.FINISHED:
             sys.exit(printing.FAILED)
+
+
+def _drawn(runs: Sequence[Run], *, as_json: bool) -> str:
+    sums = store().sums_of_shards([run.id for run in runs if not run.is_summary])
+    rows = [_row(run, sums.get(run.id)) for run in runs]
+    if as_json:
+        return "\n".join(map(printing.as_json, rows))
+    if not rows:
+        return "No iteration is at work."
+    return printing.as_table(
+        _WATCHED,
+        [{**row, "progress": _bar(row), "left": row["remaining"]} for row in rows],
+    )
+
+
+def _bar(row: Mapping[str, Any]) -> str:
+    settled = row["done"] + row["failed"] + row["skipped"]
+    if not row["total"]:
+        return ""
+    share = min(1.0, settled / row["total"])
+    filled = int(BAR * share)
+    return f"[{'#' * filled}{'-' * (BAR - filled)}] {int(share * 100)}%"
 
 
 def _loaded(run_id: str) -> Run:

@@ -37,6 +37,11 @@ class Command(BaseCommand):
         parser.add_argument(
             "--limit", type=int, default=10_000, help="most rows to remove of each kind"
         )
+        parser.add_argument(
+            "--dry-run",
+            action="store_true",
+            help="count the failed tasks and iterations that are due, remove nothing",
+        )
 
     @discreet
     def handle(self, *args: Any, **options: Any) -> None:
@@ -44,6 +49,9 @@ class Command(BaseCommand):
         keep_failed = settings.keep_failed
         if options["failed_older_than"] is not None:
             keep_failed = timedelta(days=options["failed_older_than"])
+        if options["dry_run"]:
+            self.stdout.write(_due(keep_failed, limit))
+            return
         tasks = failed.prune(keep_failed, limit)
         runs = iteration.prune(keep_failed, limit)
         # A payload may belong to a message in flight or to a failed task.
@@ -77,6 +85,13 @@ class Command(BaseCommand):
         )
         note_upkeep("prune", report)
         self.stdout.write(report)
+
+
+def _due(keep_failed: timedelta, limit: int) -> str:
+    """What a person could miss. Nobody sees the rest once it is due."""
+    tasks = len(store().old_failed(keep_failed, limit))
+    runs = len(store().old_runs(keep_failed, limit))
+    return f"would remove {tasks} failed tasks, {runs} iterations"
 
 
 def _report(removed: Mapping[str, int]) -> str:

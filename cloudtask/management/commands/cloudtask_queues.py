@@ -18,6 +18,11 @@ _VERBS: dict[str, tuple[Callable[[str], None], str]] = {
     "pause": (queues.pause, "paused: it takes tasks, sends none"),
     "resume": (queues.resume, "sends again"),
     "purge": (queues.purge, "being purged, which takes a minute"),
+    "delete": (queues.delete, "deleted: its name can't be used for some days"),
+}
+_FINAL = {
+    "purge": "All tasks are lost",
+    "delete": "All tasks are lost, and the name can't be used for some days",
 }
 
 
@@ -36,9 +41,13 @@ class Command(BaseCommand):
         )
         for verb in ("pause", "resume"):
             verbs.add_parser(verb).add_argument("names", nargs="+", metavar="NAME")
-        purging = verbs.add_parser("purge", help="delete all tasks of a queue")
-        purging.add_argument("names", nargs=1, metavar="NAME")
-        purging.add_argument("--confirm", metavar="NAME", help="the name once more")
+        for verb, text in (
+            ("purge", "delete all tasks of a queue"),
+            ("delete", "delete a queue with all its tasks"),
+        ):
+            final = verbs.add_parser(verb, help=text)
+            final.add_argument("names", nargs=1, metavar="NAME")
+            final.add_argument("--confirm", metavar="NAME", help="the name once more")
         for added in verbs.choices.values():
             printing.add_json(added)
             printing.add_common(added, parser)
@@ -140,8 +149,9 @@ class Command(BaseCommand):
     def _change(self, options: dict[str, Any]) -> None:
         change, done = _VERBS[options["verb"]]
         names, problems = options["names"], 0
-        if options["verb"] == "purge" and options["confirm"] != names[0]:
-            raise CommandError(f"All tasks are lost: add --confirm {names[0]}.")
+        lost = _FINAL.get(options["verb"])
+        if lost and options["confirm"] != names[0]:
+            raise CommandError(f"{lost}: add --confirm {names[0]}.")
         for name in names:
             try:
                 change(name)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,7 +17,6 @@ from cloudtask.sending.waiting import is_without_relay
 from cloudtask.stores import store
 from cloudtask.stores.failed import FailedFilter
 
-CLEAR = "\x1b[H\x1b[J"  # the cursor to the top, and the screen empty
 STATES = (RunState.RUNNING, RunState.PAUSED, RunState.FAILED)
 
 _COLUMNS = ("what", "number", "needs a person", "detail")
@@ -40,23 +38,22 @@ class Command(BaseCommand):
 
     @discreet
     def handle(self, *args: Any, **options: Any) -> None:
-        while True:
-            rows = list(_rows())
-            if options["json"]:
-                for row in rows:
-                    self.stdout.write(printing.as_json(row))
-            else:
-                if options["watch"] and self.stdout.isatty():
-                    self.stdout.write(CLEAR, ending="")
-                self.stdout.write(printing.as_table(_COLUMNS, rows))
-            if not options["watch"]:
-                break
-            try:
-                time.sleep(options["watch"])
-            except KeyboardInterrupt:
-                break
+        if options["watch"]:
+            printing.live(
+                self.stdout, options["watch"], lambda: (_text(options), False)
+            )
+        rows = list(_rows())
+        if not options["watch"]:
+            self.stdout.write(_text(options, rows))
         if options["check"] and any(row["needs a person"] for row in rows):
             raise SystemExit(printing.FOUND)
+
+
+def _text(options: dict[str, Any], rows: Sequence[dict[str, Any]] | None = None) -> str:
+    rows = list(_rows()) if rows is None else rows
+    if options["json"]:
+        return "\n".join(map(printing.as_json, rows))
+    return printing.as_table(_COLUMNS, rows)
 
 
 def _rows() -> Iterator[dict[str, Any]]:

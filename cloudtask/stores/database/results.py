@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +13,9 @@ from cloudtask import codec, envelope
 from cloudtask.clock import database_now as now
 from cloudtask.codec import shapes
 from cloudtask.exceptions import BadSignature
+from cloudtask.stores.database.paging import page_of
 from cloudtask.stores.database.records import aware
+from cloudtask.stores.pages import Page
 from cloudtask.stores.results import ResultState, ResultStore, StoredResult
 from cloudtask.stores.transactions import Database, delete_by_key
 
@@ -49,6 +53,20 @@ class DatabaseResults(Database, ResultStore):
             )
         return None if row is None else _result(row)
 
+    def page_results(
+        self,
+        *,
+        states: Collection[ResultState] = tuple(ResultState),
+        task: str | None = None,
+        before: str | None = None,
+        limit: int,
+    ) -> Page[StoredResult]:
+        rows = self._results().filter(status__in=[state.value for state in states])
+        rows = rows.filter(task=task) if task is not None else rows
+        rows = rows.defer("call", "value", "errors")
+        with self.reading("Listing results"):
+            return page_of(rows, "enqueued_at", mark=before, limit=limit, made=_brief)
+
     def prune_results(self, forget_after: timedelta, limit: int) -> int:
         with self.reading("Pruning results"):
             expired = self._results().filter(expires_at__lt=now())
@@ -84,16 +102,19 @@ def _sealed_errors(result: StoredResult) -> bytes | None:
 
 
 def _result(row: Any) -> StoredResult:
-    is_there = not row.is_expired
-    error, traceback = _errors(row) if is_there else ("", "")
+    if row.is_expired:
+        return _brief(row)
+    error, traceback = _errors(row)
+    value = bytes(row.value) if row.value is not None else None
+    return replace(_brief(row), value=value, error=error, traceback=traceback)
+
+
+def _brief(row: Any) -> StoredResult:
     return StoredResult(
         id=row.pk,
         task=row.task,
         queue=row.queue,
         state=ResultState(row.status),
-        value=bytes(row.value) if is_there and row.value is not None else None,
-        error=error,
-        traceback=traceback,
         enqueued_at=aware(row.enqueued_at, row),
         finished_at=aware(row.finished_at, row),
         expires_at=aware(row.expires_at, row),

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from cloudtask.stores.datastore import blobs
+from cloudtask.stores.datastore import blobs, paging
 from cloudtask.stores.datastore.access import Access, Attempt, Path, Row
 from cloudtask.stores.datastore.blobs import Blob
 from cloudtask.stores.datastore.entities import moment, shortened
+from cloudtask.stores.pages import Page
 from cloudtask.stores.results import ResultState, ResultStore, StoredResult
 
 RESULT = "CloudtaskResult"
@@ -51,6 +53,27 @@ class DatastoreResults(Access, ResultStore):
             return result
         return replace(result, value=blobs.load(self, what, row))
 
+    def page_results(
+        self,
+        *,
+        states: Collection[ResultState] = tuple(ResultState),
+        task: str | None = None,
+        before: str | None = None,
+        limit: int,
+    ) -> Page[StoredResult]:
+        values = {state.value for state in states}
+
+        def wanted(row: Row) -> bool:
+            is_of_task = task is None or row.values["task"] == task
+            return is_of_task and row.values["state"] in values
+
+        filters = paging.bounds("at", "", before=before)
+        what, kind = "Listing results", RESULT
+        found = paging.page_along(
+            self, what, kind, "at", filters, wanted=wanted, limit=limit
+        )
+        return paging.paged(found, _brief)
+
     def prune_results(self, forget_after: timedelta, limit: int) -> int:
         """A result is forgotten once its value, which may have chunks, is removed."""
         what, now = "Pruning results", self.now()
@@ -89,7 +112,12 @@ def _row(
         "expires_at": now + keep,
         "fresh_until": now + keep,
     }
-    return Row(path, values, ("expires_at", "fresh_until"))
+    values["at"] = paging.placed("", result.enqueued_at, result.id)
+    return Row(path, values, ("at", "expires_at", "fresh_until"))
+
+
+def _brief(row: Row) -> StoredResult:
+    return replace(_result(row), error="", traceback="")
 
 
 def _result(row: Row) -> StoredResult:
