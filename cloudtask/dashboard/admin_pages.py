@@ -22,6 +22,8 @@ MODELS: tuple[Any, ...] = (
     models.Outbox,
     models.Queue,
     models.Task,
+    models.Schedule,
+    models.Group,
     models.Result,
     models.Doctor,
 )

@@ -109,8 +109,9 @@ def iteration(visit: Visit, key: str) -> HttpResponse:
         return not_found(
             visit,
             "No such iteration",
-            f"There is no iteration {key[:80]}. It may have been started in a "
-            "transaction that was rolled back, or removed by cloudtask_prune.",
+            f"There is no iteration {key[:80]}. Without keep=True it is deleted when "
+            "it has finished. Or its transaction was rolled back, or cloudtask_prune "
+            "has removed it.",
         )
     shards = [] if run.is_summary else store().load_shards(key)
     return visit.render("iteration.html", "Iteration", **_shown(visit, run, shards))

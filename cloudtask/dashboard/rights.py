@@ -10,10 +10,14 @@ from cloudtask import conf
 LOOKING = frozenset(
     {
         *("view_iteration", "view_failed", "view_failed_details", "view_outbox"),
-        *("view_queue", "view_task", "view_result", "run_doctor"),
+        *("view_queue", "view_task", "view_result", "view_schedule", "view_group"),
+        "run_doctor",
     }
 )
-PAGES = ("view_iteration", "view_failed", "view_outbox", "view_queue", "view_task")
+PAGES = (
+    *("view_iteration", "view_failed", "view_outbox", "view_queue", "view_task"),
+    *("view_schedule", "view_group"),
+)
 
 
 def may(user: Any, right: str) -> bool:

@@ -9,6 +9,7 @@ from django.http import HttpResponse
 
 from cloudtask.dashboard.doctor_page import doctor_page
 from cloudtask.dashboard.failed_pages import failed_call, failed_list
+from cloudtask.dashboard.group_page import group_list
 from cloudtask.dashboard.iteration_pages import iteration, iteration_list
 from cloudtask.dashboard.other_pages import (
     result,
@@ -18,6 +19,7 @@ from cloudtask.dashboard.other_pages import (
 from cloudtask.dashboard.outbox_pages import outbox_list
 from cloudtask.dashboard.overview import overview
 from cloudtask.dashboard.queue_pages import queue_list
+from cloudtask.dashboard.schedule_page import schedule_list
 
 ONE = "<str:key>/change/"
 PAST = "<str:key>/history/"
@@ -51,6 +53,8 @@ ROUTES = (
     Route("outbox", "changelist", "", outbox_list),
     Route("queue", "changelist", "", queue_list),
     Route("task", "changelist", "", task_list),
+    Route("schedule", "changelist", "", schedule_list),
+    Route("group", "changelist", "", group_list),
     Route("result", "changelist", "", result_list),
     Route("result", "change", ONE, result),
     Route("result", "history", PAST, result),

@@ -42,6 +42,8 @@ NAVIGATION = (
     ("outbox", "Outbox", ("view_outbox",)),
     ("queue", "Queues", ("view_queue",)),
     ("task", "Tasks", ("view_task",)),
+    ("schedule", "Schedules", ("view_schedule",)),
+    ("group", "Groups", ("view_group",)),
     ("result", "Results", ("view_result",)),
     ("doctor", "Doctor", ("run_doctor",)),
 )

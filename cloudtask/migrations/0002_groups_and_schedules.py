@@ -13,6 +13,38 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
+        # Without tables: for the rights of the dashboard.
+        migrations.CreateModel(
+            name="Schedule",
+            fields=[
+                (
+                    "id",
+                    models.CharField(max_length=200, primary_key=True, serialize=False),
+                ),
+            ],
+            options={
+                "permissions": [
+                    ("view_schedule", "Can see schedules"),
+                    ("control_schedule", "Can switch schedules, and run their tasks"),
+                ],
+                "managed": False,
+                "default_permissions": (),
+            },
+        ),
+        migrations.CreateModel(
+            name="Group",
+            fields=[
+                (
+                    "id",
+                    models.CharField(max_length=80, primary_key=True, serialize=False),
+                ),
+            ],
+            options={
+                "permissions": [("view_group", "Can see groups of calls")],
+                "managed": False,
+                "default_permissions": (),
+            },
+        ),
         migrations.CreateModel(
             name="ScheduleRow",
             fields=[
@@ -65,6 +97,11 @@ class Migration(migrations.Migration):
             ],
             options={
                 "verbose_name": "group",
+                "indexes": [
+                    models.Index(
+                        fields=["created_at", "id"], name="cloudtask_group_age"
+                    )
+                ],
             },
         ),
         migrations.CreateModel(

@@ -15,11 +15,13 @@ from cloudtask.models.calls import (
 from cloudtask.models.dashboard import (
     Doctor,
     Failed,
+    Group,
     Iteration,
     Outbox,
     Overview,
     Queue,
     Result,
+    Schedule,
     Task,
 )
 from cloudtask.models.iteration import (
@@ -37,6 +39,7 @@ __all__ = [
     "Execution",
     "Failed",
     "FailedTask",
+    "Group",
     "Iteration",
     "IterationChunk",
     "IterationFailure",
@@ -50,6 +53,7 @@ __all__ = [
     "PayloadChunk",
     "Queue",
     "Result",
+    "Schedule",
     "ScheduleRow",
     "Task",
     "TaskResultRow",

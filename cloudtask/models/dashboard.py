@@ -112,6 +112,33 @@ class Result(models.Model):
         return f"result {self.id}"
 
 
+class Schedule(models.Model):
+    id = models.CharField(max_length=200, primary_key=True)
+
+    class Meta:
+        managed = False
+        default_permissions = ()
+        permissions = [
+            ("view_schedule", "Can see schedules"),
+            ("control_schedule", "Can switch schedules, and run their tasks"),
+        ]
+
+    def __str__(self) -> str:
+        return f"schedule {self.id}"
+
+
+class Group(models.Model):
+    id = models.CharField(max_length=80, primary_key=True)
+
+    class Meta:
+        managed = False
+        default_permissions = ()
+        permissions = [("view_group", "Can see groups of calls")]
+
+    def __str__(self) -> str:
+        return f"group {self.id}"
+
+
 class Doctor(models.Model):
     id = models.CharField(max_length=80, primary_key=True)
 

@@ -18,6 +18,9 @@ class WorkflowGroup(models.Model):
 
     class Meta:
         verbose_name = "group"
+        indexes = [
+            models.Index(fields=["created_at", "id"], name="cloudtask_group_age"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.id} of {self.total}"

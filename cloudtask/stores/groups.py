@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from cloudtask.envelope import Place
+from cloudtask.stores.pages import Page
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +18,17 @@ class StoredGroup:
     total: int
     rest: bytes = field(repr=False)
     is_done: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GroupProgress:
+    """A group in a list: `done` of its `total` members have a value."""
+
+    id: str
+    total: int
+    done: int
+    is_done: bool
+    created_at: datetime
 
 
 def member_place(group: str, member: int) -> Place:
@@ -40,6 +52,13 @@ class GroupStore(ABC):
 
     @abstractmethod
     def load_group(self, key: str) -> StoredGroup | None: ...
+
+    @abstractmethod
+    def page_groups(
+        self, *, before: str | None = None, limit: int
+    ) -> Page[GroupProgress]:
+        """Groups, newest first, from the mark `before` on; raises ValueError for a
+        mark that no store has made."""
 
     @abstractmethod
     def save_member(self, key: str, member: int, value: bytes) -> None:

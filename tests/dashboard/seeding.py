@@ -8,6 +8,7 @@ from typing import Any
 from cloudtask.models import OutboxMessage, TaskResultRow
 from cloudtask.runs import FailureState, RowFailure, RunState
 from cloudtask.stores import FailedCall, Store
+from cloudtask.stores.groups import StoredGroup
 from tests.stores.runs_making import LEASE, create, shards_of, take, walked
 
 TASK = "tests.testapp.tasks.note"
@@ -80,6 +81,13 @@ def result(key: str) -> None:
     )
 
 
+def group_of(store: Store, key: str, *, values: int) -> None:
+    """A group of three members, of which so many have a value."""
+    store.create_group(StoredGroup(id=key, total=3, rest=b"sealed"))
+    for member in range(values):
+        store.save_member(key, member, b"sealed")
+
+
 def everything(store: Store) -> None:
     """One of each, with HTML wherever a text may come from outside."""
     run_id = run_of(store, 1)
@@ -90,6 +98,7 @@ def everything(store: Store) -> None:
     failed_call(store, "f1")
     failed_call(store, "f2", error=HTML, arguments=HTML, traceback=HTML * 300)
     failed_call(store, "f3", task="shop.gone.task", group="h" * 32)
+    group_of(store, "g1", values=2)
     outbox_row("o1", error=HTML)
     outbox_row("o2", parked=False, error="")
     result("r1")

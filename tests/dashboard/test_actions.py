@@ -71,7 +71,11 @@ def test_an_action_needs_its_right_and_its_button_is_left_out(
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize(
-    "model", ["iteration", "failed", "outbox", "queue", "task", "result"]
+    "model",
+    [
+        *("iteration", "failed", "outbox", "queue", "task", "result"),
+        *("schedule", "group", "doctor"),
+    ],
 )
 def test_a_page_needs_its_right(
     db: None, visitor: Callable[..., Client], model: str, place: str

@@ -35,6 +35,8 @@ LISTS = (
     "outbox",
     "queue",
     "task",
+    "schedule",
+    "group",
     "result",
     "doctor",
 )
@@ -252,6 +254,7 @@ def test_a_list_takes_as_many_queries_for_one_as_for_many(
             seeding.outbox_row(f"o{number}")
             seeding.outbox_row(f"w{number}", parked=False)
             seeding.result(f"r{number}")
+            seeding.group_of(store, f"g{number}", values=1)
 
     grow(1, 2)
     few = queries(client, address(model))

@@ -278,7 +278,7 @@ def test_a_disabled_schedule_is_not_due_and_enabling_makes_up_for_nothing(
         assert tick().enqueued == 0
     with clock.ahead(6 * HOUR):
         assert tick().enqueued == 1
-    assert "hourly: every 1:00:00, disabled" in capsys.readouterr().out
+    assert "hourly  every 1:00:00  no" in capsys.readouterr().out
 
 
 def test_a_schedule_may_begin_disabled(db: None, give: Any) -> None:

@@ -38,6 +38,29 @@ class GroupsContract:
 
         assert store.load_group("g") == GROUP
 
+    def test_groups_are_listed_with_the_number_of_values_the_newest_first(
+        self, store: Store
+    ) -> None:
+        for number in range(3):
+            store.create_group(replace(GROUP, id=f"g{number}"))
+            store.save_member(f"g{number}", 0, b"value")
+        store.save_member("g1", 1, b"value")
+        store.finish_group("g0")
+
+        first = store.page_groups(limit=2)
+        second = store.page_groups(before=first.next, limit=2)
+        found = {one.id: one for one in (*first.items, *second.items)}
+
+        assert [one.id for one in (*first.items, *second.items)] == ["g2", "g1", "g0"]
+        assert second.next is None
+        assert (found["g1"].done, found["g1"].total, found["g1"].is_done) == (
+            *(2, 3),
+            False,
+        )
+        assert (found["g0"].done, found["g0"].is_done) == (3, True)
+        with pytest.raises(ValueError, match="mark"):
+            store.page_groups(before="nonsense", limit=1)
+
     def test_values_are_loaded_in_the_order_of_their_members(
         self, store: Store
     ) -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from cloudtask import clock
 from cloudtask.discretion import discreet
+from cloudtask.management import printing
 from cloudtask.options import nearest
 from cloudtask.schedules import Declared, declared, ticking
+from cloudtask.schedules.listed import ListedSchedule, listed
 
-AHEAD = timedelta(days=400)  # in which the next moment is looked for
+_COLUMNS = ("key", "schedule", "enabled", "next", "last", "missed")
 
 
 class Command(BaseCommand):
@@ -28,15 +28,21 @@ class Command(BaseCommand):
             ("run", "enqueue a call now, besides the times of the schedule"),
         ):
             verbs.add_parser(verb, help=text).add_argument("key")
+        for added in verbs.choices.values():
+            printing.add_json(added)
+            printing.add_common(added, parser)
 
     @discreet
     def handle(self, *args: Any, **options: Any) -> None:
         if options["verb"] == "list":
-            self._list()
+            self._list(options)
             return
         one = _found(options["key"])
         act: Callable[[Declared], str] = getattr(self, "_" + options["verb"])
-        self.stdout.write(f"{one.key}: {act(one)}")
+        done = act(one)
+        row = {"key": one.key, "result": done}
+        text = printing.as_json(row) if options["json"] else f"{one.key}: {done}"
+        self.stdout.write(text)
 
     def _enable(self, one: Declared) -> str:
         ticking.enable(one)
@@ -49,24 +55,27 @@ class Command(BaseCommand):
     def _run(self, one: Declared) -> str:
         return f"enqueued as {ticking.run_now(one).id}"
 
-    def _list(self) -> None:
-        found = declared().values()
-        if not found:
+    def _list(self, options: dict[str, Any]) -> None:
+        rows = [_row(one) for one in listed()]
+        if options["json"]:
+            for row in rows:
+                self.stdout.write(printing.as_json(row))
+        elif rows:
+            self.stdout.write(printing.as_table(_COLUMNS, rows))
+        else:
             self.stdout.write("No task has a schedule.")
-        for one in found:
-            self.stdout.write(f"{one.key}: {one.text}, {_state(one)}")
 
 
-def _state(one: Declared) -> str:
-    row = ticking.rows_of(one.definition.options.database).filter(key=one.key).first()
-    is_enabled = one.is_enabled if row is None else row.enabled
-    if not is_enabled:
-        return "disabled"
-    now = datetime.fromtimestamp(clock.now(), UTC)
-    following = one.next_after(now, now + AHEAD)
-    missed = f", {row.missed} missed" if row and row.missed else ""
-    when = f"{following:%Y-%m-%d %H:%M:%S} UTC" if following else "not within a year"
-    return f"next {when}{missed}"
+def _row(one: ListedSchedule) -> dict[str, Any]:
+    return {
+        "key": one.key,
+        "task": one.task,
+        "schedule": one.schedule,
+        "enabled": one.is_enabled,
+        "next": one.next_at,
+        "last": one.enqueued_at,
+        "missed": one.missed,
+    }
 
 
 def _found(key: str) -> Declared:

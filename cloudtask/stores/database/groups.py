@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
-from django.db.models import QuerySet
+from django.db.models import Count, QuerySet
 
 from cloudtask.clock import database_now as now
-from cloudtask.stores.groups import GroupStore, StoredGroup
+from cloudtask.stores.database.paging import page_of
+from cloudtask.stores.database.records import aware
+from cloudtask.stores.groups import GroupProgress, GroupStore, StoredGroup
+from cloudtask.stores.pages import Page
 from cloudtask.stores.transactions import apart, delete_by_key, translated
 
 A_WHILE = timedelta(hours=1)
@@ -64,6 +67,13 @@ class DatabaseGroups(GroupStore):
             id=row.id, total=row.total, rest=bytes(row.rest), is_done=row.is_done
         )
 
+    def page_groups(
+        self, *, before: str | None = None, limit: int
+    ) -> Page[GroupProgress]:
+        rows = self._groups.defer("rest").annotate(done=Count("members"))
+        with self._at("Listing groups"):
+            return page_of(rows, "created_at", mark=before, limit=limit, made=_progress)
+
     def save_member(self, key: str, member: int, value: bytes) -> None:
         what = f"Saving member {member} of group {key}"
         row = self._members.model(group_id=key, place=member, value=value)
@@ -95,3 +105,13 @@ class DatabaseGroups(GroupStore):
             old = self._groups.filter(touched_at__lt=now() - older_than)
             keys = list(old.values_list("pk", flat=True)[:limit])
             return delete_by_key(self._groups, keys)
+
+
+def _progress(row: Any) -> GroupProgress:
+    return GroupProgress(
+        id=row.id,
+        total=row.total,
+        done=row.total if row.is_done else row.done,
+        is_done=row.is_done,
+        created_at=aware(row.created_at, row),
+    )

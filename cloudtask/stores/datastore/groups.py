@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from cloudtask.stores.datastore import blobs
+from cloudtask.stores.datastore import blobs, paging
 from cloudtask.stores.datastore.access import (
     LOOKUPS,
     MUTATIONS,
@@ -18,7 +18,8 @@ from cloudtask.stores.datastore.access import (
 )
 from cloudtask.stores.datastore.blobs import Blob
 from cloudtask.stores.datastore.entities import moment
-from cloudtask.stores.groups import GroupStore, StoredGroup
+from cloudtask.stores.groups import GroupProgress, GroupStore, StoredGroup
+from cloudtask.stores.pages import Page
 
 GROUP = "CloudtaskGroup"
 MEMBER = "CloudtaskGroupMember"
@@ -34,7 +35,9 @@ class DatastoreGroups(Access, GroupStore):
         blob = Blob.of(group.rest, inline=LARGE)
         last = blobs.save(self, what, path, blob, group.rest)
         values = {**blob.values, "total": group.total, "is_done": False}
-        row = Row(path, values | {"touched_at": now}, ("touched_at",))
+        values |= {"created_at": now, "touched_at": now}
+        values["at"] = paging.placed("", now, group.id)
+        row = Row(path, values, ("at", "touched_at"))
 
         def work(attempt: Attempt) -> None:
             if attempt.get(path) is None:
@@ -52,6 +55,26 @@ class DatastoreGroups(Access, GroupStore):
             total=row.values["total"],
             rest=blobs.load(self, what, row) or b"",
             is_done=row.values["is_done"],
+        )
+
+    def page_groups(
+        self, *, before: str | None = None, limit: int
+    ) -> Page[GroupProgress]:
+        what, filters = "Listing groups", paging.bounds("at", "", before=before)
+        found = paging.page_along(
+            self, what, GROUP, "at", filters, wanted=lambda row: True, limit=limit
+        )
+        return paging.paged(found, self._progress)
+
+    def _progress(self, row: Row) -> GroupProgress:
+        key, values = row.path[-1], row.values
+        done = values["total"] if values["is_done"] else self.count_members(key)
+        return GroupProgress(
+            id=key,
+            total=values["total"],
+            done=done,
+            is_done=values["is_done"],
+            created_at=moment(values["created_at"]),
         )
 
     def save_member(self, key: str, member: int, value: bytes) -> None:
