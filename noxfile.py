@@ -24,7 +24,9 @@ from nox.command import CommandFailed
 ROOT = Path(__file__).resolve().parent
 RESULTS = ROOT / "build" / "tests"
 RUNNING = "{}.{}".format(*sys.version_info)
-PARALLEL = ("--numprocesses=auto", "--maxprocesses=8", "--dist=loadgroup")
+# Half of the time tests wait, for servers and processes of theirs.
+PROCESSES = min(2 * (os.cpu_count() or 1), 8)
+PARALLEL = (f"--numprocesses={PROCESSES}", "--dist=loadgroup")
 COVERAGE = ("--cov", "--cov-report=html:build/coverage")
 # Without a test that failed, something else is wrong: then nothing is collected.
 AGAIN = ("--last-failed", "--last-failed-no-failures=none")
@@ -37,6 +39,8 @@ SERVERLESS = tuple(
 # emulators are slow: these tests have a leg of their own.
 NO_DATASTORE = ("-m", "not datastore")
 NO_MATRICES = ("-m", "not exhaustive and not datastore")
+ON_DATABASE = ("-m", "database and not datastore")
+NO_MATRICES_ON_DATABASE = ("-m", "database and not exhaustive and not datastore")
 ONLY_DATASTORE = ("-m", "datastore and not exhaustive")
 # What depends on the packages whose lowest versions the leg `lowest` installs.
 CLIENTS = (
@@ -115,9 +119,12 @@ LEGS = {
             ("--exhaustive", "--ignore=tests/tampering", *NO_DATASTORE),
             "whole matrices",
         ),
-        Leg("postgres", "postgres", "3.11", "5.2", (*SERVERLESS, *NO_DATASTORE)),
-        Leg("mariadb", "mysql", "3.11", "5.2", (*SERVERLESS, *NO_DATASTORE)),
-        Leg("django60", "postgres", "3.12", "6.0", (*SERVERLESS, *NO_MATRICES)),
+        Leg("postgres", "postgres", "3.11", "5.2", (*SERVERLESS, *ON_DATABASE)),
+        Leg("mariadb", "mysql", "3.11", "5.2", (*SERVERLESS, *ON_DATABASE)),
+        Leg(
+            *("django60", "postgres", "3.12", "6.0"),
+            (*SERVERLESS, *NO_MATRICES_ON_DATABASE),
+        ),
         Leg(
             *("lowest", "sqlite", "3.11", "5.2", (*CLIENTS, *NO_MATRICES)),
             "lowest versions of the dependencies",

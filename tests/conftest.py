@@ -16,6 +16,7 @@ __all__ = ["site"]
 # Here, since pytest takes plugins from the topmost conftest only.
 pytest_plugins = [
     "tests.support.emulators",
+    "tests.support.marking",
     "tests.stores.datastore_fixtures",
     "tests.support.entities",
     "tests.support.sampling",

@@ -94,6 +94,17 @@ def test_a_taken_default_port_is_passed_over() -> None:
             assert answers(address)
 
 
+def test_a_port_that_is_taken_before_the_emulator_has_it_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        lost = taken.getsockname()[1]
+        monkeypatch.setattr(process, "_free_port", iter([lost, 0]).__next__)
+        with sandbox.emulator(commands=None, quiet=True) as address:
+            assert address != f"127.0.0.1:{lost}"
+            assert answers(address)
+
+
 def test_a_port_in_use_is_named_by_the_emulator_that_wanted_it(
     capfd: pytest.CaptureFixture[str],
 ) -> None:

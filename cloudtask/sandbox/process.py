@@ -46,8 +46,7 @@ def start(
     is not installed, or if it does not start.
     """
     _check_installed()
-    chosen = _free_port() if port is None else port
-    running, facts = _launched([*arguments, f"--port={chosen}"])
+    running, facts = _launched_at(port, arguments)
     chosen_environment = {
         HOST_VARIABLE: facts["address"],
         HTTP_VARIABLE: facts["http_address"],
@@ -71,6 +70,21 @@ def _check_installed() -> None:
                 f"No module named {name!r}. Install what the emulator needs: "
                 'pip install "django-cloudtask-defer[emulator]"'
             )
+
+
+def _launched_at(
+    port: int | None, arguments: list[str]
+) -> tuple[Running, dict[str, str]]:
+    """The process at `port`; None takes a free one, and another if that is lost."""
+    if port is not None:
+        return _launched([*arguments, f"--port={port}"])
+    while True:
+        chosen = _free_port()
+        try:
+            return _launched([*arguments, f"--port={chosen}"])
+        except RuntimeError:
+            if _are_free(chosen):
+                raise  # nobody took it meanwhile: there is another reason
 
 
 def _launched(arguments: list[str]) -> tuple[Running, dict[str, str]]:
@@ -106,9 +120,14 @@ def _python_path() -> str:
 def _free_port() -> int:
     """The first port from 8123 that is free together with the next one."""
     for port in range(DEFAULT_PORT, DEFAULT_PORT + 100, 2):
-        if _is_free(port) and _is_free(port + 1):
+        if _are_free(port):
             return port
     return 0
+
+
+def _are_free(port: int) -> bool:
+    """Whether the emulator can have `port` and the next one; 0 stands for any."""
+    return port == 0 or (_is_free(port) and _is_free(port + 1))
 
 
 def _is_free(port: int, host: str = "127.0.0.1") -> bool:

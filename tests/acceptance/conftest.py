@@ -17,7 +17,7 @@ def params():
     """Each deployment is started once, in one process, for all of its tests."""
     for name, deployment in DEPLOYMENTS.items():
         marks = [pytest.mark.xdist_group(name)]
-        if "gcloud" in name:
+        if name != "http":
             marks.append(pytest.mark.exhaustive)
         yield pytest.param(deployment, id=name, marks=marks)
 

@@ -73,6 +73,7 @@ def wait_until_deferred(process, folder):
     wait_until(look, "Tasks are deferred")
 
 
+@pytest.mark.exhaustive
 def test_the_demo_ends_with_a_summary(demo, tmp_path):
     process = demo(cities=150)
     wait_until(lambda: process.poll() is not None, "The demo ends")

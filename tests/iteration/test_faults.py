@@ -18,7 +18,7 @@ def table() -> Iterator[Table]:
     print(table)
 
 
-pytestmark = pytest.mark.exhaustive(sample=8)
+pytestmark = pytest.mark.exhaustive(sample=16)
 
 
 def params(*modes: str, most: int = 99) -> list[object]:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from zoneinfo import ZoneInfo
 
 MINUTE = timedelta(minutes=1)
 RANGES = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
 
 
-def _values(field: str, low: int, high: int) -> set[int]:
+@cache
+def _values(field: str, low: int, high: int) -> frozenset[int]:
     found: set[int] = set()
     for part in field.split(","):
         span, _, step = part.partition("/")
@@ -22,7 +24,7 @@ def _values(field: str, low: int, high: int) -> set[int]:
         start = low if first == "*" else int(first)
         end = high if first == "*" else int(last or first)
         found.update(range(start, end + 1, int(step or 1)))
-    return found
+    return frozenset(found)
 
 
 def _matches(text: str, wall: datetime) -> bool:

@@ -12,13 +12,18 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 OPTION = "--exhaustive"
 MARK = "exhaustive"
 
-settings.register_profile("sample", max_examples=40, derandomize=True, deadline=None)
-settings.register_profile("exhaustive", max_examples=600, deadline=None)
+# How fast examples are made depends on the machine and on what else it does.
+settings.register_profile(
+    "steady", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+steady = settings.get_profile("steady")
+settings.register_profile("sample", steady, max_examples=40, derandomize=True)
+settings.register_profile("exhaustive", steady, max_examples=600)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
