@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -16,6 +17,7 @@ from cloudtask import envelope
 from cloudtask.runs import FailureState, RowFailure, Run, RunState, Shard, Walked
 from cloudtask.stores import sealing
 from cloudtask.stores.database import DatabaseStore
+from cloudtask.stores.swaps import Swap
 
 RUN = "c" * 32
 MOST = 1.05  # times the CPU of the same query without seals
@@ -166,7 +168,11 @@ class _Operations:
             failure = RowFailure(
                 run=RUN, shard=0, key=str(number), state=FailureState.WAITING
             )
-            self.store.record_failure(failure, delay=timedelta(0))
+            self.store.swap("Recording", partial(_put, failure))
+
+
+def _put(failure: RowFailure, swap: Swap) -> None:
+    swap.put_failure(failure, timedelta(0))
 
 
 _NOTHING: dict[str, int] = {"done": 0, "failed": 0, "skipped": 0}

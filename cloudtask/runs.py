@@ -244,7 +244,8 @@ class Progress:
 
     `total` is the number of rows of the plan, and `is_estimated` tells that they are
     not counted, or that not all of a large table is planned. `rate` is rows per second
-    since the start, and `remaining` the time left at that rate.
+    since the start, and `remaining` the time left at that rate, None if the run does
+    not go on.
     """
 
     done: int

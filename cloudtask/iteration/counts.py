@@ -8,6 +8,7 @@ from datetime import timedelta
 from cloudtask import clock
 from cloudtask.runs import (
     ENDED,
+    STOPPED,
     IterationReport,
     Progress,
     Run,
@@ -43,7 +44,6 @@ def progress_by(run: Run, counts: ShardSums) -> Progress:
     total = settled if has_all else counts.size
     fraction = settled / total if total else float(has_all)
     rate = _rate(run, settled)
-    left = total - settled
     return Progress(
         counts.done,
         counts.failed,
@@ -51,7 +51,7 @@ def progress_by(run: Run, counts: ShardSums) -> Progress:
         total,
         fraction,
         rate,
-        timedelta(seconds=round(left / rate)) if rate else None,
+        _remaining(run, total - settled, rate),
         is_estimated=not has_all and (run.is_estimated or not run.is_planned),
     )
 
@@ -62,6 +62,12 @@ def _rate(run: Run, settled: int) -> float:
     is_over = run.state in ENDED and run.finished_at is not None
     end = run.finished_at.timestamp() if is_over and run.finished_at else clock.now()
     return settled / max(end - run.started_at.timestamp(), 0.001)
+
+
+def _remaining(run: Run, rows: int, rate: float) -> timedelta | None:
+    """The time that is left; None if no row was called yet, or while none is called."""
+    is_stopped = run.state in (RunState.PAUSED, RunState.FAILED, *STOPPED)
+    return None if is_stopped or not rate else timedelta(seconds=round(rows / rate))
 
 
 def report_of(run: Run, shards: Sequence[Shard]) -> IterationReport:

@@ -136,7 +136,8 @@ def _end(store: Store, found: Run, last: Last) -> None:
         last = _readied(found, last, description)
     except (PayloadError, TaskNotFound, TypeError) as error:
         # The next version of the application may have the function again.
-        say(store, found, f"{last.what} waits: {error}")
+        is_gone = isinstance(error.__cause__, TaskNotFound)
+        say(store, found, f"{last.what} waits: {error.__cause__ if is_gone else error}")
         store.touch_run(found.id)
         raise
     failpoints.reached("finalize.before_lease")

@@ -246,13 +246,6 @@ class ShardStore(Swaps):
 
     # Rows that failed
 
-    def record_failure(self, failure: RowFailure, *, delay: timedelta) -> None:
-        """Insert or replace the failure of a row, which is due `delay` from now."""
-        self.swap(
-            f"Recording a failed row of {failure.run}",
-            lambda swap: swap.put_failure(failure, delay),
-        )
-
     def resolve_failure(self, run_id: str, key: str) -> None:
         """Delete the failure of a row whose callback has succeeded."""
         self.swap(

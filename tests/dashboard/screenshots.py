@@ -26,7 +26,7 @@ def fill(store: Any) -> None:
     """A shop on a day on which a few things went wrong."""
     from cloudtask.models import FailedTask, IterationRun
     from cloudtask.runs import FailureState, RowFailure, Run, RunState
-    from tests.stores.runs_making import shards_of, take, walked
+    from tests.stores.runs_making import record, shards_of, take, walked
 
     def run(number: int, task: str, done: list[int], state: Any, minutes: int) -> str:
         run_id = f"{number:08x}" * 4
@@ -71,7 +71,8 @@ def fill(store: Any) -> None:
         error="finalize was given up after 5 calls: OSError: No space left on device"
     )
     for key in (4711, 4712, 5093, 7001):
-        store.record_failure(
+        record(
+            store,
             RowFailure(
                 run=live,
                 shard=2,

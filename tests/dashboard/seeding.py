@@ -9,7 +9,7 @@ from cloudtask.models import OutboxMessage, TaskResultRow
 from cloudtask.runs import FailureState, RowFailure, RunState
 from cloudtask.stores import FailedCall, Store
 from cloudtask.stores.groups import StoredGroup
-from tests.stores.runs_making import LEASE, create, shards_of, take, walked
+from tests.stores.runs_making import LEASE, create, record, shards_of, take, walked
 
 TASK = "tests.testapp.tasks.note"
 HTML = "<script>alert(1)</script><b style='color:red'>\u202e & \"quoted\""
@@ -29,7 +29,8 @@ def run_of(store: Store, number: int, state: RunState = RunState.RUNNING) -> str
 
 
 def failed_row(store: Store, run_id: str, key: str, error: str = "no") -> None:
-    store.record_failure(
+    record(
+        store,
         RowFailure(
             run=run_id,
             shard=0,

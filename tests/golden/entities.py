@@ -14,6 +14,7 @@ from cloudtask.stores.datastore.entities import RUN
 from cloudtask.stores.groups import StoredGroup
 from cloudtask.stores.results import ResultState, StoredResult
 from tests.stores import runs_making as runs
+from tests.stores.runs_making import record
 
 
 class _Recorded:
@@ -78,7 +79,7 @@ def _fill(store: DatastoreStore) -> None:
     runs.finish(store)
     for state in (FailureState.WAITING, FailureState.FAILED):
         failure = runs.failure(state.value, state)
-        store.record_failure(failure, delay=timedelta(0))
+        record(store, failure, delay=timedelta(0))
 
 
 def _failed() -> FailedCall:

@@ -284,7 +284,8 @@ class Maker:
         return m.Window(
             inner,
             partition_by=self.one_of([None, "pages", "author_id", "title"]),
-            order_by=self.one_of(["id", "-id", F("pages").desc()]),
+            # The order of equal rows would be the database's own choice each time.
+            order_by=self.one_of(["id", "-id", (F("pages").desc(), "id")]),
             frame=frame,
         )
 
@@ -321,7 +322,9 @@ class Maker:
                 [
                     lambda: Q(m.Exists(self.related())),
                     lambda: ~Q(m.Exists(self.related())),
-                    lambda: Q(pk__in=Book.objects.order_by("-pages")[:5].values("pk")),
+                    lambda: Q(
+                        pk__in=Book.objects.order_by("-pages", "id")[:5].values("pk")
+                    ),
                     lambda: Q(
                         pk__in=Book.objects.alias(w=self.window("int", 0))
                         .filter(w__lte=3)

@@ -256,7 +256,8 @@ class TestWaiting:
             if last == "on_failure":
                 run.cancel()
             world.pass_time(minutes=120)
-            assert f"{last} waits: " in run.refresh().error
+            path = getattr(tasks, last).path
+            assert f"{last} waits: No task {path!r} is known" in run.refresh().error
             assert len(world.waiting) == 1
 
         world.run()

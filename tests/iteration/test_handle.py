@@ -58,6 +58,17 @@ def test_its_text_has_the_rows_that_failed_and_were_skipped(rows):
     assert "10 of 10 (100%), 1 skipped, " in str(skipped.progress())
 
 
+@pytest.mark.parametrize("on_error", ["pause", "abort"])
+def test_a_run_that_does_not_go_on_has_no_time_left(rows, on_error):
+    trace.raises[4] = [ValueError("no")]
+    run = tasks.visit.iterate(rows, on_error=on_error, shards=1)
+    run_queued()
+
+    assert run.progress().rate > 0
+    assert run.progress().remaining is None
+    assert "left" not in str(run.progress())
+
+
 def test_a_total_that_was_not_counted_is_said_to_be_about_right(rows):
     run = tasks.visit.iterate(rows, keep=True)
     assert run.progress().is_estimated  # it is not planned yet

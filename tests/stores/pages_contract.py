@@ -23,6 +23,7 @@ from tests.stores.runs_making import (
     finish,
     load,
     move,
+    record,
     shards_of,
     start,
     take,
@@ -294,7 +295,7 @@ class RunPagesContract:
         start(store)
         for key in "123456":
             state = FailureState.FAILED if key in "25" else FailureState.WAITING
-            store.record_failure(failure(key, state), delay=AT_ONCE)
+            record(store, failure(key, state), delay=AT_ONCE)
 
         def keys(*states: FailureState) -> set[str]:
             rows = all_pages(

@@ -21,6 +21,7 @@ from tests.stores.runs_making import (
     load,
     load_shard,
     move,
+    record,
     shards_of,
     start,
     take,
@@ -42,7 +43,7 @@ class RowFailuresContract:
             error="é" * 2_000,
             traceback="line\n" * 4_000,
         )
-        store.record_failure(given, delay=AT_ONCE)
+        record(store, given, delay=AT_ONCE)
 
         [found] = store.load_failures(RUN)
         assert (found.key, found.state) == (given.key, given.state)
@@ -52,9 +53,9 @@ class RowFailuresContract:
 
     def test_a_key_has_one_failure(self, store: Store) -> None:
         start(store, shards=2)
-        store.record_failure(failure("1", attempts=1), delay=AT_ONCE)
-        store.record_failure(
-            failure("1", FailureState.FAILED, shard=1, attempts=2), delay=AT_ONCE
+        record(store, failure("1", attempts=1), delay=AT_ONCE)
+        record(
+            store, failure("1", FailureState.FAILED, shard=1, attempts=2), delay=AT_ONCE
         )
 
         [found] = store.load_failures(RUN)
@@ -65,14 +66,14 @@ class RowFailuresContract:
         start(store)
         alike = {"a", "A", "á", " a", "a ", "1", "01"}
         for key in alike:
-            store.record_failure(failure(key), delay=AT_ONCE)
+            record(store, failure(key), delay=AT_ONCE)
 
         assert {one.key for one in store.load_failures(RUN)} == alike
 
     def test_a_failure_is_resolved(self, store: Store) -> None:
         start(store)
         for key in ("1", "2"):
-            store.record_failure(failure(key), delay=AT_ONCE)
+            record(store, failure(key), delay=AT_ONCE)
 
         store.resolve_failure(RUN, "1")
         store.resolve_failure(RUN, "never failed")
@@ -86,7 +87,7 @@ class RowFailuresContract:
             start(store, shards=2, run_id=run_id)
             for number in range(6):
                 one = failure(str(number), shard=number % 2, run_id=run_id)
-                store.record_failure(one, delay=AT_ONCE)
+                record(store, one, delay=AT_ONCE)
         store.resolve_failure(OTHER, "0")
 
         assert (store.count_failures(RUN), store.count_failures(OTHER)) == (6, 5)
@@ -99,9 +100,9 @@ class RowFailuresContract:
     def test_rows_that_are_due_come_the_longest_first(self, store: Store) -> None:
         start(store, shards=2)
         for minutes, key in ((-1, "late"), (-3, "later"), (30, "not yet"), (-2, "b")):
-            store.record_failure(failure(key), delay=timedelta(minutes=minutes))
-        store.record_failure(failure("elsewhere", shard=1), delay=AT_ONCE)
-        store.record_failure(failure("given up", FailureState.FAILED), delay=AT_ONCE)
+            record(store, failure(key), delay=timedelta(minutes=minutes))
+        record(store, failure("elsewhere", shard=1), delay=AT_ONCE)
+        record(store, failure("given up", FailureState.FAILED), delay=AT_ONCE)
 
         due, seconds = store.waiting_failures(RUN, 0, limit=9)
 
@@ -112,7 +113,7 @@ class RowFailuresContract:
     def test_a_limit_leaves_rows_that_are_due_for_at_once(self, store: Store) -> None:
         start(store)
         for minutes, key in ((-3, "1"), (-2, "2"), (-1, "3"), (30, "4")):
-            store.record_failure(failure(key), delay=timedelta(minutes=minutes))
+            record(store, failure(key), delay=timedelta(minutes=minutes))
 
         due, seconds = store.waiting_failures(RUN, 0, limit=2)
 
@@ -122,7 +123,7 @@ class RowFailuresContract:
         start(store)
         assert store.waiting_failures(RUN, 0, limit=9) == ([], None)
 
-        store.record_failure(failure("1"), delay=-HALF_AN_HOUR)
+        record(store, failure("1"), delay=-HALF_AN_HOUR)
         due, seconds = store.waiting_failures(RUN, 0, limit=1)
         assert (keys(due), seconds) == (["1"], None)
 
@@ -132,11 +133,9 @@ class RowFailuresContract:
         start(store)
         given_up = walked("9", done=5, failed=2, skipped=1)
         store.complete(take(store), given_up)
-        store.record_failure(
-            failure("1", FailureState.FAILED, attempts=9), delay=HALF_AN_HOUR
-        )
-        store.record_failure(failure("2", FailureState.KILLED), delay=HALF_AN_HOUR)
-        store.record_failure(failure("3"), delay=HALF_AN_HOUR)
+        record(store, failure("1", FailureState.FAILED, attempts=9), delay=HALF_AN_HOUR)
+        record(store, failure("2", FailureState.KILLED), delay=HALF_AN_HOUR)
+        record(store, failure("3"), delay=HALF_AN_HOUR)
 
         assert store.reopen_failures(RUN) == 2
 
@@ -152,7 +151,7 @@ class RowFailuresContract:
     def test_a_row_that_stopped_the_run_is_not_opened(self, store: Store) -> None:
         start(store)
         stopper = failure("1", FailureState.STOPPED)
-        store.record_failure(stopper, delay=AT_ONCE)
+        record(store, stopper, delay=AT_ONCE)
 
         assert store.reopen_failures(RUN) == 0
         assert store.waiting_failures(RUN, 0, limit=9) == ([], None)
@@ -164,7 +163,7 @@ class RowFailuresContract:
         start(store)
         store.complete(take(store), walked("9", done=5, failed=1, skipped=3))
         for key in ("1", "2", "3"):
-            store.record_failure(failure(key, FailureState.FAILED), delay=AT_ONCE)
+            record(store, failure(key, FailureState.FAILED), delay=AT_ONCE)
 
         store.reopen_failures(RUN)
 
@@ -174,7 +173,7 @@ class RowFailuresContract:
         start(store, shards=3)
         for index in range(3):
             finish(store, index)
-        store.record_failure(failure("1", FailureState.FAILED, shard=1), delay=AT_ONCE)
+        record(store, failure("1", FailureState.FAILED, shard=1), delay=AT_ONCE)
 
         store.reopen_failures(RUN)
 
@@ -189,7 +188,7 @@ class RowFailuresContract:
         start(store, shards=2)
         for number in range(90):
             one = failure(str(number), FailureState.FAILED, shard=number % 2)
-            store.record_failure(one, delay=AT_ONCE)
+            record(store, one, delay=AT_ONCE)
 
         assert store.reopen_failures(RUN) == 90
         assert store.reopen_failures(RUN) == 0
@@ -199,7 +198,7 @@ class RowFailuresContract:
     ) -> None:
         start(store)
         shard = take(store)
-        store.record_failure(failure("1", FailureState.FAILED), delay=AT_ONCE)
+        record(store, failure("1", FailureState.FAILED), delay=AT_ONCE)
 
         store.reopen_failures(RUN)
 
@@ -250,7 +249,7 @@ class SweepingContract:
     def test_a_shard_that_waits_for_a_row_is_not_lost(self, store: Store) -> None:
         start(store)
         store.release(take(store), walked("9", is_walked=True))
-        store.record_failure(failure("1"), delay=timedelta(hours=3))
+        record(store, failure("1"), delay=timedelta(hours=3))
 
         with clock.ahead(AN_HOUR):
             assert store.stale_shards(older_than=HALF_AN_HOUR, limit=9) == []
@@ -260,7 +259,7 @@ class SweepingContract:
     def test_a_shard_with_keys_left_does_not_wait_for_a_row(self, store: Store) -> None:
         start(store)
         store.release(take(store), walked("5"))
-        store.record_failure(failure("1"), delay=timedelta(hours=3))
+        record(store, failure("1"), delay=timedelta(hours=3))
 
         with clock.ahead(AN_HOUR):
             assert len(store.stale_shards(older_than=HALF_AN_HOUR, limit=9)) == 1
@@ -270,7 +269,7 @@ class SweepingContract:
         for index in (0, 1):
             store.release(take(store, index), walked("9", is_walked=True))
             one = failure(str(index), shard=index)
-            store.record_failure(one, delay=timedelta(hours=3))
+            record(store, one, delay=timedelta(hours=3))
         with clock.ahead(60):
             store.bump_shard(load_shard(store, 2))
         with clock.ahead(AN_HOUR):
@@ -302,7 +301,7 @@ class SweepingContract:
             (OTHER, FailureState.WAITING),
         ):
             one = failure(state.value, state, run_id=run_id)
-            store.record_failure(one, delay=AT_ONCE)
+            record(store, one, delay=AT_ONCE)
 
         assert store.count_failures(RUN) == 4
         assert store.count_failures(RUN, given_up=True) == 2

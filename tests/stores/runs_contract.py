@@ -20,6 +20,7 @@ from tests.stores.runs_making import (
     finish,
     load,
     move,
+    record,
     shards_of,
     start,
     take,
@@ -473,7 +474,7 @@ class RunsContract:
         for index in range(3):
             shard = take(store, index)
             assert store.complete(shard, walked("9", 7, 2, 1))
-        store.record_failure(failure("1"), delay=AT_ONCE)
+        record(store, failure("1"), delay=AT_ONCE)
         store.try_finalize(RUN)
         move(store, RunState.FINISHED)
         start(store, shards=2, run_id=OTHER)
@@ -524,7 +525,7 @@ class RunsContract:
     def test_a_run_is_deleted_with_all_that_is_its_own(self, store: Store) -> None:
         for run_id in (RUN, OTHER):
             start(store, shards=3, run_id=run_id)
-            store.record_failure(failure("1", run_id=run_id), delay=AT_ONCE)
+            record(store, failure("1", run_id=run_id), delay=AT_ONCE)
 
         store.delete_run(RUN)
 

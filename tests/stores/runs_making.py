@@ -111,5 +111,10 @@ def failure(
     return RowFailure(run=run_id, shard=shard, key=key, state=state, **values)
 
 
+def record(store: Store, one: RowFailure, *, delay: timedelta) -> None:
+    """Insert or replace the failure of a row, as a checkpoint does beside its shard."""
+    store.swap("Recording a row", lambda swap: swap.put_failure(one, delay))
+
+
 def keys(failures: list[RowFailure]) -> list[str]:
     return [one.key for one in failures]

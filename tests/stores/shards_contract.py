@@ -19,6 +19,7 @@ from tests.stores.runs_making import (
     keys,
     load_shard,
     move,
+    record,
     shards_of,
     start,
     take,
@@ -259,7 +260,7 @@ class ShardsContract:
     def test_a_checkpoint_records_and_forgets_failed_rows(self, store: Store) -> None:
         start(store)
         shard = take(store)
-        store.record_failure(failure("1"), delay=timedelta(0))
+        record(store, failure("1"), delay=timedelta(0))
 
         store.checkpoint(
             shard,

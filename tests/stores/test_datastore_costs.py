@@ -28,6 +28,7 @@ from tests.stores.runs_making import (
     failure,
     finish,
     load_shard,
+    record,
     shards_of,
     start,
     take,
@@ -113,7 +114,7 @@ def given_up(rows: int) -> Act:
         ended(store)
         for row in range(rows):
             one = failure(str(row), FailureState.FAILED)
-            store.record_failure(one, delay=AT_ONCE)
+            record(store, one, delay=AT_ONCE)
 
     return begin
 
@@ -151,7 +152,7 @@ def filled(store: DatastoreStore) -> None:
     start(store)
     saved(100)(store)
     kept(store)
-    store.record_failure(failure("1"), delay=AT_ONCE)
+    record(store, failure("1"), delay=AT_ONCE)
 
 
 # For each row of the table, and each number in it: the cases that take so many calls.

@@ -26,6 +26,7 @@ from tests.stores.runs_making import (
     load,
     load_shard,
     move,
+    record,
     shards_of,
     start,
     take,
@@ -86,18 +87,18 @@ CHANGES: dict[str, tuple[Change, Change]] = {
         lambda store: (
             start(store),
             finish(store),
-            store.record_failure(failure("1", FailureState.FAILED), delay=AT_ONCE),
+            record(store, failure("1", FailureState.FAILED), delay=AT_ONCE),
         ),
         lambda store: store.reopen_failures(RUN),
     ),
-    "record_failure": (
+    "recording a failure": (
         start,
-        lambda store: store.record_failure(failure("1"), delay=AT_ONCE),
+        lambda store: record(store, failure("1"), delay=AT_ONCE),
     ),
     "resolve_failure": (
         lambda store: (
             start(store),
-            store.record_failure(failure("1"), delay=AT_ONCE),
+            record(store, failure("1"), delay=AT_ONCE),
         ),
         lambda store: store.resolve_failure(RUN, "1"),
     ),
@@ -376,7 +377,7 @@ def test_rows_are_reopened_once_by_two(
 ) -> None:
     start(datastore_store)
     finish(datastore_store)
-    datastore_store.record_failure(failure("1", FailureState.FAILED), delay=AT_ONCE)
+    record(datastore_store, failure("1", FailureState.FAILED), delay=AT_ONCE)
     others: list[int] = []
     optimistic.before_next(
         "Commit", lambda: others.append(datastore_store.reopen_failures(RUN))
