@@ -71,6 +71,8 @@ class Window:
             self.problems.append(f"{response.status} {response.url}")
 
     def violations(self) -> list[str]:
+        if self.page.url == "about:blank":
+            return []
         found: list[str] = self.page.evaluate("window.ctViolations ?? []")
         return found
 

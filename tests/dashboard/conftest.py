@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from django.conf import settings as django_settings
 from django.contrib.auth.models import Permission, User
-from django.test import Client
+from django.db import connections
+from django.test import Client, override_settings
 from pytest_django.live_server_helper import LiveServer
 
 from cloudtask import conf, queues, stores
 from cloudtask.stores import Store
 from cloudtask.stores.datastore import DatastoreStore
+from tests.dashboard.browsing import chromium
 from tests.stores.datastore_fixtures import empty_place
 
 
@@ -65,12 +68,30 @@ def configure(settings: Any) -> Callable[..., None]:
     return configured
 
 
-@pytest.fixture
-def server(settings: Any, _urls: None, transactional_db: None) -> Iterator[LiveServer]:
-    """A server of the pages with a strict Content-Security-Policy. It is made anew for
-    each test: a server reads the settings of middleware when it starts."""
-    settings.ALLOWED_HOSTS = ["*"]  # without the host no Origin is trusted
-    settings.MIDDLEWARE = [*settings.MIDDLEWARE, "tests.dashboard.policy.strict"]
-    made = LiveServer("127.0.0.1:0")
-    yield made
-    made.stop()
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """One browser for all tests of a module."""
+    with chromium() as made:
+        yield made
+        # Those of this thread while the loop of Playwright runs in it: asgiref keeps
+        # them apart from the others, and nothing else closes them.
+        connections.close_all()
+
+
+@pytest.fixture(scope="module")
+def server(
+    browser: Any, django_db_setup: None, django_db_blocker: Any
+) -> Iterator[LiveServer]:
+    """A server of the pages with a strict Content-Security-Policy.
+
+    It comes after the browser, so that it shares the connections of the tests.
+    """
+    changes = {
+        "ROOT_URLCONF": "tests.dashboard.urls",
+        "ALLOWED_HOSTS": ["*"],  # without the host no Origin is trusted
+        "MIDDLEWARE": [*django_settings.MIDDLEWARE, "tests.dashboard.policy.strict"],
+    }
+    with django_db_blocker.unblock(), override_settings(**changes):
+        made = LiveServer("127.0.0.1:0")
+        yield made
+        made.stop()

@@ -94,7 +94,7 @@ def fill(store: Any) -> None:
             )
             seeding.failed_call(
                 store,
-                key,
+                call,
                 task=task,
                 kind=kind,
                 group=f"{task[-12:]:g>32}"[:32],
@@ -140,17 +140,15 @@ SHOWN = {
     ("iteration", "light", 1280),
     ("failed-call", "light", 1280),
     ("outbox", "light", 1280),
+    ("doctor", "light", 1280),
 }
 
 
-def take_all(url: str, user: Any, out: Path) -> None:
-    from tests.dashboard.browsing import chromium
-
+def take_all(browser: Any, url: str, user: Any, out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
-    with chromium() as browser:
-        for scheme in ("light", "dark"):
-            for width in (1280, 390):
-                _take(browser, url, user, out, scheme, width)
+    for scheme in ("light", "dark"):
+        for width in (1280, 390):
+            _take(browser, url, user, out, scheme, width)
 
 
 def _take(browser: Any, url: str, user: Any, out: Path, *look: Any) -> None:
@@ -174,12 +172,16 @@ def _take(browser: Any, url: str, user: Any, out: Path, *look: Any) -> None:
     page.goto(PAGES["failed"])
     page.locator(".ct-table tbody th a").last.click()
     take("failed-call")
+    page.goto("/tasks/doctor/")
+    page.locator("button.ct-primary").click()
+    page.wait_for_selector(".ct-table")
+    take("doctor")
     assert window.problems == window.violations() == []
     window.context.close()
 
 
 @pytest.mark.django_db(transaction=True, databases="__all__")
-def test_take_screenshots(server: Any, configure: Any) -> None:
+def test_take_screenshots(browser: Any, server: Any, configure: Any) -> None:
     """Run by `make screenshots` only: the name of this file is no test's."""
     from django.contrib.auth.models import User
 
@@ -194,4 +196,4 @@ def test_take_screenshots(server: Any, configure: Any) -> None:
     )
     user = User.objects.create_superuser("ann", password="ann")
     fill(stores.store())
-    take_all(server.url, user, Path(os.environ.get("IMAGES", IMAGES)))
+    take_all(browser, server.url, user, Path(os.environ.get("IMAGES", IMAGES)))
