@@ -30,7 +30,7 @@ from cloudtask import clock, codec, envelope, failpoints, quotas, registry, sign
 from cloudtask.chains import steps
 from cloudtask.chains.rest import EMPTY_LIST, Rest, id_of, sealed, unsealed
 from cloudtask.chains.steps import CallStep
-from cloudtask.exceptions import EnqueueError, PayloadTooLarge
+from cloudtask.exceptions import BadSignature, EnqueueError, PayloadTooLarge
 from cloudtask.message import Message
 from cloudtask.options import Options
 from cloudtask.registry import Definition
@@ -81,9 +81,8 @@ def begun(rest: Rest, value: bytes, *, joins: str | None) -> list[Message]:
     follows = rest.after_group(step, after)
     if not step.members:
         return _without_members(follows)
-    group = StoredGroup(
-        id=rest.next_id, total=len(step.members), rest=sealed(follows, rest.next_id)
-    )
+    key, total = rest.next_id, len(step.members)
+    group = StoredGroup(id=key, total=total, rest=sealed(follows, key, total))
     store().create_group(group, joins=joins)
     return [
         message
@@ -200,11 +199,19 @@ def decide(key: str) -> None:
         return  # pruned, or an earlier delivery has done it
     if store().count_members(key) < group.total:
         return
-    rest = unsealed(group.rest, key)
-    values = [
-        envelope.unseal_value(data, place=member_place(key, index))
-        for index, data in enumerate(store().load_members(key))
-    ]
+    rest = None
+    try:
+        rest = unsealed(group.rest, key, group.total)
+        values = [
+            envelope.unseal_value(data, place=member_place(key, index))
+            for index, data in enumerate(store().load_members(key))
+        ]
+    except BadSignature as error:
+        # Another delivery would call the member again, and change nothing.
+        logger.error("The values of group %s are not handed on: %s", key, error)
+        if rest is not None:
+            tell_result(rest, str(error), "")
+        return
     failpoints.reached("group.before_then")
     try:
         hand_over(rest, b"[" + b",".join(values) + b"]")
@@ -242,8 +249,17 @@ def _with_outer(rest: Rest) -> Iterator[Rest]:
     current: Rest | None = rest
     while current is not None:
         yield current
-        group = store().load_group(current.group) if current.group else None
-        current = unsealed(group.rest, group.id) if group else None
+        current = _rest_after(current.group) if current.group else None
+
+
+def _rest_after(key: str) -> Rest | None:
+    """What follows on a group; None if it was pruned, or is refused."""
+    group = store().load_group(key)
+    try:
+        return unsealed(group.rest, key, group.total) if group else None
+    except BadSignature as error:
+        logger.error("The chain around group %s can't be told of it: %s", key, error)
+        return None
 
 
 def _save(

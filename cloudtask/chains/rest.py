@@ -139,18 +139,24 @@ def rest_of(message: Message, payload: bytes) -> Rest | None:
     )
 
 
-def sealed(rest: Rest, group: str) -> bytes:
-    """`rest` as the record of `group` keeps it."""
+def _place(group: str, total: int) -> envelope.Place:
+    """Where the rest lies. The number of members is sealed with it: with fewer, the
+    rest would be given a part of the values."""
+    return "group", group, f"rest of {total} members"
+
+
+def sealed(rest: Rest, group: str, total: int) -> bytes:
+    """`rest` as the record of `group`, which has `total` members, keeps it."""
     values = [rest.chain, rest.place, rest.group, rest.member, rest.keep]
     text = [line.decode(errors="surrogatepass") for line in rest.lines]
     carried = [rest.carried.project, rest.carried.telemetry]
     data = codec.dumps([*values, carried, text])
-    return envelope.seal_value(data, place=("group", group, "rest"))
+    return envelope.seal_value(data, place=_place(group, total))
 
 
-def unsealed(data: bytes, group: str) -> Rest:
+def unsealed(data: bytes, group: str, total: int) -> Rest:
     """The reverse of `sealed`; raises BadSignature for what another group keeps."""
-    opened = codec.loads(envelope.unseal_value(data, place=("group", group, "rest")))
+    opened = codec.loads(envelope.unseal_value(data, place=_place(group, total)))
     values: list[Any] = shapes.parts(opened, 7)
     return Rest(
         chain=shapes.text(values[0]),

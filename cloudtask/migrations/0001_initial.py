@@ -244,6 +244,7 @@ class Migration(migrations.Migration):
                 ("name", models.CharField(max_length=500)),
                 ("queue", models.CharField(max_length=100)),
                 ("expires_at", models.DateTimeField(db_index=True)),
+                ("seal", models.CharField(max_length=80)),
             ],
         ),
         migrations.CreateModel(

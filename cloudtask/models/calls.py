@@ -122,7 +122,11 @@ class Execution(models.Model):
 
 
 class UniqueKey(models.Model):
-    """The one waiting call of a `unique` task and key."""
+    """The one waiting call of a `unique` task and key.
+
+    `seal` covers what a receipt is made of. Else someone could let the receipt of one
+    call lead to the result of another.
+    """
 
     key = models.CharField(max_length=64, primary_key=True)
     task = models.CharField(max_length=500)
@@ -130,6 +134,7 @@ class UniqueKey(models.Model):
     name = models.CharField(max_length=500)
     queue = models.CharField(max_length=100)
     expires_at = models.DateTimeField(db_index=True)
+    seal = models.CharField(max_length=80)
 
     def __str__(self) -> str:
         return f"{self.task} ({self.message})"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,8 +19,9 @@ from typing import TYPE_CHECKING, Any
 from django.db import connections, transaction
 from django.db.models import Q, QuerySet
 
-from cloudtask import codec, failpoints
+from cloudtask import codec, envelope, failpoints
 from cloudtask.clock import database_now
+from cloudtask.exceptions import BadSignature
 from cloudtask.message import Enqueued, Message
 from cloudtask.options import Options
 from cloudtask.registry import Definition
@@ -33,6 +35,8 @@ from cloudtask.stores.transactions import (
 
 if TYPE_CHECKING:
     from cloudtask.models import UniqueKey
+
+logger = logging.getLogger("cloudtask")
 
 # A message that has not started this long after its eta is taken to be lost.
 PATIENCE = timedelta(hours=24)
@@ -102,7 +106,7 @@ def seen_waiting(messages: Sequence[Message], options: Options) -> dict[str, Enq
 def _holder(message: Message) -> Enqueued | None:
     rows = _rows(message.options.database).filter(key=message.unique)
     holder = rows.filter(expires_at__gte=database_now()).first()
-    return _receipt(holder) if holder else None
+    return _receipt(holder) if holder and _is_sealed(holder) else None
 
 
 @contextmanager
@@ -155,7 +159,7 @@ def claim(message: Message) -> Enqueued | None:
         if holder.message == message.id:
             failpoints.reached("unique.claimed")
             return None
-        if holder.is_expired:
+        if holder.is_expired or not _is_sealed(holder):
             locked.update(**_values(message))
             return None
     return _receipt(holder)
@@ -180,13 +184,30 @@ def _upsert(message: Message) -> None:
 
 def _values(message: Message) -> dict[str, Any]:
     delay = timedelta(seconds=max(0.0, (message.eta or 0.0) - message.created))
+    enqueued = Enqueued(message.id, message.name, message.queue)
     return {
         "task": message.task,
         "message": message.id,
         "name": message.name,
         "queue": message.queue,
         "expires_at": database_now() + delay + PATIENCE,
+        "seal": envelope.seal_text(None, place=_place(str(message.unique), enqueued)),
     }
+
+
+def _place(key: str, holder: Enqueued) -> envelope.Place:
+    return "unique key", key, holder.id, holder.name, holder.queue
+
+
+def _is_sealed(holder: UniqueKey) -> bool:
+    """Whether this library has written the row; one that it has not is overwritten."""
+    try:
+        place = _place(holder.key, _receipt(holder))
+        envelope.unseal_text(holder.seal, place=place)
+    except BadSignature as error:
+        logger.error("A unique key of %s is claimed anew. %s", holder.task, error)
+        return False
+    return True
 
 
 def _receipt(holder: UniqueKey) -> Enqueued:

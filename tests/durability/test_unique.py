@@ -235,6 +235,20 @@ def test_keys_that_expired_are_pruned(world):
         assert uniqueness.prune("default") == 1
 
 
+@pytest.mark.parametrize("column", ["message", "name", "queue", "seal"])
+def test_a_receipt_that_someone_wrote_to_a_key_is_not_returned(world, column):
+    first, other = tasks.single.defer("a"), tasks.single.defer("b")
+    theirs = UniqueKey.objects.get(message=other.id)
+    value = "elsewhere" if column == "queue" else getattr(theirs, column)
+    UniqueKey.objects.filter(message=first.id).update(**{column: value})
+
+    again = tasks.single.defer("a")
+
+    assert again.id not in (first.id, other.id)
+    assert again.queue == first.queue
+    assert tasks.single.defer("a") == again
+
+
 def test_sent_at_once_the_key_outlives_a_rollback(world):
     if connections["default"].vendor == "sqlite":
         pytest.skip("SQLite refuses: see the next test")

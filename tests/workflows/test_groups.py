@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from django.db import connections
 
-from cloudtask import TaskFailed, chain, envelope, group
+from cloudtask import Receipt, TaskFailed, chain, envelope, group
 from cloudtask.chains import handing
-from cloudtask.exceptions import BadSignature
 from cloudtask.models import FailedTask, WorkflowGroup, WorkflowMember
 from cloudtask.stores import store
 from cloudtask.stores.groups import member_place
@@ -140,18 +139,42 @@ def test_a_finished_group_leaves_no_values(db: None) -> None:
         assert store().prune_groups(timedelta(days=62), 10) == 1
 
 
-def test_a_swapped_value_is_refused(db: None) -> None:
+def last_member_waits() -> Receipt[int]:
+    """A group of three, of which the last member has failed and waits for a retry."""
     tasks.broken.add(3)
-    group(tasks.fragile.s(n) for n in (1, 2, 3)).then(tasks.total.s()).defer()
+    members = group(tasks.fragile.s(n) for n in (1, 2, 3))
+    receipt = members.then(tasks.total.s()).defer()
     run_queued(errors="retry")
+    tasks.broken.clear()
+    return receipt
+
+
+def test_a_swapped_value_is_refused(db: None) -> None:
+    receipt = last_member_waits()
     first, second = WorkflowMember.objects.order_by("place")
     WorkflowMember.objects.filter(pk=first.pk).update(value=second.value)
-    tasks.broken.clear()
     retry_failed()
+    run_queued()
 
-    with pytest.raises(BadSignature, match="member 0"):
-        run_queued()
     assert not any(kind == "total" for kind, *_ in tasks.seen)
+    with pytest.raises(TaskFailed, match="member 0 is refused"):
+        receipt.result()
+
+
+@pytest.mark.parametrize("total", [1, 2, 4])
+def test_a_group_of_another_size_hands_nothing_on(
+    db: None, total: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    last_member_waits()
+    WorkflowGroup.objects.update(total=total)
+    retry_failed()
+    if total > 3:  # the values that are missing
+        row = WorkflowMember.objects.earliest("place")
+        WorkflowMember.objects.create(group=row.group, place=9, value=row.value)
+    run_queued()
+
+    assert not any(kind == "total" for kind, *_ in tasks.seen)
+    assert f"rest of {total} members is refused" in caplog.text
 
 
 @pytest.fixture
