@@ -99,7 +99,9 @@ class Visit:
     ) -> HttpResponse:
         """The page, or its regions alone for the script; 304 if it has these."""
         whole = {**self._frame(title), **context}
-        text = render_to_string(f"{TEMPLATES}/{template}", whole, self.request)
+        made = render_to_string(f"{TEMPLATES}/{template}", whole, self.request)
+        # Names and errors may have any character.
+        text = "\n".join(map(printable, made.split("\n")))
         response = HttpResponse(text, status=status)
         if self.is_fragment and status == 200:
             digest = hashlib.sha256(text.encode()).hexdigest()

@@ -65,8 +65,9 @@ def live(out: Any, seconds: float, draw: Callable[[], tuple[str, bool]]) -> None
 
 
 def as_json(values: Mapping[str, Any]) -> str:
-    """One object on one line."""
-    return json.dumps({"version": VERSION, **values}, default=_plain)
+    """One object on one line, without control characters."""
+    text = json.dumps({"version": VERSION, **values}, default=_plain)
+    return text.replace("\x7f", "\\u007f")  # the only one that JSON leaves as it is
 
 
 def _plain(value: Any) -> Any:

@@ -39,8 +39,9 @@ def failure_place(run_id: str, digest: str) -> Place:
 
 
 def sealed_run(run: Run) -> Run:
-    """The run for the store. Its readable task is also sealed, with the options."""
-    options = f"{run.task}\n".encode() + run.options
+    """The run for the store. Its readable task and queue are also sealed, with the
+    options."""
+    options = f"{run.task}\n{run.queue}\n".encode() + run.options
     rest = None
     if run.rest is not None:
         rest = sealed_rest(run.id, run.rest)
@@ -85,12 +86,13 @@ def _rest(run: Run) -> str | None:
 
 def _options(run: Run) -> bytes:
     place = run_place(run.id, "options")
-    task, _, options = unseal_value(run.options, place=place).partition(b"\n")
-    if task != run.task.encode():
-        column = " / ".join(run_place(run.id, "task"))
-        raise BadSignature(
-            f"The stored value {column} is refused: it is not what was stored."
-        )
+    task, queue, options = unseal_value(run.options, place=place).split(b"\n", 2)
+    for column, stored in (("task", task), ("queue", queue)):
+        if stored != getattr(run, column).encode(errors="surrogatepass"):
+            value = " / ".join(run_place(run.id, column))
+            raise BadSignature(
+                f"The stored value {value} is refused: it is not what was stored."
+            )
     return options
 
 

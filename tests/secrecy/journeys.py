@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from functools import partial
 from io import StringIO
 from typing import Any, Unpack
 
+from django.contrib.auth.models import Permission, User
 from django.core.management import call_command
 from django.db import transaction
 from django.db.models.functions import Now
 from django.dispatch import Signal
 from django.test import Client
 
-from cloudtask import call, deferred, envelope, failpoints, runtime, signals
+from cloudtask import (
+    Schedule,
+    call,
+    deferred,
+    envelope,
+    failpoints,
+    group,
+    runtime,
+    signals,
+)
 from cloudtask.iteration import Iteration, sweep
 from cloudtask.iteration.description import IterateOptions
 from cloudtask.message import Delivery
 from cloudtask.models import OutboxMessage
+from cloudtask.schedules import declare
+from cloudtask.schedules.declared import _declared
+from cloudtask.schedules.ticking import tick
 from cloudtask.stores import store
 from cloudtask.transports import memory
 from tests.secrecy import reporters, tasks
@@ -194,7 +209,7 @@ def failing(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
         with watch.trying():
             one.using(**options().value).defer(*args.value, **kwargs.value)
     with watch.trying():
-        deferred.defer(tasks.take.__wrapped__, *args.value, **kwargs.value)
+        deferred.defer(tasks.plain, *args.value, **kwargs.value)
 
 
 def masked(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
@@ -270,6 +285,50 @@ def _control(watch: Watch, run: Iteration) -> None:
         sweep()
 
 
+def in_a_group(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
+    """A group whose members succeed, and one with a member that fails."""
+    for member in (tasks.give_kept, tasks.fail):
+        with watch.trying():
+            one, two = tasks.give_kept.s(*args.value), member.s(*args.value)
+            made = group(one, two, on_failure=tasks.note_failure.s(*args.value))
+            last = made.then(tasks.gather.s(*args.value))
+            watch.texts += (repr(one), repr(made), repr(last))
+            receipt = last.using(transactional=False).defer()
+            clock.move(3600)
+            call_command("cloudtask_relay", stdout=StringIO())
+            deliver_all(watch)
+            watch.texts.append(repr(receipt))
+            hidden = Hidden(receipt.result(timeout=0))
+            watch.texts.append(repr(hidden))
+
+
+def kept(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
+    with watch.trying():
+        receipt = tasks.give_kept.defer(*args.value, **kwargs.value)
+        deliver_all(watch)
+        watch.texts += (repr(receipt), repr(store().load_result(receipt.id)))
+        watch.texts.append(repr(Hidden(receipt.result(timeout=0))))
+
+
+def on_a_schedule(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
+    every = Schedule(
+        timedelta(hours=1), args=args.value, kwargs=kwargs.value, key="hourly"
+    )
+    before = dict(_declared)
+    declare(tasks.take._self_definition, every)
+    try:
+        watch.texts += (repr(every), repr(_declared["hourly"]))
+        for _ in range(2):
+            with watch.trying():
+                tick()
+            clock.move(3600)
+        for line in (("list",), ("run", "hourly"), ("disable", "hourly")):
+            _command(watch, "cloudtask_schedules", *line)
+    finally:
+        _declared.clear()
+        _declared.update(before)
+
+
 def results(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
     plain = (args.value[0],)
     hidden = Hidden(plain)
@@ -295,6 +354,9 @@ JOURNEYS = (
     iterating,
     iterating_by_rows,
     results,
+    in_a_group,
+    kept,
+    on_a_schedule,
 )
 
 
@@ -307,7 +369,43 @@ def commands(watch: Watch) -> None:
         ("cloudtask_relay", "--parked"),
         ("cloudtask_prune",),
     ):
-        out = StringIO()
+        _command(watch, *arguments)
+
+
+def _command(watch: Watch, *arguments: str) -> None:
+    out = StringIO()
+    with watch.trying():
+        call_command(*arguments, stdout=out, stderr=out)
+    watch.texts.append(out.getvalue())
+
+
+def lists(watch: Watch) -> None:
+    """The other commands that list, and the pages of the dashboard, as someone sees
+    them who may not see arguments."""
+    for line in (
+        ("cloudtask_status",),
+        ("cloudtask_tasks", "list"),
+        ("cloudtask_outbox", "list"),
+        ("cloudtask_iterations", "list"),
+        ("cloudtask_failed", "list", "--group-by", "error", "--json"),
+    ):
+        _command(watch, *line)
+    user = User.objects.create(username="ann", is_staff=True)
+    seen = Permission.objects.filter(content_type__app_label="cloudtask")
+    user.user_permissions.set(seen.exclude(codename="view_failed_details"))
+    visitor = Client()
+    visitor.force_login(user)
+    for part in ("", "iteration/", "failed/", "outbox/", "task/", "result/"):
         with watch.trying():
-            call_command(*arguments, stdout=out)
-        watch.texts.append(out.getvalue())
+            _visit(watch, visitor, f"/tasks/{part}")
+    user.delete()
+
+
+def _visit(watch: Watch, visitor: Client, place: str) -> None:
+    """Visit a list and the page of each thing that it names."""
+    text = visitor.get(place).content.decode()
+    watch.texts.append(text)
+    for link in sorted(set(re.findall(rf"{place}[^/\"]+/change/", text))):
+        answer = visitor.get(link)
+        assert answer.status_code == 200
+        watch.texts.append(answer.content.decode())

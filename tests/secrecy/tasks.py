@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from cloudtask import Retry, current, task
@@ -12,6 +13,12 @@ from tests.testapp.models import Author
 @task
 def take(*args: Any, **kwargs: Any) -> None:
     del args, kwargs
+
+
+def plain(*args: Any, **kwargs: Any) -> None:
+    """A function that is deferred as it is."""
+    del args, kwargs
+    raise ValueError("broken")
 
 
 @task(max_attempts=2)
@@ -44,6 +51,22 @@ def again(*args: Any, **kwargs: Any) -> None:
     del args, kwargs
     if current().attempt == 1:  # type: ignore[union-attr]
         raise Retry(delay=3)
+
+
+@task(keep_result=timedelta(days=1))
+def give_kept(*args: Any, **kwargs: Any) -> Any:
+    return {"given": args[0]}
+
+
+@task(keep_result=timedelta(days=1), max_attempts=1)
+def gather(values: Any, *args: Any) -> Any:
+    del args
+    return values
+
+
+@task
+def note_failure(failure: Any, *args: Any) -> None:
+    del failure, args
 
 
 @task(unique=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.test import RequestFactory, override_settings
 
-from cloudtask import codec, conf, envelope
+from cloudtask import codec, conf, discretion, envelope
 from cloudtask.discretion import as_text, discreet, emptied, printable
 from cloudtask.exceptions import ConfigurationError
 from cloudtask.targets import HttpTarget
@@ -105,6 +107,17 @@ def test_records_have_texts_and_no_objects(caplog: pytest.LogCaptureFixture) -> 
     assert MARK not in repr(record.args)
     assert "\n" not in record.getMessage()
     assert "\x1b" not in record.getMessage()
+
+
+def test_the_records_of_each_logger_are_cleaned() -> None:
+    package = Path(discretion.__file__).parent
+    texts = [
+        p.read_text() for p in package.rglob("*.py") if p.parent.name != "emulator"
+    ]
+    names = set(re.findall(r'getLogger\("([\w.]*cloudtask[\w.]*)"\)', "".join(texts)))
+    assert "cloudtask.security" in names
+    for name in names - {"cloudtask.emulator"}:
+        assert discretion._cleaned in logging.getLogger(name).filters, name
 
 
 def test_printable_text_is_left_as_it_is() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -23,6 +23,7 @@ from tests.secrecy.journeys import (
     deliver_all,
     failing,
     iterating,
+    lists,
     passing,
     watching,
 )
@@ -55,7 +56,10 @@ def _site(request: pytest.FixtureRequest) -> Iterator[None]:
         request.getfixturevalue("datastore_at")(request.param)
         store = empty_store()
     with override_settings(
-        CLOUDTASK=settings(store), SECRET_KEY=KEY, SECRET_KEY_FALLBACKS=[f"old {KEY}"]
+        CLOUDTASK=settings(store),
+        SECRET_KEY=KEY,
+        SECRET_KEY_FALLBACKS=[f"old {KEY}"],
+        ROOT_URLCONF="tests.dashboard.urls",
     ):
         yield
 
@@ -65,9 +69,13 @@ def given() -> tuple[Hidden, Hidden]:
     return Hidden(args), Hidden({"body": MARK, "deep": {"a": [{"b": MARK}]}})
 
 
-def travel(watch: Watch, journey: Journey) -> None:
+def travel(
+    watch: Watch, journey: Journey, look: Callable[[Watch], None] | None = None
+) -> None:
     journey(watch, *given())
     deliver_all(watch)
+    if look is not None:
+        look(watch)
     commands(watch)
 
 
@@ -75,7 +83,7 @@ def travel(watch: Watch, journey: Journey) -> None:
 @pytest.mark.parametrize("journey", JOURNEYS, ids=lambda one: one.__name__)
 def test_no_secret_is_seen_whatever_raises(journey: Journey) -> None:
     with watching() as watch, passing() as points:
-        travel(watch, journey)
+        travel(watch, journey, lists)
     raised: list[Broken] = []
     for point in sorted(points):
         with watching() as watch, breaking(point) as broken:

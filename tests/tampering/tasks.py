@@ -38,6 +38,17 @@ def give(value: Any) -> Any:
     return f"{value} is given"
 
 
+@task
+def collect(values: Any) -> None:
+    called.append(("collect", values))
+
+
+@task
+def due(value: Any) -> None:
+    """A task to which tests give schedules."""
+    called.append(("due", value))
+
+
 @library_task(backend="kept")
 def give_kept(value: Any) -> Any:
     called.append(("give_kept", value))

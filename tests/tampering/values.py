@@ -46,3 +46,8 @@ def hostile(before: Any, neighbours: list[Any]) -> Iterator[Any]:
         yield from (before[:10] + b"\0" + before[11:], before * 2)
         yield envelope.seal_value(b"[]", place=("elsewhere", "1", "x"))
     yield from (one for one in neighbours if one != before)
+
+
+def is_shown(value: Any) -> bool:
+    """Whether lists and pages must be looked at: only they show what a value says."""
+    return isinstance(value, str) and CLEAR in value

@@ -104,7 +104,7 @@ class Command(BaseCommand):
         sums = store().sums_of_shards([run.id for run in found if not run.is_summary])
         self._print(options, _COLUMNS, [_row(run, sums.get(run.id)) for run in found])
         if mark is not None and not options["json"]:
-            self.stdout.write(f"More: --before '{mark}'")
+            self.stdout.write(printable(f"More: --before '{mark}'"))
 
     def _show(self, options: dict[str, Any]) -> None:
         run = _loaded(options["ids"][0])
@@ -135,7 +135,7 @@ class Command(BaseCommand):
                 change(run_id)
             except CloudTaskError as error:
                 problems += 1
-                self.stderr.write(f"{run_id}: {error}")
+                self.stderr.write(printable(f"{run_id}: {error}"))
             else:
                 row = {"id": run_id, "result": done}
                 text = printing.as_json(row) if options["json"] else f"{run_id}: {done}"

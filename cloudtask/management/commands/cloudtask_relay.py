@@ -73,7 +73,8 @@ class Command(BaseCommand):
             try:
                 self._relay(chosen, options)
             except DatabaseError as error:
-                raise CommandError(f"Not every outbox was relayed: {error}") from error
+                why = printable(str(error))
+                raise CommandError(f"Not every outbox was relayed: {why}") from error
         else:
             self._loop(chosen, options)
 
@@ -100,7 +101,8 @@ class Command(BaseCommand):
         try:
             ticked = tick()
         except TickFailed as error:
-            self.stderr.write(f"Not every schedule was looked at: {error}")
+            why = printable(str(error))
+            self.stderr.write(f"Not every schedule was looked at: {why}")
             return
         if ticked.enqueued or ticked.missed:
             self.stdout.write(str(ticked))
