@@ -191,8 +191,9 @@ def as_text(error: BaseException) -> str:
 
 
 # Each by its name: a filter does not see the records of the loggers below its own.
-for _name in (
-    *("cloudtask", "cloudtask.run", "cloudtask.gauges", "cloudtask.security"),
-    *("cloudtask.audit", "django.security.cloudtask"),
-):
-    logging.getLogger(_name).addFilter(_cleaned)
+logging.getLogger("cloudtask").addFilter(_cleaned)
+logging.getLogger("cloudtask.run").addFilter(_cleaned)
+logging.getLogger("cloudtask.gauges").addFilter(_cleaned)
+logging.getLogger("cloudtask.security").addFilter(_cleaned)
+logging.getLogger("cloudtask.audit").addFilter(_cleaned)
+logging.getLogger("django.security.cloudtask").addFilter(_cleaned)

@@ -14,6 +14,7 @@ def test_the_tests_of_each_promise_are_there() -> None:
     rows = text.partition("| promise | test |")[2].partition("\n\n")[0].splitlines()[2:]
     assert rows
     for row in rows:
-        named = re.findall(r"`(tests/[\w/]+\.py)`", row)
-        assert named, row
-        assert all((ROOT / path).exists() for path in named), row
+        named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", row)
+        assert len(named) == row.count("`tests/") > 0, row
+        for path, name in named:
+            assert f"def {name}(" in (ROOT / path).read_text(), f"{path}::{name}"

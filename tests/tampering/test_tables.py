@@ -7,12 +7,16 @@ from typing import Any
 
 import pytest
 from django.apps import apps
+from django.conf import settings
 from django.db import DatabaseError, transaction
+from django.test import override_settings
 
-from cloudtask.models import IterationChunk
+from cloudtask import iteration
+from cloudtask.models import IterationChunk, OutboxMessage
 from cloudtask.stores.database import records
+from cloudtask.transports import memory
 from tests.tampering import tasks
-from tests.tampering.site import Site, prepared, undone
+from tests.tampering.site import TAGS, Site, prepared, undone
 from tests.tampering.values import hostile, is_shown
 
 pytestmark = pytest.mark.django_db(databases=["default", "other"])
@@ -98,3 +102,35 @@ def test_a_site_that_nobody_wrote_to_goes_on(site: Site) -> None:
         site.check_theirs()
         assert ("finish", "ours") in tasks.called
         assert site.problems == []
+
+
+usual = pytest.mark.parametrize("site", [USUAL], indirect=True)
+UNKNOWN = "signed with a key that is not known here"
+
+
+@usual
+def test_what_an_older_key_sealed_is_read(site: Site) -> None:
+    keys = {"SECRET_KEY": "new", "SECRET_KEY_FALLBACKS": [settings.SECRET_KEY]}
+    with undone(site), override_settings(**keys):
+        site.read_all()
+        site.check()
+        site.check_theirs()
+        assert site.problems == []
+
+
+@usual
+def test_what_an_unknown_key_sealed_is_refused_with_a_sentence(site: Site) -> None:
+    with undone(site), override_settings(SECRET_KEY="new"):
+        memory.queue().clear()  # the handler refuses those: tests/test_views.py
+        site.read_all()
+        site.check()
+
+        new = {name for name, _ in tasks.called[len(site.called) :]}
+        assert new <= {"single", "due"}  # what was enqueued with the new key
+        assert site.told == []
+        assert sum(UNKNOWN in problem for problem in site.problems) >= 2 * len(TAGS)
+        parked = OutboxMessage.objects.filter(state=OutboxMessage.State.PARKED)
+        errors = [*parked.values_list("error", flat=True)]
+        errors += [iteration.get(run.id).error for run in site.runs.values()]
+        assert len(errors) > 2 * len(TAGS)
+        assert all(UNKNOWN in error for error in errors), errors
