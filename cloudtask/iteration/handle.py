@@ -16,7 +16,7 @@ from cloudtask.asynchrony import synchronous
 from cloudtask.discretion import discreet
 from cloudtask.iteration import control, stopping
 from cloudtask.iteration.counts import progress_of, report_of
-from cloudtask.iteration.waiting import Waiting
+from cloudtask.iteration.waiting import POLL, Waiting
 from cloudtask.runs import (
     ENDED,
     IterationReport,
@@ -30,7 +30,6 @@ from cloudtask.runs import (
 P = ParamSpec("P")
 R = TypeVar("R")
 
-POLL = 0.5  # seconds between two looks of `wait()`
 AWAITED = {"wait": "await_end"}  # not "a" and the name, as all others
 
 

@@ -102,3 +102,11 @@ def test_an_eta_agrees_in_a_stopped_time(stopped):
         assert_enqueued(tasks.mail.using(countdown=60), 7)
         in_a_minute = timezone.now() + timedelta(minutes=1)
         assert_enqueued(tasks.mail.using(eta=in_a_minute), 7)
+
+
+@pytest.mark.django_db
+def test_waiting_ends_in_a_stopped_time():
+    Author.objects.create(name="Ann")
+    run = visit.iterate(Author.objects.all())
+    with freezegun.freeze_time("2030-01-01"), pytest.raises(TimeoutError):
+        run.wait(timeout=0.1)
