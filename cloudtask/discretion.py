@@ -149,6 +149,16 @@ def _nowhere(instructions: int) -> bytes:
 # Logs.
 
 
+def said(value: object, form: Callable[[Any], str] = str) -> str:
+    """`str(value)`, or another form; never raises, though an error's `__str__` may."""
+    try:
+        return form(value)
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # noqa: BLE001  as the traceback module does
+        return f"<exception {form.__name__}() failed>"
+
+
 def printable(text: str) -> str:
     """`text` with control characters escaped: they forge lines and drive terminals."""
     if text.isprintable():
@@ -164,7 +174,7 @@ def _cleaned(record: logging.LogRecord) -> bool:
     if isinstance(record.args, tuple):
         # Not the object itself: a handler may show more of it than its text.
         record.args = tuple(
-            one if isinstance(one, int | float) else printable(str(one))
+            one if isinstance(one, int | float) else printable(said(one))
             for one in record.args
         )
     if isinstance(record.exc_info, tuple) and record.exc_info[1] is not None:
@@ -185,7 +195,7 @@ def as_text(error: BaseException) -> str:
             continue
         one._str = printable(str(one._str))
         if one.__notes__ is not None:
-            one.__notes__ = [printable(str(note)) for note in one.__notes__]
+            one.__notes__ = [printable(said(note)) for note in one.__notes__]
         waiting += (one.__cause__, one.__context__, *(one.exceptions or ()))
     return "".join(whole.format()).rstrip("\n")
 

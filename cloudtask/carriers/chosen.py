@@ -14,6 +14,7 @@ from django.utils.module_loading import import_string
 
 from cloudtask import conf
 from cloudtask.carriers.protocols import Carrier, Telemetry
+from cloudtask.discretion import said
 from cloudtask.exceptions import ConfigurationError, noted
 from cloudtask.failpoints import Crashed
 
@@ -109,7 +110,9 @@ def _carrier(path: str) -> Any:
         raise
     except Exception as error:
         kind = type(error).__name__
-        raise ConfigurationError(f"{where} can't be made: {kind}: {error}") from error
+        raise ConfigurationError(
+            f"{where} can't be made: {kind}: {said(error)}"
+        ) from error
     for method in ("capture", "restore"):
         if not callable(getattr(made, method, None)):
             raise ConfigurationError(f"{where} has no method {method}().")

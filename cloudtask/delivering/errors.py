@@ -7,7 +7,7 @@ import sys
 import traceback
 from types import FrameType
 
-from cloudtask.discretion import emptied
+from cloudtask.discretion import emptied, said
 from cloudtask.exceptions import WorkerAborted
 from cloudtask.failpoints import Crashed
 
@@ -71,11 +71,9 @@ def _is_of_project(frame: FrameType) -> bool:
 def summary(error: BaseException) -> str:
     """The name and text of an error, and its notes; never raises."""
     name = kind_of(error)
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001  as the traceback module does
-        text = "<exception str() failed>"
-    notes = [str(note) for note in getattr(error, "__notes__", ())]
+    text = said(error)
+    notes = getattr(error, "__notes__", None)
+    notes = map(said, notes) if isinstance(notes, list | tuple) else ()
     return "\n".join([f"{name}: {text}" if text else name, *notes])
 
 

@@ -13,6 +13,7 @@ from django.db import Error
 
 from cloudtask import signals
 from cloudtask.delivering.errors import storable
+from cloudtask.discretion import said
 from cloudtask.exceptions import CloudTaskError, PermanentTaskFailure, Retry
 from cloudtask.iteration.announcing import announce
 from cloudtask.iteration.bounds import key_of, text_of
@@ -122,11 +123,7 @@ def traceback_of(error: BaseException) -> str:
 
 def _named(error: BaseException) -> str:
     """The error as text that any database takes."""
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001  the row has failed, whatever its error says
-        text = "<exception str() failed>"
-    return storable(f"{type(error).__name__}: {text}")
+    return storable(f"{type(error).__name__}: {said(error)}")
 
 
 def _delay(error: BaseException, attempts: int) -> timedelta:

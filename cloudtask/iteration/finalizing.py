@@ -14,6 +14,7 @@ from cloudtask import carriers, failpoints, stores
 from cloudtask.context import current, entered
 from cloudtask.delivering.calls import awaited
 from cloudtask.delivering.errors import UNCAUGHT, storable
+from cloudtask.discretion import said
 from cloudtask.exceptions import (
     PayloadError,
     PermanentTaskFailure,
@@ -235,7 +236,7 @@ def _after_error(store: Store, run: Run, last: Last, error: BaseException) -> No
     if isinstance(error, Retry):
         store.settle_run(run, to=None, delay=_delay(error))
         return
-    text = f"{last.what}: {type(error).__name__}: {error}"
+    text = f"{last.what}: {type(error).__name__}: {said(error)}"
     limit = last.options.max_attempts
     is_hopeless = isinstance(error, PermanentTaskFailure)
     if not is_hopeless and (limit is None or run.attempts < limit):

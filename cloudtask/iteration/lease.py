@@ -14,6 +14,7 @@ from typing import Any
 from django.db import Error
 
 from cloudtask import clock, conf, failpoints, registry, stores
+from cloudtask.discretion import said
 from cloudtask.exceptions import CloudTaskError, SingularTaskFailure, TaskNotFound
 from cloudtask.iteration import stopping
 from cloudtask.iteration.description import A_ROW, Description
@@ -165,7 +166,7 @@ def _callback(definition: Definition, description: Description) -> Callable[[Any
 
 def named(error: Exception) -> str:
     ours = isinstance(error, CloudTaskError)
-    return str(error) if ours else f"{type(error).__name__}: {error}"
+    return said(error) if ours else f"{type(error).__name__}: {said(error)}"
 
 
 def untouched(shard: Shard) -> Walked:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from cloudtask import carriers, clock, failpoints, stores
+from cloudtask.discretion import said
 from cloudtask.exceptions import PermanentTaskFailure, UnsupportedValue
 from cloudtask.iteration import stopping
 from cloudtask.iteration.announcing import announce
@@ -82,7 +83,7 @@ def _planned(store: Store, run: Run) -> bool:
         )
         return False
     except Exception as error:
-        say(store, run, f"The plan waits: {type(error).__name__}: {error}")
+        say(store, run, f"The plan waits: {type(error).__name__}: {said(error)}")
         raise
     return True
 

@@ -22,6 +22,7 @@ from django.db.models import F, QuerySet
 
 from cloudtask import failpoints
 from cloudtask.clock import database_now, database_time
+from cloudtask.discretion import said
 from cloudtask.exceptions import CloudTaskError
 from cloudtask.message import Message
 from cloudtask.schedules.declared import Declared, declared
@@ -71,7 +72,7 @@ def tick() -> TickReport:
             report += _tick(one)
         except Exception as error:
             logger.exception("The schedule %s failed.", one.key)
-            failures.append(f"{one.key}: {type(error).__name__}: {error}")
+            failures.append(f"{one.key}: {type(error).__name__}: {said(error)}")
     if failures:
         raise TickFailed("; ".join(failures))
     return report

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtask import codec
 from cloudtask.delivering.settling import Outcome
+from cloudtask.discretion import said
 from cloudtask.exceptions import EnqueueError
 from cloudtask.iteration import Iteration
 from cloudtask.iteration.failing import traceback_of
@@ -52,7 +53,7 @@ class ReportedAttempt:
         return datetime.fromtimestamp(self.time, UTC)
 
     def __str__(self) -> str:
-        error = f": {self.error!r}" if self.error is not None else ""
+        error = f": {said(self.error, repr)}" if self.error is not None else ""
         fault = f" [{self.fault}]" if self.fault else ""
         row = f" row {self.row}" if self.row is not None else ""
         return (

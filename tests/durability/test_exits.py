@@ -16,6 +16,7 @@ from django.views.debug import ExceptionReporter
 from cloudtask import current, task
 from cloudtask.exceptions import WorkerAborted
 from cloudtask.models import FailedTask
+from cloudtask.runs import RunState
 from cloudtask.testing import run_queued
 from tests.support import clock
 from tests.testapp.models import Author
@@ -123,19 +124,82 @@ class Odd(Exception):
         raise RuntimeError("no words")
 
 
+class Unshown(Odd):
+    __repr__ = Odd.__str__
+
+
+class Leaving(Exception):
+    def __str__(self) -> str:
+        raise SystemExit(1)
+
+
+def noted() -> Exception:
+    error = Exception("a note follows")
+    vars(error)["__notes__"] = [Odd()]  # as a wrong library may leave it
+    return error
+
+
+ODD = {
+    "Odd": Odd,
+    "Unshown": Unshown,
+    "Leaving": Leaving,
+    "Exception": noted,
+    "ExceptionGroup": lambda: ExceptionGroup("of odd ones", [Unshown()]),
+}
+
+
 @task(max_attempts=1)
-def be_odd() -> None:
-    raise Odd
+def be_odd(which: str) -> None:
+    raise ODD[which]()
+
+
+@task
+def be_odd_for(author: Author, which: str) -> None:
+    raise ODD[which]()
+
+
+@task(max_attempts=2)
+def end_oddly(which: str) -> None:
+    raise ODD[which]()
+
+
+@task
+def look_at(author: Author, which: str) -> None:
+    pass
 
 
 @pytest.mark.django_db
-def test_an_error_without_words_is_reported():
-    be_odd.defer()
+@pytest.mark.parametrize("which", ODD)
+def test_an_error_without_words_is_reported(which):
+    be_odd.defer(which)
     report = run_queued(errors="retry")
 
     assert len(report.failed) == 1
-    assert "Odd" in FailedTask.objects.get().error
+    assert which in FailedTask.objects.get().error
     assert str(report)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("which", ODD)
+def test_an_error_without_words_ends_no_iteration(which):
+    Author.objects.create(name="a")
+    run = be_odd_for.iterate(Author.objects.all(), args=(which,), on_error="skip")
+    report = run_queued(errors="retry")
+
+    assert run.state is RunState.FINISHED
+    assert [which in one.error for one in run.failures()] == [True]
+    assert str(report)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("which", ODD)
+def test_a_finalize_without_words_is_called_as_often_as_it_may_be(which):
+    Author.objects.create(name="a")
+    run = look_at.iterate(Author.objects.all(), args=(which,), finalize=end_oddly)
+    run_queued(errors="retry")
+
+    assert run.state is RunState.FAILED
+    assert which in run.error
 
 
 # What it changed is put back
