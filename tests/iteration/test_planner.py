@@ -366,11 +366,11 @@ def test_a_plan_that_is_stored_while_a_run_is_resumed_starts(world):
 
 def test_a_share_of_failures_waits_for_the_whole_plan(world, monkeypatch):
     slowly(monkeypatch)
-    Thing.objects.bulk_create(Thing(id=n) for n in range(1, 201))
+    Thing.objects.bulk_create(Thing(id=n) for n in range(1, 121))
     trace.raises[1] = [PermanentTaskFailure("no")]
     run = tasks.visit.iterate(
         Thing.objects.all(),
-        shards=64,
+        shards=12,
         max_failures=0.01,
         keep=True,
         transactional=False,

@@ -182,7 +182,7 @@ class TestWorkersThatAreKilled:
     def test_legs_that_end_well_take_longer_again(self, world):
         trace.pace = 2.0
         trace.raises[1] = [Crashed()]
-        run = self.start(count=300)
+        run = self.start(count=100)
         limits = []
         while run.state is not RunState.FINISHED and world.step():
             limits.append(store().load_run(run.id).leg_limit)
