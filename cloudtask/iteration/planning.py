@@ -45,12 +45,14 @@ def plan(run_id: str, generation: int, part: int = 0) -> None:
     """Cut the rows of the run, or the rest of them, into shards, once, and enqueue
     them.
 
-    The numbers only make the names of tasks different. The stored run tells what is
-    left to do.
+    The numbers make the names of tasks different. The stored run tells what is left to
+    do: nothing before its generation is `generation`, see `send_look`.
     """
     carriers.note(run=run_id)
     store = stores.store()
     run = store.load_run(run_id)
+    if run is not None and run.generation < generation:
+        return
     if run is None or run.state in (RunState.PAUSED, *ENDED):
         # A run that was stopped may still need its last step.
         proceed(store, run_id)

@@ -229,8 +229,8 @@ def send_look(run: Run) -> None:
     """
     alias = stores.store().database
     if alias is None or not is_undecided(alias):
-        # The plan looks at the state, whatever its numbers.
-        numbers, name = (run.generation, run.part), secrets.token_hex(20)
+        # A plan sends what follows in any state, if the change was made.
+        numbers, name = (run.generation + 1, run.part), secrets.token_hex(20)
         send(message_of(PLAN, run, *numbers, delay=LOOK_AGAIN, name=name))
 
 

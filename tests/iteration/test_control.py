@@ -185,6 +185,23 @@ class TestCallersThatAreKilled:
         assert Counter(trace.rows) == Counter(range(1, 13))
 
 
+def test_a_run_that_was_to_begin_later_does_not_begin_with_a_cancel_that_was_killed(
+    world,
+):
+    run = start(4, tasks.visit.using(countdown=3600))
+    with (
+        fault_at(world, "step.after_send", 1, "crash"),
+        pytest.raises(Crashed),
+    ):
+        run.cancel()
+
+    assert world.step()
+    assert run.refresh().state is RunState.WAITING
+    assert len(world.waiting) == 1
+    world.drain()
+    assert run.refresh().state is RunState.FINISHED
+
+
 class TestTheSweeper:
     @pytest.mark.parametrize("steps", range(8))
     def test_a_purged_queue_is_made_up_for(self, world, steps):
