@@ -57,7 +57,10 @@ def failed(key: str = "k", **values: Any) -> FailedCall:
 
 @pytest.mark.parametrize(
     "size",
-    [0, 1, INLINE, INLINE + 1, CHUNK, CHUNK + 1, A_COMMIT * CHUNK, 20 * MIB, 32 * MIB],
+    [
+        *(0, 1, INLINE, INLINE + 1, 200_000, CHUNK, CHUNK + 1, A_COMMIT * CHUNK),
+        *(3 * MIB, 9 * MIB, 20 * MIB, 32 * MIB),
+    ],
 )
 def test_a_payload_of_any_size_comes_back(
     datastore_store: DatastoreStore, size: int

@@ -6,21 +6,33 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from grpc import StatusCode
 
-from cloudtask import datastore_emulator
-from cloudtask.exceptions import CloudTaskError, ConfigurationError, EnqueueUnavailable
+from cloudtask import datastore_emulator, envelope, runtime, stores
+from cloudtask.exceptions import (
+    CloudTaskError,
+    ConfigurationError,
+    EnqueueUnavailable,
+    PayloadLost,
+)
+from cloudtask.message import Delivery
 from cloudtask.stores import store as configured_store
 from cloudtask.stores.datastore import DatastoreStore
 from cloudtask.stores.datastore.client import TRIES, clients
+from cloudtask.testing import queued
+from cloudtask.transports import memory
 from tests.stores.datastore_fixtures import PROJECT
 from tests.stores.runs_making import RUN, create, load
+from tests.support import clock
 from tests.support.emulators import Emulators
 from tests.support.proxy import DatastoreProxy
+from tests.testapp.tasks import calls, note
 
+MIB = 1024 * 1024
 PATH = "cloudtask.stores.datastore.DatastoreStore"
 
 
@@ -147,8 +159,78 @@ def test_a_server_that_is_not_there_is_unavailable(
     monkeypatch.setenv("DATASTORE_EMULATOR_HOST", "127.0.0.1:1")
     store = DatastoreStore({"PROJECT": "nowhere"}, sleep=lambda seconds: None)
 
-    with pytest.raises(EnqueueUnavailable, match="Saving payload k"):
+    with pytest.raises(EnqueueUnavailable) as raised:
         store.save_payload("k", b"data")
+    where = "nowhere, database (default), namespace (empty), emulator 127.0.0.1:1"
+    assert f"Saving payload k in Datastore ({where}) failed" in str(raised.value)
+    assert "start it, or unset DATASTORE_EMULATOR_HOST" in str(raised.value)
+
+
+def test_without_a_project_the_setting_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As on a machine without Google: PATH has no gcloud that could name one."""
+    for name in ("GOOGLE_CLOUD_PROJECT", "GCLOUD_PROJECT", "DATASTORE_DATASET"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    monkeypatch.setenv("DATASTORE_EMULATOR_HOST", "127.0.0.1:1")
+
+    with pytest.raises(ConfigurationError) as raised:
+        DatastoreStore({}).load_run(RUN)
+    assert "set CLOUDTASK['STORE']['PROJECT']" in str(raised.value)
+
+
+def test_a_payload_of_another_namespace_is_lost_by_name(
+    datastore_store: DatastoreStore,
+) -> None:
+    datastore_store.save_payload("k", b"data")
+    other = DatastoreStore({"PROJECT": PROJECT, "NAMESPACE": "wrong"})
+
+    with pytest.raises(PayloadLost, match=f"'k' .*{PROJECT}, .* namespace wrong"):
+        other.load_payload("k")
+
+
+REFUSALS = {
+    "no rights": (StatusCode.PERMISSION_DENIED, "", "the role roles/datastore.user"),
+    "no such database": (StatusCode.NOT_FOUND, "", "a project and a database that are"),
+    "native mode": (
+        StatusCode.INVALID_ARGUMENT,
+        "only in Datastore Mode",
+        "This is Firestore in native mode",
+    ),
+    "unavailable": (StatusCode.UNAVAILABLE, "", "Trying again may help"),
+}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("name", REFUSALS)
+def test_nothing_is_acknowledged_that_the_store_does_not_take(
+    faults: DatastoreProxy,
+    datastore_store: DatastoreStore,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+) -> None:
+    """The call is not enqueued. The delivery of an earlier one fails, and a later
+    delivery of it runs."""
+    code, text, advice = REFUSALS[name]
+    at_once = note.using(transactional=False)
+    monkeypatch.setattr(stores, "_made", lambda settings: datastore_store)
+    at_once.defer(os.urandom(2 * MIB))
+    entry = memory.queue().pop()
+    assert entry is not None
+    message = envelope.unseal(entry.body, now=clock.now())
+    faults.fail_next("Lookup", code, message=text, times=4 * TRIES)
+
+    with pytest.raises(CloudTaskError, match=advice):
+        at_once.defer(os.urandom(2 * MIB))
+    with pytest.raises(CloudTaskError, match=advice):
+        runtime.execute(message, Delivery())
+    assert (queued(), calls) == ([], [])
+
+    faults.reset()
+    runtime.execute(message, Delivery())
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize(
@@ -177,8 +259,12 @@ def test_errors_are_told_in_our_words(
         datastore_store.load_run(RUN)
 
     assert raised.value.__cause__ is not None
-    named = f"({PROJECT}, database (default), emulator {faults.address})"
-    assert named in str(raised.value)
+    namespace = datastore_store.place.namespace
+    assert str(raised.value).startswith("Loading iteration")
+    assert (
+        f"in Datastore ({PROJECT}, database (default), namespace {namespace}, emulator "
+        f"{faults.address}) failed: {code.name}"
+    ) in str(raised.value)
 
 
 @pytest.mark.datastore

@@ -18,6 +18,7 @@ from cloudtask.stores.datastore.access import (
     in_groups,
 )
 from cloudtask.stores.datastore.blobs import Blob
+from cloudtask.stores.datastore.client import named
 from cloudtask.stores.datastore.entities import moment
 
 PAYLOAD = "CloudtaskPayload"
@@ -52,7 +53,9 @@ class DatastorePayloads(Access):
         while True:
             [row] = self.get(what, (PAYLOAD, key))
             if row is None:
-                raise PayloadLost(f"The payload {key!r} is not in the store.")
+                raise PayloadLost(
+                    f"The payload {key!r} is not in Datastore ({named(self.place)})."
+                )
             if row.values["is_done"]:
                 raise AlreadyDone(key)
             data = blobs.load(self, what, row)

@@ -56,19 +56,26 @@ def _connect(place: Place) -> Any:
             place.project, database=place.database
         )
     except DefaultCredentialsError as error:
+        # Beside an emulator, credentials are only asked for the name of the project.
+        if place.project is None and EMULATOR_HOST in os.environ:
+            raise _without_project() from error
         raise ConfigurationError(
             "No Google credentials were found for Datastore. Run on Google Cloud, run "
             "`gcloud auth application-default login`, or set DATASTORE_EMULATOR_HOST "
             "to use an emulator."
         ) from error
     except OSError as error:
-        raise ConfigurationError(
-            "CLOUDTASK['STORE']['PROJECT'] is not set, and neither CLOUDTASK"
-            "['PROJECT'] nor the environment names a Google Cloud project."
-        ) from error
+        raise _without_project() from error
     if client._use_grpc:
         client._datastore_api_internal = _api(client)
     return client
+
+
+def _without_project() -> ConfigurationError:
+    return ConfigurationError(
+        "The store in Datastore has no project: set CLOUDTASK['STORE']['PROJECT']. It "
+        "is not set, and neither CLOUDTASK['PROJECT'] nor the environment names one."
+    )
 
 
 def _api(client: Any) -> Any:
@@ -168,10 +175,11 @@ def _may_pass(error: Exception) -> bool:
     )
 
 
-def _named(place: Place) -> str:
-    """The place for an error: its project, its database, and an emulator."""
+def named(place: Place) -> str:
+    """The place for an error: project, database, namespace, and an emulator."""
     project = place.project or "the project of the environment"
     parts = [project, f"database {place.database or '(default)'}"]
+    parts.append(f"namespace {place.namespace or '(empty)'}")
     if host := os.environ.get(EMULATOR_HOST):
         parts.append(f"emulator {host}")
     return ", ".join(parts)
@@ -179,9 +187,12 @@ def _named(place: Place) -> str:
 
 def _translated(error: Exception, what: str, place: Place) -> CloudTaskError:
     code, text = code_of(error), str(getattr(error, "message", error))
-    reason = f"{what} in Datastore ({_named(place)}) failed: {code}: {text}"
+    reason = f"{what} in Datastore ({named(place)}) failed: {code}: {text}"
     if _may_pass(error):
-        return EnqueueUnavailable(f"{reason} Trying again may help.")
+        advice = " Trying again may help."
+        if code == "UNAVAILABLE" and EMULATOR_HOST in os.environ:
+            advice += f" If no emulator runs there, start it, or unset {EMULATOR_HOST}."
+        return EnqueueUnavailable(reason + advice)
     if code == "INVALID_ARGUMENT" and "Datastore Mode" in text:
         return ConfigurationError(
             f"{reason} This is Firestore in native mode. CLOUDTASK['STORE'] needs a "
