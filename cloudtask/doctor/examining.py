@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from django.db import connections
 
@@ -13,12 +14,17 @@ from cloudtask import conf
 from cloudtask.discretion import printable
 from cloudtask.doctor import delivery, project, service, upkeep
 from cloudtask.doctor.findings import Finding, Grade, Probe, Wish, failed, skipped
-from cloudtask.exceptions import CloudTaskError, ConfigurationError
+from cloudtask.exceptions import (
+    CloudTaskError,
+    ConfigurationError,
+    EnqueueUnavailable,
+)
 
 PROBES = (*project.PROBES, *service.PROBES, *upkeep.PROBES, *delivery.PROBES)
 SETTINGS = (
     "Run `manage.py cloudtask_doctor --only settings`, and correct what it names."
 )
+STORE = "Run `manage.py cloudtask_doctor --only store`, and do what it says."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,15 +46,27 @@ def examine(
     *,
     wish: Wish | None = None,
     probes: Sequence[Probe] = PROBES,
+    at_once: bool | None = None,
 ) -> tuple[Examined, ...]:
-    """Ask all probes, or those with the ids `only`, in their order."""
+    """Ask all probes, or those with the ids `only`, in their order.
+
+    They are asked `at_once`, each in a thread with a time limit, unless only this
+    thread sees its databases as they are.
+    """
     asked = [probe for probe in probes if not only or probe.id in only]
     wish = wish or Wish()
-    if any(one.in_atomic_block for one in connections.all(initialized_only=True)):
-        # Another thread would not see what the open transaction has written, and could
-        # wait for its locks.
+    if at_once is None:
+        at_once = not any(map(_is_here_only, connections.all(initialized_only=True)))
+    if not at_once:
         return tuple(_asked(probe, wish) for probe in asked)
     return tuple(one.result() for one in [_Asking(probe, wish) for probe in asked])
+
+
+def _is_here_only(connection: Any) -> bool:
+    """Whether other threads don't see what this one does: in an open transaction, whose
+    locks they could also wait for, and in a database in memory."""
+    is_in_memory = connection.vendor == "sqlite" and connection.is_in_memory_db()
+    return bool(connection.in_atomic_block or is_in_memory)
 
 
 class _Asking(threading.Thread):
@@ -89,6 +107,8 @@ def _asked(probe: Probe, wish: Wish) -> Examined:
             findings += probe.look(wish)
         else:
             findings.append(skipped("The settings can't be read."))
+    except EnqueueUnavailable as error:
+        findings.append(failed(str(error), STORE))
     except CloudTaskError as error:
         findings.append(failed(str(error), SETTINGS))
     except Exception as error:  # noqa: BLE001  whatever it is, the others go on

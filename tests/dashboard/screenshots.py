@@ -112,6 +112,7 @@ def fill(store: Any) -> None:
     for number in range(12):
         seeding.outbox_row(f"w{number:031x}", parked=False, error="")
     store.note_upkeep("relay", "41 sent, 0 postponed, 0 parked")
+    store.note_upkeep("sweep", "0 lost steps made again")
 
 
 def _wide(shard: Any) -> Any:

@@ -12,6 +12,7 @@ from django.test import Client
 
 from cloudtask.doctor import Grade, examine
 from cloudtask.doctor.findings import Finding, Probe, Wish, ok, skipped, warning
+from cloudtask.exceptions import EnqueueUnavailable
 from tests.dashboard.conftest import visitor
 from tests.doctor.test_faults import examined
 
@@ -32,7 +33,7 @@ def test_a_probe_that_hangs_is_told_and_the_others_are_heard() -> None:
     slow = probe("slow", hangs, seconds=0.05)
     fine = probe("fine", lambda wish: iter([ok("well")]), seconds=60.0)
     try:
-        late, heard = examine(probes=(slow, fine))
+        late, heard = examine(probes=(slow, fine), at_once=True)
     finally:
         never.set()
 
@@ -52,6 +53,17 @@ def test_an_error_is_a_finding_without_control_characters() -> None:
     assert one.grade is Grade.FAILED
     assert [f.grade for f in one.findings] == [Grade.OK, Grade.FAILED]
     assert "ValueError: a\\x1b[2J" in one.findings[1].what
+
+
+def test_a_store_that_is_lost_leads_to_its_own_probe() -> None:
+    def lost(wish: Wish) -> Iterator[Finding]:
+        raise EnqueueUnavailable("no route")
+        yield
+
+    [one] = examine(probes=(probe("relay", lost),))
+
+    assert one.findings[0].what == "no route"
+    assert "cloudtask_doctor --only store" in one.findings[0].cure
 
 
 def test_the_worst_finding_is_the_grade() -> None:
