@@ -232,6 +232,17 @@ def test_a_queue_is_deleted_once_its_name_is_repeated(
         run("delete", "other", "--confirm", "other")
 
 
+def test_a_queue_yaml_is_warned_of(
+    service: Callable[..., None], tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "queue.yaml" not in run("apply", "--yes", "--force")
+    (tmp_path / "queue.yaml").write_text("queue: []")
+
+    assert "disables every queue that it omits" in run("plan")
+    assert "disables every queue that it omits" in run("apply", "--yes")
+
+
 def test_a_plan_tells_by_its_status_that_there_is_work(
     service: Callable[..., None],
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -12,6 +13,8 @@ from cloudtask.discretion import discreet
 from cloudtask.management import printing
 from cloudtask.queues import QueuesUnknown, applying, plan
 from cloudtask.queues.actual import parent
+
+QUEUE_YAML = "queue.yaml"
 
 _COLUMNS = ("queue", "state", "rate", "concurrency", "attempts", "declared")
 _VERBS: dict[str, tuple[Callable[[str], None], str]] = {
@@ -82,7 +85,15 @@ class Command(BaseCommand):
         else:
             self.stdout.write(printing.as_table(_COLUMNS, rows))
 
+    def _warn_of_queue_yaml(self) -> None:
+        if Path(QUEUE_YAML).exists():
+            self.stderr.write(
+                f"There is a {QUEUE_YAML} here. An upload of it disables every queue "
+                "that it omits, and changes the others. Use one of the two."
+            )
+
     def _plan(self, options: dict[str, Any]) -> None:
+        self._warn_of_queue_yaml()
         declared = conf.settings().queues
         if options["format"] == "terraform":
             self.stdout.write("\n".join(plan.as_terraform(declared, parent())))
@@ -114,6 +125,7 @@ class Command(BaseCommand):
                 )
 
     def _apply(self, options: dict[str, Any]) -> None:
+        self._warn_of_queue_yaml()
         steps = plan.planned(conf.settings().queues, queues.list_queues())
         self._show(steps, options)
         writes = [step for step in steps if step.is_write]
