@@ -11,7 +11,8 @@ from django.http import HttpResponse
 from cloudtask import conf, models, queues
 from cloudtask.conf.queues import Queue
 from cloudtask.dashboard.visits import Visit, page
-from cloudtask.queues import QueuesUnknown
+from cloudtask.queues import ActualQueue, QueuesUnknown
+from cloudtask.queues.plan import differences
 
 
 @page("queue", ["view_queue"])
@@ -49,18 +50,14 @@ def _lines(actual: dict[str, Any], *, is_known: bool) -> list[dict[str, Any]]:
     ]
 
 
-def _differs(declared: Queue | None, actual: Any) -> list[str]:
+def _differs(declared: Queue | None, actual: ActualQueue | None) -> list[str]:
     """The fields in which the service has something else."""
     if declared is None or actual is None:
         return []
-    found = []
-    if declared.rate is not None and abs(declared.rate - actual.rate) > (
-        declared.rate * 0.001
-    ):
-        found.append("rate")
-    if declared.concurrency not in (None, actual.concurrency):
-        found.append("concurrency")
-    return found
+    return [
+        one.path.rpartition(".")[2].replace("_", " ")
+        for one in differences(declared, actual)
+    ]
 
 
 _VERBS: dict[str, tuple[str, Callable[[str], None], str]] = {

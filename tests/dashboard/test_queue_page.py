@@ -1,0 +1,84 @@
+"""The page of queues, against our emulator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from django.test import Client
+
+from cloudtask import conf, queues
+from cloudtask.emulator import Emulator
+from tests.dashboard.test_actions import post, said
+from tests.dashboard.test_pages import address, page
+from tests.doctor import service
+
+pytestmark = pytest.mark.django_db(databases="__all__")
+
+MAIL = "projects/p/locations/l/queues/mail"
+
+
+@pytest.fixture
+def use(
+    monkeypatch: pytest.MonkeyPatch, configure: Callable[..., None]
+) -> Callable[[str], None]:
+    """Lets the project use the Cloud Tasks at an address."""
+
+    def used(host: str) -> None:
+        monkeypatch.setenv("CLOUD_TASKS_EMULATOR_HOST", host)
+        configure(
+            PROJECT="p",
+            LOCATION="l",
+            TRANSPORT={"BACKEND": conf.CLOUD_TRANSPORT},
+            QUEUES={"mail": {"concurrency": 3}, "gone": {}},
+        )
+        queues.forget_cached()
+
+    return used
+
+
+@pytest.fixture
+def emulator(use: Callable[[str], None]) -> Iterator[Emulator]:
+    with Emulator(port=0, target="http://127.0.0.1:9", queues=(MAIL,)) as running:
+        use(running.address)
+        yield running
+
+
+@pytest.mark.usefixtures("emulator")
+def test_declared_and_actual_stand_side_by_side(
+    visitor: Callable[..., Client],
+) -> None:
+    client = visitor()
+
+    text = page(client, address("queue"))
+    overview = page(client, address("overview"))
+
+    assert "differs: max attempts, max concurrent dispatches" in text
+    assert "gives up in silence after 100 attempts" in text
+    assert "missing" in text
+    assert "Queue gone is missing" in overview
+    assert "manage.py cloudtask_queues apply" in overview
+
+
+@pytest.mark.usefixtures("emulator")
+def test_a_queue_is_paused_resumed_and_purged(visitor: Callable[..., Client]) -> None:
+    client, url = visitor(), address("queue")
+
+    assert "'mail' is paused" in said(post(client, url, "pause:mail"))
+    assert queues.list_queues()["mail"].state == "PAUSED"
+    assert "resume:mail" in page(client, url)
+    assert "'mail' sends again" in said(post(client, url, "resume:mail"))
+    purged = post(client, url, "purge:mail", confirmed="1", typed="mail")
+    assert "is being purged" in said(purged)
+    assert "no such queue" in said(post(client, url, "pause:nobody"))
+
+
+def test_a_right_that_is_missing_is_named(
+    use: Callable[[str], None], visitor: Callable[..., Client]
+) -> None:
+    with service.denying("denied by IAM") as host:
+        use(host)
+        text = page(visitor(), address("queue"))
+
+    assert "<code>cloudtasks.queues.list</code>" in text
+    assert "pause:mail" not in text
