@@ -8,16 +8,21 @@ OURS = {
     "adelay": ".adefer(...)",
     "aenqueue": ".adefer(...)",
     "apply_async": OPTIONS,
+    "chunks": ".defer_many([call(...), ...]) or .map(...)",
     "configure": OPTIONS,
     "defer_async": ".adefer(...)",
     "delay": ".defer(...)",
     "delay_on_commit": ".defer(...), which waits for the commit",
     "enqueue": ".defer(...)",
+    "enqueue_at": OPTIONS,
     "enqueue_in": OPTIONS,
+    "message": ".s(...)",
     "schedule": OPTIONS,
     "send": ".defer(...)",
     "send_with_options": OPTIONS,
+    "signature": ".s(...)",
     "starmap": ".defer_many([call(...), ...]) or .map(...)",
+    "subtask": ".s(...)",
 }
 
 
