@@ -310,6 +310,15 @@ def test_the_command_says_when_there_is_nothing(world, verb):
     assert run("cloudtask_failed", *verb) == f"There are no failed tasks{of_task}.\n"
 
 
+@pytest.mark.parametrize("verb", ["list", "retry", "discard"])
+def test_the_command_says_when_nothing_matched(world, verb):
+    fail(world, tasks.fail_for_good, "x")
+    told = run("cloudtask_failed", verb, "--error", "NoSuchError")
+    assert told == (
+        "There are no failed tasks that match --error, --queue and --since.\n"
+    )
+
+
 @pytest.mark.parametrize(
     "arguments", [("--no-color", "list"), ("list", "--no-color", "--verbosity", "0")]
 )

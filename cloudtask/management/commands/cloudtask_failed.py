@@ -196,7 +196,9 @@ def _wanted(options: dict[str, Any]) -> FailedFilter:
 
 def _nothing(options: dict[str, Any]) -> str:
     of_task = f" of {options['task']}" if options["task"] else ""
-    return f"There are no failed tasks{of_task}."
+    is_chosen = any(options.get(name) for name in ("error", "queue", "since"))
+    chosen = " that match --error, --queue and --since" if is_chosen else ""
+    return f"There are no failed tasks{of_task}{chosen}."
 
 
 def _full_key(given: str) -> str:
