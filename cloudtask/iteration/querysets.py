@@ -101,6 +101,12 @@ def _unordered(given: QuerySet[Any]) -> QuerySet[Any]:
             "is ordered by rows of a relation to many, so that its aggregates are "
             "grouped by them: leave order_by() out"
         )
+    is_repeated = bool(_repeating(ordered) - _repeating(query))
+    if is_repeated and _entangled(unordered):
+        raise _NotWalkable(
+            "is ordered by rows of a relation to many, so that its window functions "
+            "see rows several times: leave order_by() out"
+        )
     for alias, join in ordered.alias_map.items():
         is_inner = join.join_type == INNER and ordered.alias_refcount[alias]
         if is_inner and query.alias_refcount.get(alias) == 0:

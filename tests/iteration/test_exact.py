@@ -87,6 +87,15 @@ def test_rows_that_depend_on_others_are_refused_with_the_way_round(name):
         tasks.visit_only.iterate(ENTANGLED[name]())
 
 
+def test_a_window_over_rows_that_the_order_repeats_is_refused():
+    rows = Window(Count("*"), partition_by="author")
+    few = Book.objects.alias(n=rows).filter(n__lt=3)
+
+    assert walkable(few.order_by("author__name")) is not None
+    with pytest.raises(UnsupportedValue, match=r"leave order_by\(\) out"):
+        walkable(few.order_by("labels__name"))
+
+
 def of_raw_sql(column):
     """The latest of each size, of rows that raw SQL chooses."""
     chosen = Thing.objects.extra(where=[f"{column} < %s"], params=[50])
