@@ -24,12 +24,22 @@ pytestmark = [
 ]
 
 NAMES = Path(__file__).parents[1] / "golden" / "names.txt"
+# No entity of the site has these: a large description lies in entities of its own, and
+# `due` is that of a row whose retry waits.
+ABSENT = {
+    *(
+        ("CloudtaskRun", f"plan_{part}")
+        for part in ("digest", "inline", "name", "size")
+    ),
+    ("CloudtaskRowFailure", "due"),
+}
 PROPERTIES = sorted(
     {
         tuple(line.split()[0].split("."))
         for line in NAMES.read_text().splitlines()
         if line.startswith("Cloudtask") and "." in line
     }
+    - ABSENT
 )
 
 
@@ -105,8 +115,7 @@ def test_what_someone_writes_to_a_property_is_not_trusted(
     site: Site, entities: Entities, one_in: Any, kind: str, name: str
 ) -> None:
     entity = entity_of(site, entities, kind, name)
-    if entity is None:
-        pytest.skip("nothing of ours has it")
+    assert entity is not None, f"the site has no {kind} with {name}"
     values = hostile(entity[name], neighbours(entity, entities, name))
     for value in one_in(10, [None, *values]):
         with undone(site), entities.undone():
@@ -118,6 +127,11 @@ def test_what_someone_writes_to_a_property_is_not_trusted(
             site.read_all(lists=is_shown(value))
             site.check()
             site.check_theirs()
+
+
+def test_every_property_of_the_list_is_there(site: Site, entities: Entities) -> None:
+    there = {(e.kind, name) for e in entities.all() for name in e}
+    assert not set(PROPERTIES) - there
 
 
 def test_entities_that_nobody_wrote_to_go_on(site: Site, entities: Entities) -> None:
