@@ -10,8 +10,6 @@ from django.contrib.contenttypes.fields import GenericForeignKey, GenericRelatio
 from django.contrib.contenttypes.models import ContentType
 from django.db import models
 
-from tests.testapp.models import SpotField
-
 # An order of strings that Python's is not: "a" < "B" < "c".
 LINGUISTIC = {
     "postgres": "und-x-icu",
@@ -88,10 +86,31 @@ class Brittle(Thing):
         return super().from_db(db, field_names, values, **options)
 
 
-class Mark(models.Model):
-    """Its keys are of a type that no codec knows."""
+class Odd:
+    """A value that equals no other: no field reads back what it has written."""
 
-    at = SpotField(max_length=20, primary_key=True)
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class OddField(models.CharField):
+    def from_db_value(self, value, expression, connection):
+        return self.to_python(value)
+
+    def to_python(self, value):
+        return Odd(value) if isinstance(value, str) else value
+
+    def get_prep_value(self, value):
+        return value.text if isinstance(value, Odd) else value
+
+
+class Mark(models.Model):
+    """Its keys are of a type that can't travel."""
+
+    at = OddField(max_length=20, primary_key=True)
 
     def __str__(self) -> str:
         return str(self.at)
