@@ -48,6 +48,20 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="Group",
+            fields=[
+                (
+                    "id",
+                    models.CharField(max_length=80, primary_key=True, serialize=False),
+                ),
+            ],
+            options={
+                "permissions": [("view_group", "Can see groups of calls")],
+                "managed": False,
+                "default_permissions": (),
+            },
+        ),
+        migrations.CreateModel(
             name="Iteration",
             fields=[
                 (
@@ -134,6 +148,23 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="Schedule",
+            fields=[
+                (
+                    "id",
+                    models.CharField(max_length=200, primary_key=True, serialize=False),
+                ),
+            ],
+            options={
+                "permissions": [
+                    ("view_schedule", "Can see schedules"),
+                    ("control_schedule", "Can switch schedules, and run their tasks"),
+                ],
+                "managed": False,
+                "default_permissions": (),
+            },
+        ),
+        migrations.CreateModel(
             name="Task",
             fields=[
                 (
@@ -203,33 +234,29 @@ class Migration(migrations.Migration):
             ],
         ),
         migrations.CreateModel(
-            name="TaskResultRow",
+            name="ScheduleRow",
             fields=[
                 (
-                    "id",
-                    models.CharField(max_length=64, primary_key=True, serialize=False),
+                    "key",
+                    models.CharField(max_length=200, primary_key=True, serialize=False),
                 ),
-                ("task", models.CharField(db_index=True, max_length=500)),
-                ("backend", models.CharField(blank=True, default="", max_length=200)),
-                ("queue", models.CharField(max_length=200)),
-                ("status", models.CharField(db_index=True, max_length=12)),
-                ("call", models.BinaryField(default=b"")),
-                ("value", models.BinaryField(null=True)),
-                ("errors", models.BinaryField(null=True)),
-                ("worker_ids", models.JSONField(default=list)),
-                ("enqueued_at", models.DateTimeField()),
-                ("started_at", models.DateTimeField(null=True)),
-                ("last_attempted_at", models.DateTimeField(null=True)),
-                ("finished_at", models.DateTimeField(db_index=True, null=True)),
-                ("expires_at", models.DateTimeField(db_index=True, null=True)),
+                ("task", models.CharField(max_length=500)),
+                ("schedule", models.CharField(max_length=500)),
+                ("last_at", models.DateTimeField()),
+                ("enabled", models.BooleanField(default=True)),
+                ("version", models.PositiveBigIntegerField(default=0)),
+                ("enqueued_at", models.DateTimeField(null=True)),
+                ("missed", models.PositiveBigIntegerField(default=0)),
+                (
+                    "seen_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(),
+                        db_index=True,
+                    ),
+                ),
             ],
             options={
-                "verbose_name": "task result",
-                "indexes": [
-                    models.Index(
-                        fields=["enqueued_at", "id"], name="cloudtask_result_age"
-                    )
-                ],
+                "verbose_name": "schedule",
             },
         ),
         migrations.CreateModel(
@@ -421,6 +448,69 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="TaskResultRow",
+            fields=[
+                (
+                    "id",
+                    models.CharField(max_length=64, primary_key=True, serialize=False),
+                ),
+                ("task", models.CharField(db_index=True, max_length=500)),
+                ("backend", models.CharField(blank=True, default="", max_length=200)),
+                ("queue", models.CharField(max_length=200)),
+                ("status", models.CharField(db_index=True, max_length=12)),
+                ("call", models.BinaryField(default=b"")),
+                ("value", models.BinaryField(null=True)),
+                ("errors", models.BinaryField(null=True)),
+                ("worker_ids", models.JSONField(default=list)),
+                ("enqueued_at", models.DateTimeField()),
+                ("started_at", models.DateTimeField(null=True)),
+                ("last_attempted_at", models.DateTimeField(null=True)),
+                ("finished_at", models.DateTimeField(db_index=True, null=True)),
+                ("expires_at", models.DateTimeField(db_index=True, null=True)),
+            ],
+            options={
+                "verbose_name": "task result",
+                "indexes": [
+                    models.Index(
+                        fields=["enqueued_at", "id"], name="cloudtask_result_age"
+                    )
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="WorkflowGroup",
+            fields=[
+                (
+                    "id",
+                    models.CharField(max_length=64, primary_key=True, serialize=False),
+                ),
+                ("total", models.PositiveIntegerField()),
+                ("rest", models.BinaryField()),
+                ("is_done", models.BooleanField(default=False)),
+                (
+                    "created_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now()
+                    ),
+                ),
+                (
+                    "touched_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(),
+                        db_index=True,
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "group",
+                "indexes": [
+                    models.Index(
+                        fields=["created_at", "id"], name="cloudtask_group_age"
+                    )
+                ],
+            },
+        ),
+        migrations.CreateModel(
             name="IterationFailure",
             fields=[
                 (
@@ -600,6 +690,39 @@ class Migration(migrations.Migration):
                 "constraints": [
                     models.UniqueConstraint(
                         fields=("payload", "index"), name="cloudtask_payload_chunk"
+                    )
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="WorkflowMember",
+            fields=[
+                (
+                    "id",
+                    models.BigAutoField(
+                        auto_created=True,
+                        primary_key=True,
+                        serialize=False,
+                        verbose_name="ID",
+                    ),
+                ),
+                ("place", models.PositiveIntegerField()),
+                ("value", models.BinaryField()),
+                (
+                    "group",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="members",
+                        to="cloudtask.workflowgroup",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "member of a group",
+                "verbose_name_plural": "members of groups",
+                "constraints": [
+                    models.UniqueConstraint(
+                        fields=("group", "place"), name="cloudtask_group_member"
                     )
                 ],
             },
