@@ -21,7 +21,11 @@ import pytest
 
 from tests.acceptance.processes import ROOT
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.exhaustive]
+pytestmark = [
+    pytest.mark.acceptance,
+    pytest.mark.exhaustive,
+    pytest.mark.xdist_group("django's tests"),  # one process makes the environment
+]
 
 DJANGO = "django==6.1.*"
 PYTHON = "python3.13"
