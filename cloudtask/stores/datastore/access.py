@@ -350,18 +350,3 @@ def row_of(entity: Any) -> Row:
 def in_groups(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
-
-
-def names_beginning(kind: str, prefix: str) -> tuple[Filter, Filter]:
-    """Filters for the rows of `kind` whose name begins with `prefix`."""
-    return ("__key__", ">=", (kind, prefix)), ("__key__", "<", (kind, after(prefix)))
-
-
-def beginning(name: str, prefix: str) -> tuple[Filter, Filter]:
-    """Filters for the rows whose property `name` begins with `prefix`."""
-    return (name, ">=", prefix), (name, "<", after(prefix))
-
-
-def after(prefix: str) -> str:
-    """The first text, in the order of Datastore, after all that begin with `prefix`."""
-    return prefix[:-1] + chr(ord(prefix[-1]) + 1)

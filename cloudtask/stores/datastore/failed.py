@@ -16,12 +16,12 @@ from cloudtask.stores.datastore.access import (
     Attempt,
     Path,
     Row,
-    names_beginning,
 )
 from cloudtask.stores.datastore.blobs import Blob
 from cloudtask.stores.datastore.calls import deleted
 from cloudtask.stores.datastore.entities import moment, shortened, sortable
 from cloudtask.stores.datastore.paging import bounds, page_along, paged, placed
+from cloudtask.stores.datastore.prefixes import names_beginning
 from cloudtask.stores.failed import (
     BRIEF,
     EVERY,

@@ -9,9 +9,7 @@ from cloudtask.stores.datastore.access import (
     Access,
     Attempt,
     Path,
-    beginning,
     in_groups,
-    names_beginning,
 )
 from cloudtask.stores.datastore.entities import (
     FAILURE,
@@ -24,6 +22,7 @@ from cloudtask.stores.datastore.entities import (
     shard_row,
 )
 from cloudtask.stores.datastore.lists import shown
+from cloudtask.stores.datastore.prefixes import beginning, names_beginning
 from cloudtask.stores.sealing import opened_key
 from cloudtask.stores.shards import ShardStore
 from cloudtask.transitions import reopened, row_reopened

@@ -14,10 +14,10 @@ from cloudtask.stores.datastore.access import (
     Path,
     Row,
     in_groups,
-    names_beginning,
 )
 from cloudtask.stores.datastore.blobs import Blob
 from cloudtask.stores.datastore.entities import moment
+from cloudtask.stores.datastore.prefixes import names_beginning
 from cloudtask.stores.groups import GroupProgress, GroupStore, StoredGroup
 from cloudtask.stores.pages import Page
 

@@ -19,8 +19,6 @@ from cloudtask.stores.datastore import blobs, plans
 from cloudtask.stores.datastore.access import (
     Attempt,
     Row,
-    beginning,
-    names_beginning,
 )
 from cloudtask.stores.datastore.blobs import Blob
 from cloudtask.stores.datastore.entities import (
@@ -39,6 +37,7 @@ from cloudtask.stores.datastore.entities import (
 )
 from cloudtask.stores.datastore.failures import DatastoreRowFailures
 from cloudtask.stores.datastore.lists import DatastoreLists
+from cloudtask.stores.datastore.prefixes import beginning, names_beginning
 from cloudtask.stores.datastore.swap import (
     SKEW,
     Change,

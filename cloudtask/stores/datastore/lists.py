@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cloudtask.runs import FailureState, RowFailure, Run, RunState, Shard, ShardSums
-from cloudtask.stores.datastore.access import Access, Row, beginning, names_beginning
+from cloudtask.stores.datastore.access import (
+    Access,
+    Row,
+)
 from cloudtask.stores.datastore.entities import (
     FAILURE,
     RUN,
@@ -18,6 +21,7 @@ from cloudtask.stores.datastore.entities import (
     shard_of,
 )
 from cloudtask.stores.datastore.paging import bounds, merged, page_along
+from cloudtask.stores.datastore.prefixes import beginning, names_beginning
 from cloudtask.stores.pages import MOST, Page
 from cloudtask.stores.sealing import shown_key
 

@@ -11,8 +11,13 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TypeVar
 
-from cloudtask.stores.datastore.access import Access, Filter, Row, after
+from cloudtask.stores.datastore.access import (
+    Access,
+    Filter,
+    Row,
+)
 from cloudtask.stores.datastore.entities import sortable
+from cloudtask.stores.datastore.prefixes import after
 from cloudtask.stores.pages import Page, mark_of, read_mark
 
 T = TypeVar("T")
