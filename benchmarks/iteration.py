@@ -22,10 +22,10 @@ from cloudtask.iteration.bounds import Bounds
 from cloudtask.iteration.description import Description
 from cloudtask.iteration.lease import Lease
 from cloudtask.iteration.leg import CHECKPOINT, Leg
-from cloudtask.iteration.pages import PAGE_MAX
 from cloudtask.iteration.planner import Plan
 from cloudtask.iteration.rows import walk
 from cloudtask.iteration.sources import Page, QuerySetSource
+from cloudtask.iteration.sources.pages import PAGE_MAX
 from cloudtask.runs import Run, RunState, Shard
 from cloudtask.stores.database import DatabaseStore
 from tests.databases import server_settings, why_unreachable

@@ -25,7 +25,7 @@ FLOORS = [
         *("exceptions", "failpoints", "quotas", "signals"),
     },
     {"options", "runs", "context"},
-    {"transitions"},
+    {"progress", "transitions"},
     {"message"},
     {"conf"},
     {"codec"},

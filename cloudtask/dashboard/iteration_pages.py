@@ -13,8 +13,8 @@ from cloudtask import models
 from cloudtask.dashboard import audit
 from cloudtask.dashboard.visits import Visit, not_found, page
 from cloudtask.exceptions import CloudTaskError
-from cloudtask.iteration import bulk, control
-from cloudtask.iteration.counts import progress_by, sums_of
+from cloudtask.iteration import control
+from cloudtask.progress import progress_by, sums_of
 from cloudtask.registry import tasks
 from cloudtask.runs import (
     GIVEN_UP,
@@ -208,7 +208,7 @@ def _cancel(key: str) -> str:
 def _retry(key: str) -> str:
     number = store().count_failures(key, given_up=True)
     if number > AT_ONCE:
-        bulk.enqueue_retry(key)
+        control.enqueue_retry(key)
         return f"{number:,} failed rows are opened again by a task, which is enqueued."
     opened = control.retry_failures(key)
     if not opened:

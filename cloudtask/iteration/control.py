@@ -23,11 +23,11 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from cloudtask import codec, conf, failpoints, stores
+from cloudtask import codec, conf, failpoints, registry, stores
 from cloudtask.exceptions import CloudTaskError, EnqueueError, PayloadError, Retry
 from cloudtask.iteration.announcing import announce
 from cloudtask.iteration.description import unsealed
-from cloudtask.iteration.querysets import walkable
+from cloudtask.iteration.sources.querysets import walkable
 from cloudtask.iteration.steps import (
     LOOK_AGAIN,
     REOPEN,
@@ -41,7 +41,11 @@ from cloudtask.iteration.steps import (
     send_watch,
     step,
 )
+from cloudtask.message import Enqueued
+from cloudtask.options import Options
+from cloudtask.registry import Definition
 from cloudtask.runs import FailureState, Run, RunState, Shard, ShardState
+from cloudtask.sending import enqueueing
 from cloudtask.stores import Store
 from cloudtask.stores.runs import LOST_KEY
 
@@ -50,6 +54,8 @@ logger = logging.getLogger("cloudtask")
 _BEFORE_THE_END = (RunState.WAITING, RunState.PLANNING, RunState.RUNNING)
 _RESUMABLE = (RunState.PAUSED, RunState.FAILED)
 _TO_BE_PAUSED = (RunState.RUNNING, RunState.FINISHED)
+# The name rests in queues, so it follows from no place in the code.
+RETRY_ROWS = "cloudtask.retry_rows"
 
 
 def loaded(store: Store, run_id: str) -> Run:
@@ -164,6 +170,19 @@ def retry_failures(run_id: str) -> int:
     if not store.is_at_work(run_id):
         _reopen(store, run_id, paused)
     return count
+
+
+def enqueue_retry(run_id: str) -> Enqueued:
+    """Enqueue the retry of all failed rows of a run; raises EnqueueError."""
+    definition = registry.find(RETRY_ROWS)
+    return enqueueing.enqueue(definition, definition.options, (run_id,), {})
+
+
+def _retry_rows(run_id: str) -> None:
+    retry_failures(run_id)
+
+
+registry.register(Definition(RETRY_ROWS, _retry_rows, Options()))
 
 
 def _is_begun(run: Run, paused: int) -> bool:

@@ -18,8 +18,8 @@ from cloudtask.discretion import said
 from cloudtask.exceptions import CloudTaskError, SingularTaskFailure, TaskNotFound
 from cloudtask.iteration import stopping
 from cloudtask.iteration.description import A_ROW, Description
-from cloudtask.iteration.pages import STRIDE
 from cloudtask.iteration.sources import Source
+from cloudtask.iteration.sources.pages import STRIDE
 from cloudtask.iteration.steps import (
     WALK,
     advice,

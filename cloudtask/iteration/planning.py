@@ -20,8 +20,8 @@ from cloudtask.iteration import stopping
 from cloudtask.iteration.announcing import announce
 from cloudtask.iteration.bounds import text_of
 from cloudtask.iteration.leg import Leg
-from cloudtask.iteration.pages import PAGE_MAX
 from cloudtask.iteration.planner import MAX_SHARDS, IsOver, Piece, Plan, rest_of
+from cloudtask.iteration.sources.pages import PAGE_MAX
 from cloudtask.iteration.steps import (
     PLAN,
     Opened,

@@ -18,8 +18,8 @@ from cloudtask.exceptions import PermanentTaskFailure, Retry
 from cloudtask.iteration.bounds import text_of
 from cloudtask.iteration.failing import treat
 from cloudtask.iteration.leg import End, Leg, RowRaised, is_of_row
-from cloudtask.iteration.pages import WHOLE_FIRST, Amount, Reader, Unreadable
 from cloudtask.iteration.sources import Page
+from cloudtask.iteration.sources.pages import WHOLE_FIRST, Amount, Reader, Unreadable
 
 logger = logging.getLogger("cloudtask")
 

@@ -5,18 +5,23 @@ from __future__ import annotations
 import sys
 import time
 from datetime import timedelta
-from typing import TYPE_CHECKING, TextIO
+from typing import Protocol, TextIO
 
 from cloudtask import conf
 from cloudtask.discretion import discreet
 from cloudtask.exceptions import CloudTaskError
 from cloudtask.runs import ENDED, Progress, RunState
 
-if TYPE_CHECKING:
-    from cloudtask.iteration.handle import Iteration
-
 BAR = 30  # characters
 POLL = 0.5  # seconds between two looks
+
+
+class _Handle(Protocol):
+    @property
+    def id(self) -> str: ...
+    @property
+    def state(self) -> RunState: ...
+    def progress(self) -> Progress: ...
 
 
 class Waiting:
@@ -24,7 +29,7 @@ class Waiting:
 
     def __init__(
         self,
-        run: Iteration,
+        run: _Handle,
         timeout: timedelta | float | None,
         has_bar: bool,
         file: TextIO | None,
@@ -63,7 +68,7 @@ class Waiting:
         return is_late
 
 
-def _refuse_to_wait_for_ever(run: Iteration) -> None:
+def _refuse_to_wait_for_ever(run: _Handle) -> None:
     backend = conf.transport_options(conf.settings())["BACKEND"]
     if backend == conf.MEMORY_TRANSPORT:
         raise CloudTaskError(

@@ -26,7 +26,7 @@ from django.db.models.query import ModelIterable, QuerySet
 
 from cloudtask.exceptions import UnsupportedValue
 from cloudtask.iteration import RunState
-from cloudtask.iteration.querysets import walkable
+from cloudtask.iteration.sources.querysets import walkable
 from cloudtask.testing import run_queued
 from tests.iteration import tasks
 from tests.iteration.models import Seat, Thing
@@ -303,7 +303,7 @@ def test_rows_that_an_iterable_leaves_out_end_no_shard(
     things, atomic, gone, monkeypatch
 ):
     monkeypatch.setattr(LeavesOutSet, "gone", gone)
-    monkeypatch.setattr("cloudtask.iteration.pages.PAGE_FIRST", 4)
+    monkeypatch.setattr("cloudtask.iteration.sources.pages.PAGE_FIRST", 4)
     rows = LeavesOutSet(Thing)
 
     assert walked(rows.all(), atomic=atomic) == [row.pk for row in rows.order_by("pk")]

@@ -21,8 +21,8 @@ from cloudtask.failpoints import Crashed
 from cloudtask.iteration import RunState, planner
 from cloudtask.iteration.bounds import Bounds
 from cloudtask.iteration.description import unsealed
-from cloudtask.iteration.pages import PAGE_MAX
 from cloudtask.iteration.sources import QuerySetSource
+from cloudtask.iteration.sources.pages import PAGE_MAX
 from cloudtask.stores import store
 from tests.iteration import tasks
 from tests.iteration.models import Seat, Tag, Thing, Word

@@ -10,8 +10,8 @@ from cloudtask.iteration import RunState, planner
 from cloudtask.iteration.bounds import Bounds
 from cloudtask.iteration.lease import SHORTEST_LEG
 from cloudtask.iteration.leg import SHORTEST_LEASE
-from cloudtask.iteration.pages import PAGE_FIRST, Reader
 from cloudtask.iteration.sources import Page, QuerySetSource
+from cloudtask.iteration.sources.pages import PAGE_FIRST, Reader
 from cloudtask.stores import store
 from tests.iteration import tasks
 from tests.iteration.models import Thing

@@ -12,8 +12,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from cloudtask.discretion import discreet, printable
 from cloudtask.exceptions import CloudTaskError
 from cloudtask.iteration import control
-from cloudtask.iteration.counts import progress_by, sums_of
 from cloudtask.management import printing
+from cloudtask.progress import progress_by, sums_of
 from cloudtask.runs import ENDED, Run, RunState, ShardSums
 from cloudtask.stores import store
 

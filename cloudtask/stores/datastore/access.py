@@ -241,9 +241,8 @@ class Attempt:
 
     def put(self, *rows: Row) -> None:
         for row in rows:
-            self._transaction.put(
-                entity_of(self._access, self._client, row, self._mark)
-            )
+            entity = entity_of(self._access, self._client, row, self._mark)
+            self._transaction.put(entity)
 
     def delete(self, *paths: Path) -> None:
         for path in paths:
@@ -319,9 +318,8 @@ def _lookup(
     found: dict[Path, Row] = {}
     for some in in_groups(paths, LOOKUPS):
         keys = [access.key(client, path) for path in some]
-        for one in client.get_multi(keys, transaction=transaction, **once()):
-            row = row_of(one)
-            found[row.path] = row
+        rows = map(row_of, client.get_multi(keys, transaction=transaction, **once()))
+        found.update((row.path, row) for row in rows)
     return [found.get(path) for path in paths]
 
 

@@ -12,8 +12,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from cloudtask.exceptions import UnsupportedValue
-from cloudtask.iteration import tokens
 from cloudtask.iteration.planner import is_datastore
+from cloudtask.iteration.sources import tokens
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
