@@ -4,7 +4,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 PYTHONS := python3.11 python3.12 python3.13 python3
-CODE := cloudtask tests example benchmarks noxfile.py
+CODE := cloudtask tests example benchmarks docs noxfile.py
 # A name may be there and not run, as a version manager's stand-in does.
 PYTHON = $(shell for python in $(PYTHONS); do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
@@ -58,7 +58,7 @@ bench-quick: $(VENV)/.installed-bench ## the same with fewer repeats, in some tw
 	$(BIN)/python -m benchmarks --quick
 
 docs: $(VENV)/.installed-docs ## the documentation as pages, in build/docs
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/docs
 
 screenshots: $(VENV)/.installed ## the pictures in docs/images, with Debian's chromium
 	$(BIN)/python -m pytest -q -p no:cacheprovider tests/dashboard/screenshots.py
