@@ -7,6 +7,7 @@ import pytest
 
 from tests.carriers import context
 from tests.carriers.context import HERE, Observer, Odd
+from tests.stores.datastore_fixtures import empty_store
 
 
 @pytest.fixture
@@ -46,3 +47,12 @@ def in_tenant() -> Callable[[str], Any]:
 
     yield chosen
     context.tenant.set(None)
+
+
+@pytest.fixture(params=["database", "datastore"])
+def anywhere(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The settings of each store."""
+    if request.param == "database":
+        return {}
+    request.getfixturevalue("datastore_at")("datastore")
+    return {"STORE": empty_store()}

@@ -16,7 +16,8 @@ from cloudtask.backend.library import task as django_task
 from cloudtask.deferred import defer
 from cloudtask.delivering import failed
 from cloudtask.envelope import seal, unseal
-from cloudtask.models import FailedTask, OutboxMessage
+from cloudtask.models import OutboxMessage
+from cloudtask.stores import store
 from cloudtask.testing import arun_queued, eager, run_queued
 from cloudtask.transports import memory
 from tests.carriers import context
@@ -30,6 +31,12 @@ pytestmark = pytest.mark.django_db(databases="__all__")
 @pytest.fixture(autouse=True)
 def _carriers(carriers):
     pass
+
+
+@pytest.fixture
+def everywhere(anywhere, carriers):
+    """Runs the test with each store."""
+    carriers("Tenant", **anywhere)
 
 
 def test_a_call_runs_in_the_context_of_its_caller(in_tenant):
@@ -84,14 +91,16 @@ def _unavailable(self, message):
     raise ConnectionError("Cloud Tasks is down.")
 
 
-def test_each_attempt_has_the_context_and_so_has_a_failed_task_tried_again(in_tenant):
+def test_each_attempt_and_a_failed_task_tried_again_have_the_context(
+    in_tenant, everywhere
+):
     in_tenant("red")
     context.see_and_fail.defer()
     in_tenant("blue")
     run_queued(errors="retry")
     assert seen == [("red", 1), ("red", 2), ("red", 3)]
 
-    [kept] = FailedTask.objects.all()
+    [kept] = store().list_failed(task=None, limit=2)
     failed.retry(kept.key)
     run_queued(errors="collect")
     assert seen[3:] == [("red", 1)]
@@ -113,7 +122,7 @@ def test_a_task_that_a_task_defers_has_its_context(in_tenant):
     assert seen == [("red", "below")]
 
 
-def test_rows_and_finalize_of_a_run_have_the_context_of_iterate(in_tenant):
+def test_rows_and_finalize_of_a_run_have_the_context_of_iterate(in_tenant, everywhere):
     for name in ("a", "b", "c"):
         Author.objects.create(name=name)
     in_tenant("red")
@@ -124,7 +133,7 @@ def test_rows_and_finalize_of_a_run_have_the_context_of_iterate(in_tenant):
     assert len(seen) == 4
 
 
-def test_a_run_that_another_caller_resumes_keeps_its_context(in_tenant):
+def test_a_run_that_another_caller_resumes_keeps_its_context(in_tenant, everywhere):
     Author.objects.create(name="a")
     in_tenant("red")
     run = context.see_row.iterate(Author.objects.all(), finalize=context.see_end)
@@ -136,7 +145,7 @@ def test_a_run_that_another_caller_resumes_keeps_its_context(in_tenant):
     assert [one for one, _ in seen] == ["red", "red"]
 
 
-def test_items_of_map_have_the_context(in_tenant):
+def test_items_of_map_have_the_context(in_tenant, everywhere):
     in_tenant("red")
     see.map([1, 2])
     in_tenant("blue")
@@ -262,7 +271,9 @@ def test_a_task_that_leaves_the_context_changed_changes_no_other(in_tenant):
     assert tenant.get() == "red"
 
 
-def test_large_arguments_in_the_store_leave_the_context_in_the_task(in_tenant):
+def test_large_arguments_in_the_store_leave_the_context_in_the_task(
+    in_tenant, everywhere
+):
     in_tenant("red")
     see.defer("x" * 1_100_000)
     in_tenant("blue")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import subprocess
 import sys
 import threading
-from base64 import b64decode
 
 import pytest
-from django.db import connection, connections, transaction
+from django.db import connection, transaction
 from opentelemetry.trace import SpanKind, StatusCode
 
 from cloudtask import Retry, call, current, task
@@ -22,7 +20,6 @@ from cloudtask.testing import run_queued
 from cloudtask.transports import memory
 from tests.carriers import tracing
 from tests.carriers.tracing import by_id, links_of, parent_of, points, span, spans
-from tests.durability.database import committing
 from tests.testapp.models import Author
 
 pytestmark = pytest.mark.django_db(databases="__all__")
@@ -118,60 +115,6 @@ def test_a_call_is_traced_from_its_request_through_outbox_and_relay_to_each_atte
     assert len({one.context.trace_id for one in attempts}) == 3
     ids = {one.attributes["messaging.message.id"] for one in [create, *attempts]}
     assert len(ids) == 1
-
-
-@pytest.mark.django_db(databases="__all__")
-def test_a_relay_in_another_process_links_its_request_to_the_caller(
-    monkeypatch, tmp_path, client
-):
-    with committing(tmp_path):
-        monkeypatch.setattr(memory.MemoryTransport, "send", _down)
-        with request(), transaction.atomic():
-            charge.defer(7)
-        OutboxMessage.objects.update(due_at="2020-01-01T00:00:00Z")
-        done = _relayed_elsewhere()
-        [body] = map(b64decode, done["bodies"])
-        answers = [_delivered(client, body, retries) for retries in range(3)]
-    assert answers == [500, 500, 200]
-
-    create = span(f"create {charge.path}")
-    [sent] = done["spans"]
-    assert sent["name"] == "send default"
-    assert sent["parent_id"] is None
-    [link] = sent["links"]
-    assert int(link["context"]["span_id"], 16) == create.context.span_id
-    assert int(link["context"]["trace_id"], 16) == create.context.trace_id
-    assert int(sent["context"]["trace_id"], 16) != create.context.trace_id
-    attempts = spans(f"process {charge.path}")
-    assert [one.attributes["cloudtask.attempt"] for one in attempts] == [1, 2, 3]
-    for one in attempts:
-        assert parent_of(one) == "request"
-        assert links_of(one) == [create.name]
-
-
-def _relayed_elsewhere():
-    names = {one.alias: str(one.settings_dict["NAME"]) for one in connections.all()}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.carriers.relaying", json.dumps(names)],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def _delivered(client, body, retries):
-    client.raise_request_exception = False
-    answer = client.post(
-        f"/_cloudtask/run/{charge.path}",
-        body,
-        content_type="application/octet-stream",
-        headers={
-            "X-AppEngine-QueueName": "default",
-            "X-AppEngine-TaskRetryCount": str(retries),
-        },
-    )
-    return answer.status_code
 
 
 def _in_a_thread(work):
