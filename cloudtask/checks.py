@@ -59,7 +59,7 @@ def settings_are_right(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage
 
 
 def _problems_beside() -> list[str]:
-    """What is wrong inside single settings, each read without the others."""
+    """Errors inside single settings, each read without the others."""
     problems: list[str] = []
     for key in ("TARGET", "TRANSPORT", "STORE"):
         with noted(problems):

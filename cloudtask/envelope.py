@@ -175,7 +175,7 @@ def _value_at(data: bytes, place: Place) -> bytes:
 
 
 # Each delivery reads the same short values again: the options of a run, the ends of a
-# shard. What these keys have signed for a place stays so; nothing refused is kept.
+# shard. A signature of these keys for a place stays valid; nothing refused is kept.
 
 
 @lru_cache(maxsize=1024)

@@ -31,7 +31,7 @@ lines = logging.getLogger("cloudtask.gauges")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gauges:
-    """What waits, over all outboxes. Large numbers are not counted to their end.
+    """Counts over all outboxes and stores. Large numbers are not counted to the end.
 
     `outbox_age` is the age of the oldest waiting row in seconds. `runs` counts the runs
     that have not ended, and those that have failed, by their state. `runs_quiet` are

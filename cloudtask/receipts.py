@@ -50,7 +50,7 @@ class Receipt(Enqueued, Generic[R_co]):
     def result(self, *, timeout: Timeout = None) -> R_co: ...
     @discreet
     def result(self, *, timeout: Timeout = None) -> Any:
-        """What the function returned. Waits for it, without end by default.
+        """The value that the function returned. Waits for it, without end by default.
 
         Raises TimeoutError after `timeout`, a timedelta or seconds; TaskFailed with the
         text of the error once the call is kept as failed; ResultNotKept for a task

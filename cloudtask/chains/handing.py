@@ -253,7 +253,7 @@ def _with_outer(rest: Rest) -> Iterator[Rest]:
 
 
 def _rest_after(key: str) -> Rest | None:
-    """What follows on a group; None if it was pruned, or is refused."""
+    """The rest that follows on a group; None if it was pruned, or is refused."""
     group = store().load_group(key)
     try:
         return unsealed(group.rest, key, group.total) if group else None

@@ -124,7 +124,7 @@ def _written(field: Field[Any, Any], attributes: Mapping[str, Any]) -> Any:
 
 
 def _made(field: Field[Any, Any], attributes: Mapping[str, Any], value: Any) -> Any:
-    """What the attribute of an instance with this value is."""
+    """The attribute of an instance with this value."""
     return getattr(_holder(field, attributes, value), field.attname)
 
 

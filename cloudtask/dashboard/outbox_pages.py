@@ -40,7 +40,7 @@ def outbox_list(visit: Visit) -> HttpResponse:
 
 
 def _part(visit: Visit, alias: str) -> dict[str, Any]:
-    """What the page shows of one database; a sentence if that is unavailable."""
+    """The part of the page for one database; a sentence if that is unavailable."""
     is_parked = visit.given("show") != "waiting"
     after = visit.given("after") if visit.given("of") == alias else None
     try:

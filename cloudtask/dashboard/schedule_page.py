@@ -24,7 +24,7 @@ def schedule_list(visit: Visit) -> HttpResponse:
 
 def _enable(one: Declared) -> str:
     ticking.enable(one)
-    return f"{one.key} is enabled. What was due meanwhile is not made up for."
+    return f"{one.key} is enabled. Moments that have passed get no calls."
 
 
 def _disable(one: Declared) -> str:

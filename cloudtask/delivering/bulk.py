@@ -32,7 +32,7 @@ logger = logging.getLogger("cloudtask")
 
 @dataclass(frozen=True, slots=True)
 class BulkReport:
-    """What became of many failed tasks: `problems` are pairs of key and error."""
+    """The results for many failed tasks: `problems` are pairs of key and error."""
 
     done: int = 0
     problems: tuple[tuple[str, str], ...] = ()

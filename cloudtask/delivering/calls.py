@@ -58,7 +58,7 @@ class Call:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What log records say about the call; nothing of its arguments."""
+        """The fields of log records about the call; nothing of its arguments."""
         return {
             "task": self.message.task,
             "task_id": self.message.id,
@@ -75,7 +75,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Returned:
-    """What a function returned, encoded where it is kept or handed on.
+    """The value of a function, encoded where it is kept or handed on.
 
     `result` is the sealed result. `rest` is what follows on the call in its chain, and
     `handed` the value for it; None if nothing follows.
@@ -247,7 +247,7 @@ def _lateness(call: Call, seconds: float) -> str | None:
 
 
 def _called(call: Call, payload: bytes) -> Returned:
-    """What the function returned; its errors pass."""
+    """The value of the function, encoded; its errors pass."""
     args, kwargs = codec.loads_call(payload)
     definition, options = call.definition, call.message.options
     if definition.has_subject and args and isinstance(args[0], Subject):

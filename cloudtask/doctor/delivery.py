@@ -211,7 +211,7 @@ def _arrived(one: _Sent, found: Any) -> Finding:
 
 
 def missing(receipt: Enqueued) -> Finding:
-    """What became of a task that did not come back. It is deleted."""
+    """The finding about a task that did not come back. It is deleted."""
     what = f"The task of the queue {receipt.queue!r} was created, and has not run"
     try:
         seen = queues.take_back(receipt.queue, receipt.name)

@@ -29,7 +29,7 @@ STORE = "Run `manage.py cloudtask_doctor --only store`, and do what it says."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Examined:
-    """What one probe found, and how long it took. There is at least one finding."""
+    """The findings of one probe, at least one, and the time that it took."""
 
     probe: str
     findings: tuple[Finding, ...]

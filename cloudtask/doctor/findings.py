@@ -1,4 +1,4 @@
-"""What a probe of the doctor tells."""
+"""Findings: a probe of the doctor makes them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Grade(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What a probe saw, and what to do about it; `cure` is empty if there is nothing to
-    do."""
+    """The observation of a probe and its cure, which is empty if nothing is to be
+    done."""
 
     grade: Grade
     what: str
@@ -33,7 +33,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wish:
-    """What the person wants of the doctor. Only with `send` anything is written.
+    """The options of one examination. Only with `send` anything is written.
 
     `url` is the address of the handler's service where the settings don't tell it.
     """

@@ -54,7 +54,7 @@ def settings(wish: Wish) -> Iterator[Finding]:
 
 
 def _checked(tag: str, *, is_deployed: bool = False, **given: Any) -> list[Any]:
-    """What our own checks with this tag say."""
+    """The findings of our own checks with this tag."""
     chosen: Any = checks.deployment_checks if is_deployed else checks.registered_checks
     ours = [one for one in chosen if one.__module__.startswith("cloudtask.")]
     found: list[CheckMessage] = []

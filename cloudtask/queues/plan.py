@@ -49,7 +49,7 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What is to be done about one queue. `seen` is the queue as it was read."""
+    """The change that one queue needs. `seen` is the queue as it was read."""
 
     name: str
     action: str

@@ -43,7 +43,7 @@ MOST_LOOKED_AT = 1000  # moments of one schedule
 
 @dataclass(frozen=True, slots=True)
 class TickReport:
-    """What one tick did: calls enqueued, and moments for which no call was made."""
+    """The counts of one tick: calls enqueued, and moments without a call."""
 
     enqueued: int = 0
     missed: int = 0
@@ -210,7 +210,7 @@ def call_of(one: Declared, at: datetime) -> Message:
 
 
 def enable(one: Declared) -> None:
-    """Switch a schedule on. What was due while it was off is not made up for."""
+    """Switch a schedule on. Moments that passed while it was off get no calls."""
     row, now = _row(one)
     _changed(one, row, now, enabled=True)
 

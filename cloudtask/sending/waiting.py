@@ -24,7 +24,7 @@ LATE = timedelta(minutes=2)  # after which a due row tells that no relay runs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutboxCounts:
-    """What is in the outbox of a database, counted up to MOST rows in all.
+    """The contents of a database's outbox, counted up to MOST rows in all.
 
     `late` is the time for which the oldest waiting row has been due.
     """

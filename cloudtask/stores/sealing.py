@@ -144,7 +144,7 @@ def opened_key(run_id: str, digest: str, key: str) -> str:
 
 
 def shown_key(run_id: str, digest: str, key: str) -> dict[str, str]:
-    """What a list shows of a failure: the key, or else why it is refused."""
+    """The text of a failure in a list: the key, or else why it is refused."""
     try:
         return {"key": opened_key(run_id, digest, key)}
     except BadSignature as error:

@@ -239,7 +239,7 @@ def _is_grouped_by_row(queryset: QuerySet[Any], repeating: set[str]) -> bool:
 
 
 def _grouped_by(queryset: QuerySet[Any]) -> tuple[str, Any]:
-    """What the queryset is grouped by, as SQL, and its query with all of its joins."""
+    """The grouping of the queryset as SQL, and its query with all of its joins."""
     from django.core.exceptions import EmptyResultSet
 
     query = queryset.query.clone()

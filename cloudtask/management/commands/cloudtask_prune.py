@@ -88,7 +88,7 @@ class Command(BaseCommand):
 
 
 def _due(keep_failed: timedelta, limit: int) -> str:
-    """What a person could miss. Nobody sees the rest once it is due."""
+    """The deletions that a person may notice, as text."""
     tasks = len(store().old_failed(keep_failed, limit))
     runs = len(store().old_runs(keep_failed, limit))
     return f"would remove {tasks} failed tasks, {runs} iterations"

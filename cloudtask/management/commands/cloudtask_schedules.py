@@ -23,7 +23,7 @@ class Command(BaseCommand):
         verbs = parser.add_subparsers(dest="verb", required=True)
         verbs.add_parser("list", help="all schedules that the code declares")
         for verb, text in (
-            ("enable", "switch on: what was due meanwhile is not made up for"),
+            ("enable", "switch on: moments that have passed get no calls"),
             ("disable", "switch off: calls that wait already still run"),
             ("run", "enqueue a call now, besides the times of the schedule"),
         ):
