@@ -317,7 +317,10 @@ def test_headers_that_cannot_be_sent_are_refused(headers: dict[Any, Any]) -> Non
 
 
 def test_headers_that_are_too_large_are_refused() -> None:
-    assert named(refusal(headers={"X-A": "x" * 81_920}))
+    for headers in ({"X-A": "x" * 81_920}, {f"X-{n}": "x" * 8_000 for n in range(11)}):
+        for give in (task, note.using):
+            with pytest.raises(ValueError, match=r"bytes; Cloud Tasks takes 81,920\.$"):
+                give(headers=headers)
 
 
 TAKEN = [
@@ -338,6 +341,17 @@ TAKEN = [
     "Content_Length",
     "Content-Encoding",
     " Host",
+    "Cookie",
+    "COOKIE",
+    "TE",
+    "Trailer",
+    "Upgrade",
+    "Expect",
+    "Keep-Alive",
+    "Keep_Alive",
+    "Proxy-Authorization",
+    "proxy_connection",
+    "Transfer_Encoding",
 ]
 
 
@@ -417,6 +431,28 @@ def test_an_alias_that_is_not_in_databases_is_refused_with_the_nearest() -> None
 def test_a_name_that_no_header_has_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="A header can't be named"):
         note.using(headers={name: "1"})
+
+
+def test_a_name_that_servers_drop_is_refused_with_another_one() -> None:
+    with pytest.raises(ValueError, match=r"underscore\. Write 'X-Tenant'"):
+        note.using(headers={"X_Tenant": "1"})
+
+
+def test_a_name_is_refused_twice_whatever_its_case() -> None:
+    with pytest.raises(ValueError, match="the same name twice"):
+        note.using(headers={"X-Tenant": "1", "x-tenant": "2"})
+
+
+@pytest.mark.parametrize("value", ["é", "☃", "a\u00a0b", "\u202ea"])
+def test_a_value_that_is_not_ascii_is_refused(value: str) -> None:
+    with pytest.raises(ValueError, match="The header 'X-A' must be"):
+        note.using(headers={"X-A": value})
+
+
+@pytest.mark.parametrize("value", [" a", "a ", "\ta"])
+def test_a_value_that_would_be_cut_is_refused(value: str) -> None:
+    with pytest.raises(ValueError, match="without its outer spaces"):
+        note.using(headers={"X-A": value})
 
 
 @pytest.mark.parametrize("value", ["a\x01", "a\x7f", "a\nb"])

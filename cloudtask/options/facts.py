@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.utils.timezone import is_naive
 
+from cloudtask import quotas
+
 if TYPE_CHECKING:
     from cloudtask.context import TaskContext
 
@@ -204,16 +206,30 @@ def app_engine_id(name: str, value: Any) -> str:
 
 
 _HEADER = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # a token of RFC 9110
+_HOP = "it is about the connection of Cloud Tasks"
+_BODY = "it describes the body, which this library makes"
 _TAKEN = {
     "authorization": "the target's token takes its place",
-    "connection": "it is about the connection of Cloud Tasks",
-    "content-encoding": "it describes the body, which this library makes",
+    "connection": _HOP,
+    "content-encoding": _BODY,
     "content-length": "Cloud Tasks computes it",
-    "content-type": "it describes the body, which this library makes",
+    "content-type": _BODY,
+    "cookie": "a call belongs to no visitor, and lists of the queue would show it",
+    "expect": _HOP,
     "host": "Cloud Tasks takes it from the URL",
-    "transfer-encoding": "it is about the connection of Cloud Tasks",
+    "keep-alive": _HOP,
+    "te": _HOP,
+    "trailer": _HOP,
+    "transfer-encoding": _HOP,
+    "upgrade": _HOP,
 }
-_RESERVED = ("x-appengine-", "x-cloudtasks-", "x-cloudscheduler", "x-google-")
+_RESERVED = {
+    "proxy-": _HOP,
+    **dict.fromkeys(
+        ("x-appengine-", "x-cloudtasks-", "x-cloudscheduler", "x-google-"),
+        "Google alone sets such headers",
+    ),
+}
 
 
 def check_headers(headers: Mapping[str, str]) -> None:
@@ -221,24 +237,46 @@ def check_headers(headers: Mapping[str, str]) -> None:
 
     Cloud Tasks ignores or replaces it: HttpRequest.headers, .oidc_token and
     AppEngineHttpRequest.headers in google/cloud/tasks/v2/target.proto; X-CloudTasks-*:
-    https://cloud.google.com/tasks/docs/creating-http-target-tasks. User-Agent depends
-    on the target, so `sending.limits` checks it.
+    https://cloud.google.com/tasks/docs/creating-http-target-tasks. Fields of a
+    connection: RFC 9110, section 7.6.1. User-Agent depends on the target, so
+    `sending.limits` checks it.
     """
     for name, value in headers.items():
         # Servers of the handler may read an underscore as a hyphen.
         folded = str(name).strip().casefold().replace("_", "-")
-        reason = _TAKEN.get(folded)
-        if folded.startswith(_RESERVED):
-            reason = "Google alone sets such headers"
-        if reason is not None:
+        reserved = (why for start, why in _RESERVED.items() if folded.startswith(start))
+        if reason := _TAKEN.get(folded) or next(reserved, None):
             raise ValueError(f"headers can't have {name!r}: {reason}.")
-        if type(name) is not str or not _HEADER.fullmatch(name):
-            raise ValueError(
-                f"A header can't be named {name!r}: a name has letters, digits and "
-                "some signs, no space."
-            )
-        if type(value) is not str or not value.replace("\t", " ").isprintable():
-            raise ValueError(f"The header {name!r} must be a line of str.")
+        _check_header(name, value)
+    if len({str(name).casefold() for name in headers}) < len(headers):
+        raise ValueError("headers has the same name twice: case makes no difference.")
+    size = sum(len(name) + len(value) for name, value in headers.items())
+    if size > quotas.HEADERS:
+        raise ValueError(
+            f"headers takes {size:,} bytes; Cloud Tasks takes {quotas.HEADERS:,}."
+        )
+
+
+def _check_header(name: Any, value: Any) -> None:
+    if type(name) is not str or not _HEADER.fullmatch(name):
+        raise ValueError(
+            f"A header can't be named {name!r}: a name has letters, digits and "
+            "some signs, no space."
+        )
+    if "_" in name:
+        raise ValueError(
+            f"A header can't be named {name!r}: servers drop names with an underscore. "
+            f"Write {name.replace('_', '-')!r}."
+        )
+    if type(value) is not str or not value.replace("\t", " ").isprintable():
+        raise ValueError(f"The header {name!r} must be a line of str.")
+    if not value.isascii():
+        raise ValueError(
+            f"The header {name!r} must be ASCII: servers disagree about other "
+            "characters. Encode it, for example with urllib.parse.quote."
+        )
+    if value != value.strip():
+        raise ValueError(f"The header {name!r} would arrive without its outer spaces.")
 
 
 # Hints for misspelled names

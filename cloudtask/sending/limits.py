@@ -174,9 +174,3 @@ def _check_headers(headers: Mapping[str, str], what: str) -> None:
             f"{what} was refused: Cloud Tasks replaces the header 'User-Agent' by its "
             "own. Use another name."
         )
-    size = sum(len(name) + len(value) for name, value in headers.items())
-    if size > quotas.HEADERS:
-        raise EnqueueError(
-            f"{what} was refused: its headers take {size:,} bytes; Cloud Tasks takes "
-            f"{quotas.HEADERS:,} at most."
-        )
