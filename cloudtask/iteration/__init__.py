@@ -25,7 +25,7 @@ from cloudtask.iteration.description import (
     described,
 )
 from cloudtask.iteration.handle import Iteration
-from cloudtask.iteration.sources.querysets import walkable
+from cloudtask.iteration.sources.walkable import walkable
 from cloudtask.iteration.steps import PLAN, kept, message_of
 from cloudtask.iteration.stopping import hand_over_on_sigterm
 from cloudtask.message import Message

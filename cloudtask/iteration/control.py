@@ -27,7 +27,7 @@ from cloudtask import codec, conf, failpoints, registry, stores
 from cloudtask.exceptions import CloudTaskError, EnqueueError, PayloadError, Retry
 from cloudtask.iteration.announcing import announce
 from cloudtask.iteration.description import unsealed
-from cloudtask.iteration.sources.querysets import walkable
+from cloudtask.iteration.sources.walkable import walkable
 from cloudtask.iteration.steps import (
     LOOK_AGAIN,
     REOPEN,

@@ -15,7 +15,7 @@ from cloudtask import stores
 from cloudtask.asynchrony import synchronous
 from cloudtask.discretion import discreet
 from cloudtask.iteration import control, stopping
-from cloudtask.iteration.waiting import POLL, Waiting
+from cloudtask.iteration.wait import POLL, Waiting
 from cloudtask.progress import progress_of, report_of
 from cloudtask.runs import (
     ENDED,

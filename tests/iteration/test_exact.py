@@ -26,7 +26,7 @@ from django.db.models.query import ModelIterable, QuerySet
 
 from cloudtask.exceptions import UnsupportedValue
 from cloudtask.iteration import RunState
-from cloudtask.iteration.sources.querysets import walkable
+from cloudtask.iteration.sources.walkable import walkable
 from cloudtask.testing import run_queued
 from tests.iteration import tasks
 from tests.iteration.models import Seat, Thing

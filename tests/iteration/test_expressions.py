@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from cloudtask.codec import dumps, loads
 from cloudtask.exceptions import UnsupportedValue
 from cloudtask.iteration.sources import QuerySetSource
-from cloudtask.iteration.sources import querysets as walks
+from cloudtask.iteration.sources import walkable as walks
 from cloudtask.iteration.sources.pages import Reader, Unreadable
-from cloudtask.iteration.sources.querysets import walkable
+from cloudtask.iteration.sources.walkable import walkable
 from tests.iteration import expressions
 from tests.iteration.expressions import Made, querysets
 from tests.testapp.models import Author, Book, Label, Novel

@@ -192,7 +192,7 @@ class Access:
             )
         return query
 
-    def transact(self, what: str, work: Callable[[Attempt], T]) -> T:
+    def transact(self, what: str, work: Callable[[Try], T]) -> T:
         """Run `work` in a transaction, again from the start after a conflict.
 
         A commit that reported an error may still have been made. So every commit writes
@@ -202,12 +202,12 @@ class Access:
         past = _Past()
 
         def attempt(client: Any) -> T:
-            return Attempt(self, client, past).run(work)
+            return Try(self, client, past).run(work)
 
         return self.calling(what, attempt)
 
 
-class Attempt:
+class Try:
     """One try of a transaction. It does not see its own writes: read first."""
 
     def __init__(self, access: Access, client: Any, past: _Past) -> None:
@@ -248,7 +248,7 @@ class Attempt:
         for path in paths:
             self._transaction.delete(self._access.key(self._client, path))
 
-    def run(self, work: Callable[[Attempt], T]) -> T:
+    def run(self, work: Callable[[Try], T]) -> T:
         try:
             result = work(self)
         except _Committed as earlier:

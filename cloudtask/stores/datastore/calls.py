@@ -11,10 +11,10 @@ from cloudtask.stores import AlreadyDone, Upkeep
 from cloudtask.stores.datastore import blobs
 from cloudtask.stores.datastore.access import (
     Access,
-    Attempt,
     Filter,
     Path,
     Row,
+    Try,
     in_groups,
 )
 from cloudtask.stores.datastore.blobs import Blob
@@ -41,7 +41,7 @@ class DatastorePayloads(Access):
         blob = Blob.of(data)
         last = blobs.save(self, what, path, blob, data, saved_at=now)
 
-        def work(attempt: Attempt) -> None:
+        def work(attempt: Try) -> None:
             replaced = blobs.paths(attempt.get(path))
             attempt.put(_payload(path, blob, saved_at=now), *last)
             attempt.delete(*replaced)
@@ -72,7 +72,7 @@ class DatastorePayloads(Access):
     def finish_payload(self, key: str) -> None:
         path, now = (PAYLOAD, key), self.now()
 
-        def work(attempt: Attempt) -> None:
+        def work(attempt: Try) -> None:
             row = attempt.get(path)
             if row is not None:
                 attempt.put(_payload(path, None, saved_at=now))
@@ -83,7 +83,7 @@ class DatastorePayloads(Access):
     def touch_payload(self, key: str) -> None:
         path, now = (PAYLOAD, key), self.now()
 
-        def work(attempt: Attempt) -> None:
+        def work(attempt: Try) -> None:
             row = attempt.get(path)
             if row is not None:
                 attempt.put(replace(row, values={**row.values, "saved_at": now}))
@@ -122,7 +122,7 @@ def _payload(path: Path, blob: Blob | None, *, saved_at: datetime) -> Row:
     )
 
 
-def deleted(attempt: Attempt, path: Path) -> bool:
+def deleted(attempt: Try, path: Path) -> bool:
     """Delete a row with its chunks; returns whether there was one."""
     row = attempt.get(path)
     if row is None:
@@ -131,8 +131,8 @@ def deleted(attempt: Attempt, path: Path) -> bool:
     return True
 
 
-def _pruning(paths: Sequence[Path], before: datetime) -> Callable[[Attempt], int]:
-    def work(attempt: Attempt) -> int:
+def _pruning(paths: Sequence[Path], before: datetime) -> Callable[[Try], int]:
+    def work(attempt: Try) -> int:
         rows = attempt.get_all(*paths)
         # Not those that were saved again since the query.
         old = [row for row in rows if row and row.values["saved_at"] < before]
@@ -149,7 +149,7 @@ class DatastoreStarts(Access):
     def note_start(self, key: str) -> int:
         path, now = (START, key), self.now()
 
-        def work(attempt: Attempt) -> int:
+        def work(attempt: Try) -> int:
             row = attempt.get(path)
             starts: int = (row.values["starts"] if row else 0) + 1
             values = {"starts": starts, "noted_at": now}

@@ -13,9 +13,9 @@ from cloudtask.exceptions import PayloadLost
 from cloudtask.stores.datastore import blobs
 from cloudtask.stores.datastore.access import (
     Access,
-    Attempt,
     Path,
     Row,
+    Try,
 )
 from cloudtask.stores.datastore.blobs import Blob
 from cloudtask.stores.datastore.calls import deleted
@@ -51,7 +51,7 @@ class DatastoreFailed(Access, FailedStore):
         last = blobs.save(self, what, path, blob, failed.envelope)
         row = _failed_row(path, failed, blob, self.now())
 
-        def work(attempt: Attempt) -> None:
+        def work(attempt: Try) -> None:
             replaced = blobs.paths(attempt.get(path))
             attempt.put(row, *last)
             attempt.delete(*replaced)

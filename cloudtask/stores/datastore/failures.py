@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from cloudtask.runs import RowFailure
 from cloudtask.stores.datastore.access import (
     Access,
-    Attempt,
     Path,
+    Try,
     in_groups,
 )
 from cloudtask.stores.datastore.entities import (
@@ -89,10 +89,10 @@ class DatastoreRowFailures(Access, ShardStore):
 
     def _reopening(
         self, run_id: str, index: int, failures: Sequence[Path]
-    ) -> Callable[[Attempt], int]:
+    ) -> Callable[[Try], int]:
         now = self.now()
 
-        def work(attempt: Attempt) -> int:
+        def work(attempt: Try) -> int:
             shard, *rows = attempt.get_all(shard_path(run_id, index), *failures)
             opened = 0
             for row in filter(None, rows):

@@ -10,9 +10,9 @@ from cloudtask.stores.datastore.access import (
     LOOKUPS,
     MUTATIONS,
     Access,
-    Attempt,
     Path,
     Row,
+    Try,
     in_groups,
 )
 from cloudtask.stores.datastore.blobs import Blob
@@ -39,7 +39,7 @@ class DatastoreGroups(Access, GroupStore):
         values["at"] = paging.placed("", now, group.id)
         row = Row(path, values, ("at", "touched_at"))
 
-        def work(attempt: Attempt) -> None:
+        def work(attempt: Try) -> None:
             if attempt.get(path) is None:
                 attempt.put(row, *last)
 
@@ -80,7 +80,7 @@ class DatastoreGroups(Access, GroupStore):
     def save_member(self, key: str, member: int, value: bytes) -> None:
         path, now = _member_path(key, member), self.now()
 
-        def work(attempt: Attempt) -> None:
+        def work(attempt: Try) -> None:
             group, before = attempt.get_all((GROUP, key), path)
             if group is not None and not group.values["is_done"] and before is None:
                 attempt.put(Row(path, {"value": value}))
@@ -104,7 +104,7 @@ class DatastoreGroups(Access, GroupStore):
     def finish_group(self, key: str) -> None:
         what, path, now = f"Finishing group {key}", (GROUP, key), self.now()
 
-        def work(attempt: Attempt) -> None:
+        def work(attempt: Try) -> None:
             row = attempt.get(path)
             if row is not None:
                 values = {**row.values, "is_done": True, "touched_at": now}

@@ -17,8 +17,8 @@ from cloudtask.runs import (
 )
 from cloudtask.stores.datastore import blobs, plans
 from cloudtask.stores.datastore.access import (
-    Attempt,
     Row,
+    Try,
 )
 from cloudtask.stores.datastore.blobs import Blob
 from cloudtask.stores.datastore.entities import (
@@ -66,7 +66,7 @@ class DatastoreIterations(DatastoreRowFailures, DatastoreLists, RunStore, ShardS
     def swap(self, what: str, change: Callable[[Swap], T]) -> T:
         whole = Change(self, what)
 
-        def work(attempt: Attempt) -> T:
+        def work(attempt: Try) -> T:
             swap = DatastoreSwap(whole, attempt)
             result = change(swap)
             swap.write()
@@ -108,7 +108,7 @@ class DatastoreIterations(DatastoreRowFailures, DatastoreLists, RunStore, ShardS
         sealed = sealed_run(run)
         blob, last = Change(self, what).saved(path, sealed.description)
 
-        def work(attempt: Attempt) -> None:
+        def work(attempt: Try) -> None:
             if attempt.get(path) is not None:
                 raise ValueError(f"There is an iteration {run.id} already.")
             due = None if delay is None else now + delay
@@ -165,7 +165,7 @@ class DatastoreIterations(DatastoreRowFailures, DatastoreLists, RunStore, ShardS
             for name in ("done", "failed", "skipped")
         }
 
-        def work(attempt: Attempt) -> Row | None:
+        def work(attempt: Try) -> Row | None:
             row = attempt.get(path)
             run = run_of(row) if row else None
             if row is None or run is None or run.state is not RunState.FINISHED:

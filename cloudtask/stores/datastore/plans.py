@@ -26,7 +26,7 @@ from cloudtask.envelope import seal_value, unseal_value
 from cloudtask.exceptions import BadSignature
 from cloudtask.runs import Shard
 from cloudtask.stores.datastore import blobs
-from cloudtask.stores.datastore.access import Access, Attempt, Row
+from cloudtask.stores.datastore.access import Access, Row, Try
 from cloudtask.stores.datastore.entities import shard_row
 from cloudtask.stores.sealing import run_place
 
@@ -78,13 +78,13 @@ def write_out(access: Access, what: str, row: Row) -> None:
         access.delete(what, [one.path for one in rows[1:]])
 
 
-def _removing(seen: Row, first: Row) -> Callable[[Attempt], bool]:
+def _removing(seen: Row, first: Row) -> Callable[[Try], bool]:
     """Insert the first shard, and remove the plan from the run.
 
     False if there is no run.
     """
 
-    def work(attempt: Attempt) -> bool:
+    def work(attempt: Try) -> bool:
         row = attempt.get(seen.path)
         if row is not None and plan_of(row) == plan_of(seen):
             kept = {name: row.values[name] for name in row.values if name not in NAMES}

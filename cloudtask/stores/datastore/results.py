@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from cloudtask.stores.datastore import blobs, paging
-from cloudtask.stores.datastore.access import Access, Attempt, Path, Row
+from cloudtask.stores.datastore.access import Access, Path, Row, Try
 from cloudtask.stores.datastore.blobs import Blob
 from cloudtask.stores.datastore.entities import moment, shortened
 from cloudtask.stores.pages import Page
@@ -32,7 +32,7 @@ class DatastoreResults(Access, ResultStore):
         last = blobs.save(self, what, path, blob, data)
         row = _row(path, result, blob, self.now(), keep)
 
-        def work(attempt: Attempt) -> None:
+        def work(attempt: Try) -> None:
             before = attempt.get(path)
             if before is None or before.values["state"] != ResultState.SUCCEEDED.value:
                 attempt.put(row, *last)
@@ -88,7 +88,7 @@ class DatastoreResults(Access, ResultStore):
         return len(rows)
 
     def _empty(self, path: Path, now: datetime) -> None:
-        def work(attempt: Attempt) -> None:
+        def work(attempt: Try) -> None:
             row = attempt.get(path)
             if row is None or moment(row.values["expires_at"]) >= now:
                 return

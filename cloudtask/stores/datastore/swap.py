@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from cloudtask.runs import RowFailure, Run, RunState, Shard
 from cloudtask.stores.datastore import blobs, plans
-from cloudtask.stores.datastore.access import Access, Attempt, Path, Row
+from cloudtask.stores.datastore.access import Access, Path, Row, Try
 from cloudtask.stores.datastore.blobs import Blob
 from cloudtask.stores.datastore.entities import (
     SHARD,
@@ -76,7 +76,7 @@ class DatastoreSwap:
     paused. The run is seldom written, so these readers don't disturb each other.
     """
 
-    def __init__(self, change: Change, attempt: Attempt) -> None:
+    def __init__(self, change: Change, attempt: Try) -> None:
         self.moment = Moment(change.access.now(), SKEW)
         self._change = change
         self._attempt = attempt

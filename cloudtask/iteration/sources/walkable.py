@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudtask.exceptions import UnsupportedValue
 from cloudtask.iteration.planner import is_datastore
-from cloudtask.iteration.sources import tokens
+from cloudtask.iteration.sources import sql_tokens
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
@@ -95,7 +95,7 @@ def _unordered(given: QuerySet[Any]) -> QuerySet[Any]:
     if is_datastore(given):
         return unordered  # it has no joins
     grouped_by, ordered = _grouped_by(given)
-    is_by_many = bool(tokens.names(grouped_by) & _repeating(ordered))
+    is_by_many = bool(sql_tokens.names(grouped_by) & _repeating(ordered))
     if is_by_many and grouped_by != _grouped_by(unordered)[0]:
         raise _NotWalkable(
             "is ordered by rows of a relation to many, so that its aggregates are "
@@ -148,7 +148,7 @@ def _check_having(queryset: QuerySet[Any]) -> None:
     except EmptyResultSet:
         return
     key = queryset.model._meta.pk.column
-    hidden = tokens.ungrouped(sql, query.alias_map)
+    hidden = sql_tokens.ungrouped(sql, query.alias_map)
     if hidden := {(table, name) for table, name in hidden if name != key}:
         table, name = min(hidden)
         raise _NotWalkable(
@@ -194,7 +194,7 @@ def _tables_named(chosen: QuerySet[Any]) -> set[str]:
         sql, _ = inner.get_compiler(chosen.db).as_sql()
     except EmptyResultSet:
         return set()
-    named = {table.lower() for table, _ in tokens.columns(tokens.of(sql))}
+    named = {table.lower() for table, _ in sql_tokens.columns(sql_tokens.of(sql))}
     tables = {join.table_name for join in inner.alias_map.values()}
     return {table for table in tables if table.lower() in named}
 
@@ -235,7 +235,7 @@ def _is_grouped_by_row(queryset: QuerySet[Any], repeating: set[str]) -> bool:
     query is grouped by anything that differs between the repeated rows."""
     if queryset.query.group_by is None:
         return False
-    return not tokens.names(_grouped_by(queryset)[0]) & repeating
+    return not sql_tokens.names(_grouped_by(queryset)[0]) & repeating
 
 
 def _grouped_by(queryset: QuerySet[Any]) -> tuple[str, Any]:
@@ -279,18 +279,20 @@ def _entangled(queryset: QuerySet[Any]) -> str | None:
         sql, _ = clone.query.get_compiler(clone.db).as_sql()
     except EmptyResultSet:
         return None
-    outer = tokens.outermost(tokens.of(sql))
-    calls = set(tokens.calls(outer))
+    outer = sql_tokens.outermost(sql_tokens.of(sql))
+    calls = set(sql_tokens.calls(outer))
     if "OVER" in outer:
         return "has a window function, which would see only the rows of a page"
     if any(map(_SET.fullmatch, calls)):
         return "has a function that returns several rows for one"
-    if queryset.query.group_by is None and any(map(tokens.AGGREGATE.fullmatch, calls)):
+    if queryset.query.group_by is None and any(
+        map(sql_tokens.AGGREGATE.fullmatch, calls)
+    ):
         return "has an aggregate over all of its rows"
     if queryset.query.group_by is not None and not _is_grouped_by_key(queryset):
         return "is grouped by other columns than its key"
     where = outer[outer.index("WHERE") :] if "WHERE" in outer else []
-    if any(map(_RANDOM.fullmatch, tokens.calls(where))):
+    if any(map(_RANDOM.fullmatch, sql_tokens.calls(where))):
         raise _NotWalkable(
             "is filtered by random values, of which each page would have others: "
             "choose the rows first, with filter(pk__in=[...])"
