@@ -22,6 +22,18 @@ from cloudtask.sending import limits
 T_contra = TypeVar("T_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
 
+# Verbs of signatures, of ours and of other libraries, and what to write instead.
+_VERBS = dict.fromkeys(
+    ("adefer", "apply_async", "defer", "delay", "enqueue", "send"),
+    "a signature waits in a chain or a group: write chain({0!r}).defer(), or call "
+    ".defer(...) of the task",
+) | dict.fromkeys(
+    ("clone", "link", "link_error", "pipe", "set", "then"),
+    "write chain({0!r}, ...), with on_failure= for errors, and give options to "
+    ".using(...) of the task",
+)
+
+
 # A held key, a chosen name or a fixed moment would cut the chain when it is repeated.
 _REFUSED = ("eta", "name", "unique", "transactional")
 
@@ -79,6 +91,14 @@ class Signature(Partial[Any, Any], Full[Any], Immutable[Any]):
     def __repr__(self) -> str:
         kind = "si" if self.is_immutable else "s"  # arguments may be secrets
         return f"<{self.definition.path}.{kind}(...)>"
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name not in _VERBS:  # also while a copy has no values yet
+                raise AttributeError(f"A signature has no attribute {name!r}")
+            instead = _VERBS[name].format(self)
+            raise AttributeError(f"{self!r} has no {name!r}: {instead}.")
 
     def step(self, where: str, *, is_given: bool) -> CallStep:
         """The step of a chain; `is_given` says whether a value comes before it.

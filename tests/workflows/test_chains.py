@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -448,3 +449,25 @@ def test_what_the_service_does_not_take_waits_in_the_outbox(
         handing.hand_over(group_rest, b"null")
 
     assert OutboxMessage.objects.count() == 3
+
+
+@pytest.mark.parametrize("verb", ["defer", "adefer", "delay", "apply_async"])
+def test_a_signature_alone_says_how_to_defer_it(verb):
+    with pytest.raises(AttributeError, match=r"write chain\(<.*add\.s\(\.\.\.\)>\)"):
+        getattr(signature(1), verb)()
+
+
+def signature(*args: int) -> Any:
+    """As a caller sees it whom no type checker helps."""
+    return tasks.add.s(*args)
+
+
+def test_a_signature_says_how_to_link_another():
+    with pytest.raises(AttributeError, match=r"chain\(<.*\.s\(\.\.\.\)>, \.\.\.\)"):
+        signature(1).link(tasks.add.s(2))
+
+
+def test_a_signature_has_no_other_names_and_can_be_copied():
+    with pytest.raises(AttributeError, match=r"has no attribute 'nothing'$"):
+        _ = signature(1).nothing
+    assert copy.copy(signature(1)).args == (1,)
