@@ -27,6 +27,7 @@ class TaskContext:
     None without a limit. `executions` and `previous_response` are as Cloud Tasks
     reports them: on HTTP targets, executions do not count 5xx answers. `created` and
     `due` are the unix seconds of `enqueued_at` and `eta`, which are computed on demand.
+    `schedule` is the key of the schedule that has enqueued the call.
     """
 
     id: str
@@ -42,6 +43,7 @@ class TaskContext:
     previous_response: int | None = None
     retry_reason: str | None = None
     scheduled: float | None = None
+    schedule: str | None = None
     shard_index: int | None = None
     iteration: Any = None
 

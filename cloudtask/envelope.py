@@ -323,6 +323,7 @@ _WHEN_SET = {
     "group": "group",
     "member": "member",
     "occurrence": "occurrence",
+    "schedule": "schedule",
 }
 _OPTIONS = "options"
 _FIELD_OF = {name: field for field, name in (_ALWAYS | _WHEN_SET).items()}

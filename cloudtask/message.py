@@ -38,7 +38,7 @@ class Message:
     `unique`. `carried` and `telemetry` are the parts of a `Carried`. A step of a chain
     has the chain's id and its place in it, and the rest of the chain behind its call in
     the payload. The value of the last step of a chain goes to `member` of `group`.
-    A call of a schedule has the moment at which it was due, `occurrence`.
+    A call of a schedule has its key, and the moment at which it was due, `occurrence`.
     """
 
     id: str
@@ -62,6 +62,7 @@ class Message:
     group: str | None = None
     member: int = 0
     occurrence: float | None = None
+    schedule: str | None = None
     options: Options
 
     @property

@@ -153,6 +153,7 @@ def _context(arrival: Arrival, definition: Definition) -> TaskContext:
         previous_response=delivery.previous_response,
         retry_reason=delivery.retry_reason,
         scheduled=message.occurrence,
+        schedule=message.schedule,
     )
 
 

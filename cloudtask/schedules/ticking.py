@@ -203,7 +203,8 @@ def call_of(one: Declared, at: datetime) -> Message:
         tuple(schedule.args),
         {**schedule.kwargs},
     )
-    return replace(message, occurrence=at.astimezone(UTC).timestamp())
+    moment = at.astimezone(UTC).timestamp()
+    return replace(message, occurrence=moment, schedule=one.key)
 
 
 # Control

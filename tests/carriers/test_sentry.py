@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections import defaultdict
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,6 +12,9 @@ import sentry_sdk
 from sentry_sdk.transport import Transport
 
 from cloudtask import call, current, task
+from cloudtask.contrib.sentry import Sentry, monitors
+from cloudtask.schedules import Schedule, declare
+from cloudtask.schedules.declared import _declared
 from cloudtask.testing import run_queued
 from tests.testapp.models import Author
 
@@ -49,6 +55,21 @@ def sentry(carriers):
     )
     yield transport
     sentry_sdk.get_global_scope().set_client(None)
+
+
+checking_in = Sentry(check_ins=True)
+
+
+@pytest.fixture
+def nightly():
+    """Schedules of the test alone."""
+    before = dict(_declared)
+    _declared.clear()
+    declare(decline._self_definition, DECLINED)
+    declare(end._self_definition, timedelta(hours=12))
+    yield
+    _declared.clear()
+    _declared.update(before)
 
 
 @task(max_attempts=3)
@@ -162,3 +183,49 @@ attempts: list[int] = []
 @task
 def see():
     attempts.append(current().attempt)
+
+
+DECLINED = Schedule("30 2 * * *", tz="Europe/Paris", args=["u", "p"], key="Decline!")
+
+
+def test_a_call_of_a_schedule_checks_in_once_and_ends_with_its_last_attempt(
+    sentry, carriers, nightly
+):
+    carriers("tests.carriers.test_sentry.checking_in")
+    end.defer()  # not of a schedule
+    run_queued(until=timedelta(days=1), errors="retry", via="http")
+
+    found = defaultdict(list)
+    for one in sentry.of("check_in"):
+        found[one["check_in_id"]].append(one)
+    statuses = {
+        (notes[0]["monitor_slug"], *(one["status"] for one in notes))
+        for notes in found.values()
+    }
+    slug = monitors.slug_of("Decline!")
+    assert statuses == {
+        (slug, "in_progress", "error"),
+        ("tests-carriers-test_sentry-end", "in_progress", "ok"),
+    }
+    assert len(found) == 3  # one of a day, two of its halves
+    notes = sentry.of("check_in")
+    configs = {one["monitor_slug"]: one["monitor_config"] for one in notes}
+    assert configs[slug]["schedule"] == {"type": "crontab", "value": "30 2 * * *"}
+    assert configs[slug]["timezone"] == "Europe/Paris"
+    [other] = [one for name, one in configs.items() if name != slug]
+    assert other["schedule"] == {"type": "interval", "value": 720, "unit": "minute"}
+
+
+def test_without_being_asked_no_call_checks_in(sentry, nightly):
+    run_queued(until=timedelta(days=1), errors="collect")
+    assert sentry.tasks()
+    assert sentry.of("check_in") == []
+
+
+@pytest.mark.parametrize(
+    "key", ["shop.tasks.nightly", "Nightly report", "x" * 200, "été", "a_b-c"]
+)
+def test_the_name_of_a_monitor_is_one_that_sentry_takes(key):
+    slug = monitors.slug_of(key)
+    assert re.fullmatch(r"[a-z0-9_-]{1,50}", slug)
+    assert slug != monitors.slug_of(key + "2")

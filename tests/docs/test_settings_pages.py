@@ -36,13 +36,14 @@ def shown(code: str) -> Any:
 
 @pytest.fixture
 def _shop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The carrier that docs/howto/context.md shows, where its settings name it."""
-    tenants, context = ModuleType("shop.tenants"), ModuleType("shop.context")
+    """The carriers that pages show, where their settings name them."""
+    shop, tenants = ModuleType("shop"), ModuleType("shop.tenants")
+    context, telemetry = ModuleType("shop.context"), ModuleType("shop.telemetry")
     vars(tenants).update(current_tenant=None, use_tenant=None)
-    modules = {"shop": ModuleType("shop"), "shop.tenants": tenants}
-    for name, module in {**modules, "shop.context": context}.items():
-        monkeypatch.setitem(sys.modules, name, module)
+    for module in (shop, tenants, context, telemetry):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
     exec(block("docs/howto/context.md", "class Tenant"), vars(context))
+    exec(block("docs/howto/observability.md", "check_ins=True"), vars(telemetry))
 
 
 @pytest.mark.usefixtures("_shop")

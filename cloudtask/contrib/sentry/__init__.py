@@ -18,6 +18,7 @@ from cloudtask import clock
 from cloudtask.carriers import Enqueueing, Telemetry
 from cloudtask.carriers.protocols import Values
 from cloudtask.context import TaskContext
+from cloudtask.contrib.sentry import monitors
 
 __all__ = ["Sentry"]
 
@@ -30,9 +31,16 @@ STATUS |= {"unsettled": "unavailable", "duplicate": "already_exists"}
 
 
 class Sentry(Telemetry):
-    """Traces calls with the Sentry SDK that the project has set up."""
+    """Traces calls with the Sentry SDK that the project has set up.
+
+    With `check_ins`, calls of schedules also check in at monitors, one for each
+    schedule. Sentry charges for monitors.
+    """
 
     name = "sentry"
+
+    def __init__(self, *, check_ins: bool = False) -> None:
+        self.check_ins = check_ins
 
     def capture(self) -> Values | None:
         values = sentry_sdk.get_traceparent(), sentry_sdk.get_baggage()
@@ -79,20 +87,28 @@ class Sentry(Telemetry):
                     "messaging.message.receive.latency": max(0.0, waited * 1000),
                 },
             )
-            yield partial(_settled, transaction, span)
+            if self.check_ins:
+                monitors.begun(context)
+            yield partial(self._settled, transaction, span, context)
+
+    def _settled(
+        self,
+        transaction: Any,
+        span: Any,
+        context: TaskContext,
+        outcome: Any,
+        error: BaseException | None,
+    ) -> None:
+        for one in (span, transaction):
+            one.set_status(STATUS.get(outcome.value, "ok"))
+        _set(span, {"cloudtask.outcome": outcome.value})
+        if self.check_ins:
+            monitors.ended(context, outcome.value)
 
     def noted(self, facts: Any) -> None:
         span = sentry_sdk.get_current_span()
         if span is not None:
             _set(span, {f"cloudtask.{name}": value for name, value in facts.items()})
-
-
-def _settled(
-    transaction: Any, span: Any, outcome: Any, error: BaseException | None
-) -> None:
-    for one in (span, transaction):
-        one.set_status(STATUS.get(outcome.value, "ok"))
-    _set(span, {"cloudtask.outcome": outcome.value})
 
 
 def _identify(span: Any, receipts: Any) -> None:
