@@ -10,7 +10,7 @@ PYTHON = $(shell for python in $(PYTHONS); do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
 # The legs of the tests that `make test` leaves out; noxfile.py says what they are.
-REST := datastore datastore-exhaustive exhaustive postgres mariadb lowest django60 django61
+REST := datastore datastore-exhaustive exhaustive postgres mariadb lowest django60 django61 tutorial
 # "no": another target follows, which tells what was tested.
 SUMMARY ?= yes
 

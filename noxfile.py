@@ -33,16 +33,18 @@ AGAIN = ("--last-failed", "--last-failed-no-failures=none")
 # These use no database of the run: testing them on SQLite is enough.
 SERVERLESS = tuple(
     f"--ignore=tests/{path}"
-    for path in ("acceptance", "emulator", "support", "testing", "typing")
+    for path in ("acceptance", "emulator", "support", "testing", "tutorial", "typing")
 )
 # What Datastore does depends on neither the database nor Django's version, and its
 # emulators are slow: these tests have a leg of their own.
-NO_DATASTORE = ("-m", "not datastore")
-NO_MATRICES = ("-m", "not exhaustive and not datastore")
+NO_DATASTORE = ("-m", "not datastore and not tutorial")
+NO_MATRICES = ("-m", "not exhaustive and not datastore and not tutorial")
 ON_DATABASE = ("-m", "database and not datastore")
 NO_MATRICES_ON_DATABASE = ("-m", "database and not exhaustive and not datastore")
 # The faults of an iteration take hours there.
 ONLY_DATASTORE = ("-m", "datastore", "--ignore=tests/iteration/test_faults.py")
+# They install the wheel from PyPI, and ask for the help of gcloud.
+ONLY_TUTORIAL = ("-m", "tutorial")
 # What depends on the packages whose lowest versions the leg `lowest` installs.
 CLIENTS = (
     *("tests/transports", "tests/testing", "tests/stores", "tests/test_limits.py"),
@@ -131,6 +133,7 @@ LEGS = {
             is_lowest=True,
         ),
         Leg("django61", "sqlite", "3.13", "6.1", (*SERVERLESS, *NO_MATRICES)),
+        Leg("tutorial", "sqlite", "3.12", "6.0", ONLY_TUTORIAL, "the tutorial"),
     )
 }
 

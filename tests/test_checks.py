@@ -321,6 +321,13 @@ def test_a_host_that_is_not_allowed_is_named() -> None:
     assert "ALLOWED_HOSTS" in str(message.hint)
 
 
+def test_the_empty_list_of_hosts_of_a_new_project_is_right_in_its_tests() -> None:
+    middleware = [*settings.MIDDLEWARE, "django.middleware.common.CommonMiddleware"]
+    hosts = ["testserver"]  # what Django's tests add to an empty list
+    messages = found(CLOUDTASK=GOOD, MIDDLEWARE=middleware, ALLOWED_HOSTS=hosts)
+    assert "cloudtask.W008" not in messages
+
+
 def lock(get_response: Any) -> Any:
     def middleware(request: Any) -> HttpResponse:
         return HttpResponseRedirect("/accounts/login/")

@@ -250,6 +250,11 @@ def test_the_running_version_is_not_asked_of_another_service(
     assert (dispatch.service, dispatch.version) == ("web", "v1")
 
 
+def test_an_empty_version_leaves_the_choice_to_app_engine(on_app_engine: None) -> None:
+    dispatch = AppEngineTarget({"VERSION": ""}).request_for(message())
+    assert (dispatch.service, dispatch.version or None) == ("web", None)
+
+
 def test_elsewhere_app_engine_decides() -> None:
     dispatch = AppEngineTarget({}).request_for(message())
     assert (dispatch.service, dispatch.version) == (None, None)

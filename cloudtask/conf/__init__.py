@@ -287,6 +287,11 @@ def language_code() -> str:
     return str(django_settings.LANGUAGE_CODE)
 
 
+def hosts_are_those_of_tests() -> bool:
+    """Whether a test of Django has put its only host into an empty ALLOWED_HOSTS."""
+    return list(django_settings.ALLOWED_HOSTS) == ["testserver"]
+
+
 def in_tests() -> bool:
     """Whether Django's test environment is set up.
 
