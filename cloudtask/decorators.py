@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from datetime import timedelta
-from typing import Any, ParamSpec, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 from django.apps import apps
 from django.core import checks
@@ -25,12 +25,16 @@ from cloudtask.exceptions import ConfigurationError
 from cloudtask.options import OPTIONS, Options
 from cloudtask.options.keywords import TaskOptions, UsingOptions
 from cloudtask.registry import Definition
-from cloudtask.schedules import Schedule, declare
-from cloudtask.targets.guards import (
-    csrf_exempt_if_task,
-    task_only,
-    task_or_superuser_only,
-)
+
+if TYPE_CHECKING:
+    from cloudtask.schedules import Schedule
+    from cloudtask.targets.guards import (
+        csrf_exempt_if_task,
+        task_only,
+        task_or_superuser_only,
+    )
+
+    Schedules = str | timedelta | Schedule | Sequence[str | timedelta | Schedule]
 
 __all__ = [
     "BoundTask",
@@ -48,7 +52,7 @@ __all__ = [
     "task_or_superuser_only",
 ]
 
-Schedules = str | timedelta | Schedule | Sequence[str | timedelta | Schedule]
+_OF_VIEWS = ("csrf_exempt_if_task", "task_only", "task_or_superuser_only")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -96,6 +100,8 @@ def task(function: Any = None, /, *, schedule: Any = None, **options: Any) -> An
 
 def _scheduled(made: Task[Any, Any], schedule: Any) -> Task[Any, Any]:
     if schedule is not None:
+        from cloudtask.schedules import declare
+
         declare(made._self_definition, schedule)
     return made
 
@@ -161,3 +167,12 @@ def _refuse_unimportable(given: Any, function: Any) -> None:
     else:
         return
     raise ConfigurationError(f"{given!r} can't be a task: it {reason}")
+
+
+def __getattr__(name: str) -> Any:
+    """The decorators of views; they load more than a module of tasks needs."""
+    if name not in _OF_VIEWS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from cloudtask.targets import guards
+
+    return getattr(guards, name)

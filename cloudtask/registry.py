@@ -12,8 +12,8 @@ from typing import Any
 
 from django.apps import apps
 
-from cloudtask import codec
 from cloudtask.codec import shapes, tags
+from cloudtask.codec.packing import register as register_type
 from cloudtask.codec.trust import is_listed, is_trusted
 from cloudtask.exceptions import ConfigurationError, PayloadError, TaskNotFound
 from cloudtask.options import Options, nearest
@@ -251,7 +251,7 @@ def _decode_subject(content: Any) -> Subject:
     return Subject(model, pk, shapes.text(alias))
 
 
-codec.register(
+register_type(
     Subject,
     tags.SUBJECT,
     encode=lambda subject: [subject.model, subject.pk, subject.alias],

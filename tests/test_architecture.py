@@ -231,5 +231,15 @@ def test_importing_the_public_names_loads_neither_google_nor_grpc_nor_models() -
     assert models == []
 
 
+def test_a_module_that_declares_tasks_loads_none_of_the_rooms_behind_them() -> None:
+    loaded = loaded_by(
+        "from django.conf import settings; settings.configure(); "
+        "from cloudtask import task, call, Retry"
+    )
+    rooms = {noun(name) for name in loaded if name.split(".")[0] == "cloudtask"}
+    behind = {"carriers", "conf", "envelope", "iteration", "receipts", "runtime"}
+    assert rooms & (behind | {"schedules", "stores", "targets", "workflows"}) == set()
+
+
 def test_the_plugin_of_pytest_loads_nothing_heavy() -> None:
     assert heavy(loaded_by("import cloudtask.pytest_plugin")) == []

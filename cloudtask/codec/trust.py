@@ -19,7 +19,6 @@ import wrapt
 from django.apps import apps
 from django.core.signals import setting_changed
 
-from cloudtask import conf
 from cloudtask.codec.refusals import Refusal
 from cloudtask.exceptions import PayloadError
 
@@ -33,6 +32,8 @@ _NAMED = (type, FunctionType, wrapt.FunctionWrapper)  # what has a name of its o
 
 def trusted_modules() -> tuple[str, ...]:
     """The prefixes of CLOUDTASK["TRUSTED_MODULES"], on top of the installed apps."""
+    from cloudtask import conf
+
     return conf.settings().trusted_modules
 
 

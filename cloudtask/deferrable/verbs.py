@@ -19,17 +19,19 @@ from typing import (
 
 from asgiref.sync import sync_to_async
 
-from cloudtask import iteration, runtime
 from cloudtask.asynchrony import synchronous
+from cloudtask.deferrable import rooms
 from cloudtask.deferrable.captured import Call, captured
 from cloudtask.deferrable.familiar import hint
 from cloudtask.discretion import discreet
-from cloudtask.iteration import IterateOptions, Iteration, MapOptions
 from cloudtask.options import Options, check_known
-from cloudtask.options.keywords import UsingOptions
-from cloudtask.receipts import Receipt, receipt_of
 from cloudtask.registry import Definition, Subject
-from cloudtask.workflows.signatures import Full, Immutable, Partial, Signature
+
+if TYPE_CHECKING:
+    from cloudtask.iteration import IterateOptions, Iteration, MapOptions
+    from cloudtask.options.keywords import UsingOptions
+    from cloudtask.receipts import Receipt
+    from cloudtask.workflows.signatures import Full, Immutable, Partial, Signature
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -68,8 +70,8 @@ class Deferrable(Generic[P, R_co]):
         definition, options, subject = self._parts()
         arguments = _with_subject(definition, (*subject, *args))
         with synchronous(definition.path, "defer"):
-            enqueued = runtime.enqueue(definition, options, arguments, kwargs)
-        return receipt_of(enqueued, options)
+            enqueued = rooms.runtime.enqueue(definition, options, arguments, kwargs)
+        return rooms.receipts.receipt_of(enqueued, options)
 
     @discreet
     async def adefer(self, /, *args: P.args, **kwargs: P.kwargs) -> Receipt[R_co]:
@@ -94,8 +96,8 @@ class Deferrable(Generic[P, R_co]):
             for one in map(captured, calls)
         ]
         with synchronous(definition.path, "defer_many"):
-            enqueued = runtime.enqueue_many(definition, options, taken)
-        return [receipt_of(one, options) for one in enqueued]
+            enqueued = rooms.runtime.enqueue_many(definition, options, taken)
+        return [rooms.receipts.receipt_of(one, options) for one in enqueued]
 
     @discreet
     async def adefer_many(
@@ -154,7 +156,7 @@ class Deferrable(Generic[P, R_co]):
         if definition.has_subject and not subject:  # the method of a class
             subject, args = args[:1], args[1:]
         subject = _with_subject(definition, subject)
-        return Signature(
+        return rooms.workflows.Signature(
             definition, options, subject, args, kwargs, is_immutable=is_immutable
         )
 
@@ -205,9 +207,15 @@ class Deferrable(Generic[P, R_co]):
         """
         definition, options, _ = self._parts()
         call = f"{definition.path}.iterate()"
-        check_known(call, policy, IterateOptions.__optional_keys__ | {"batch_size"})
+        check_known(
+            call,
+            policy,
+            rooms.iteration.IterateOptions.__optional_keys__ | {"batch_size"},
+        )
         with synchronous(definition.path, "iterate"):
-            run: Iteration = iteration.iterate(definition, options, queryset, **policy)
+            run: Iteration = rooms.iteration.iterate(
+                definition, options, queryset, **policy
+            )
             return run
 
     @overload
@@ -254,9 +262,13 @@ class Deferrable(Generic[P, R_co]):
         """As `iterate`, over any items that can travel."""
         definition, options, _ = self._parts()
         call = f"{definition.path}.map()"
-        check_known(call, policy, MapOptions.__optional_keys__ | {"batch_size"})
+        check_known(
+            call, policy, rooms.iteration.MapOptions.__optional_keys__ | {"batch_size"}
+        )
         with synchronous(definition.path, "map"):
-            run: Iteration = iteration.map_items(definition, options, items, **policy)
+            run: Iteration = rooms.iteration.map_items(
+                definition, options, items, **policy
+            )
             return run
 
     @overload

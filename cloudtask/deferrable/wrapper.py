@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, overload
 
 import wrapt
 
-from cloudtask import codec, registry
+from cloudtask import registry
 from cloudtask.codec import shapes, tags
+from cloudtask.codec.packing import register as register_type
 from cloudtask.deferrable.verbs import SHOWN, VERBS, Deferrable
 from cloudtask.discretion import discreet
 from cloudtask.exceptions import ConfigurationError
@@ -191,7 +192,7 @@ def keep_task(task: Task[Any, Any]) -> None:
     _tasks[task.path] = task
 
 
-codec.register(Task, tags.TASK, encode=lambda task: task.path, decode=_decode_task)
+register_type(Task, tags.TASK, encode=lambda task: task.path, decode=_decode_task)
 
 
 def _call_now(
