@@ -12,6 +12,7 @@ from django.test import override_settings
 from django.test.utils import CaptureQueriesContext
 
 from benchmarks import tasks
+from benchmarks.enqueue import StubClient
 from benchmarks.project import cloudtask_settings
 from cloudtask.transports import cloud
 
@@ -19,13 +20,13 @@ COUNTS = (1, 20, 200)
 MOST = (8, 2)  # statements and requests, beside those of the transaction itself
 
 
-class CountingClient:
+class CountingClient(StubClient):
     """Replaces Google's client; it answers that all tasks were created."""
 
     def __init__(self) -> None:
         self.requests = 0
 
-    def create_task(self, request: object, **options: object) -> None:
+    def dropped(self, request: object, **options: object) -> None:
         self.requests += 1
 
     def batch_create_tasks(self, request: object, **options: object) -> object:

@@ -40,9 +40,20 @@ class StubTransport:
 
 
 class StubClient:
-    """Replaces Google's client; the request is dropped."""
+    """Replaces Google's client, its transport and channel; each request is dropped."""
 
-    def create_task(self, request: object, **options: object) -> None:
+    @property
+    def transport(self) -> StubClient:
+        return self
+
+    @property
+    def grpc_channel(self) -> StubClient:
+        return self
+
+    def unary_unary(self, method: str, **options: object) -> Callable[..., None]:
+        return self.dropped
+
+    def dropped(self, request: object, **options: object) -> None:
         pass
 
 
@@ -81,7 +92,8 @@ def _to_the_rpc() -> Iterator[None]:
     """The real transport with a client that sends nothing."""
     transport = {"BACKEND": "cloudtask.transports.cloud.CloudTransport"}
     before = cloud.clients.get
-    cloud.clients.get = StubClient  # type: ignore[method-assign,assignment]
+    client = StubClient()
+    cloud.clients.get = lambda: client  # type: ignore[method-assign,assignment,return-value]
     try:
         with override_settings(CLOUDTASK=cloudtask_settings(TRANSPORT=transport)):
             yield

@@ -213,10 +213,8 @@ class Deferrable(Generic[P, R_co]):
             rooms.iteration.IterateOptions.__optional_keys__ | {"batch_size"},
         )
         with synchronous(definition.path, "iterate"):
-            run: Iteration = rooms.iteration.iterate(
-                definition, options, queryset, **policy
-            )
-            return run
+            begin = rooms.iteration.iterate
+            return begin(definition, options, queryset, **policy)
 
     @overload
     async def aiterate(
@@ -266,10 +264,8 @@ class Deferrable(Generic[P, R_co]):
             call, policy, rooms.iteration.MapOptions.__optional_keys__ | {"batch_size"}
         )
         with synchronous(definition.path, "map"):
-            run: Iteration = rooms.iteration.map_items(
-                definition, options, items, **policy
-            )
-            return run
+            begin = rooms.iteration.map_items
+            return begin(definition, options, items, **policy)
 
     @overload
     async def amap(

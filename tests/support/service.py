@@ -41,12 +41,14 @@ class Service:
         self.always: Refuse | None = None
         self.batch: Refuse | None = None
         self.calls: list[str] = []
+        self.headers: list[dict[str, Any]] = []  # of CreateTask
         self.batch_sizes: list[int] = []
         self.address = ""
 
     # The behavior of the methods.
 
     def create(self, request: Any, context: Any) -> Any:
+        self.headers.append(dict(context.invocation_metadata()))
         reply = self._next("CreateTask")
         if reply is None:
             return self._created(request, context)

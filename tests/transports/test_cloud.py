@@ -487,6 +487,15 @@ def test_the_host_of_the_emulator_may_change_between_calls(
     assert service.waiting("default") == [first.name, third.name]
 
 
+def test_a_call_tells_google_its_queue_and_its_client(service: Service) -> None:
+    note.defer(1)
+    (headers,) = service.headers
+    assert headers["x-goog-request-params"] == (
+        "parent=projects/p/locations/l/queues/default"
+    )
+    assert " gapic/" in headers["x-goog-api-client"]
+
+
 def test_a_forked_child_makes_a_client_of_its_own(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -530,7 +539,7 @@ def test_credentials_that_cannot_be_refreshed_are_unavailable(
     import google.auth.exceptions
 
     failing = mocker.patch(
-        "google.cloud.tasks_v2.CloudTasksClient.create_task",
+        "cloudtask.transports.cloud.creating.create",
         side_effect=getattr(google.auth.exceptions, error)("metadata"),
     )
     with pytest.raises(EnqueueUnavailable, match="metadata"):

@@ -112,14 +112,14 @@ class CloudTransport:
         """Create the task; `again` means that an earlier try may have created it."""
         from google.api_core import exceptions as google
         from google.auth.exceptions import GoogleAuthError
-        from google.cloud import tasks_v2
 
-        wrapped = tasks_v2.CreateTaskRequest.wrap(request)
+        from cloudtask.transports.cloud.creating import create
+
         for attempt in range(1, TRIES + 1):
             client = clients.get()
             seconds = clients.seconds_for(client, self._rpc_timeout(stop))
             try:
-                client.create_task(wrapped, timeout=seconds)
+                create(client, request, timeout=seconds)
             except google.AlreadyExists as error:
                 again = again or attempt > 1
                 if message.named and not self._is_ours(message, request, again=again):
