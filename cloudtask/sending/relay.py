@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import random
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -64,21 +65,22 @@ class RelayReport:
 
 
 def relay(
-    alias: str = "default", *, limit: int = 1000, seconds: float = 60.0
+    alias: str = "default", *, limit: int | None = None, seconds: float = 60.0
 ) -> RelayReport:
-    """Send what is due in the outbox of `alias`, oldest first.
+    """Send what is due in the outbox of `alias`, oldest first, in batches.
 
-    Takes `limit` rows at most. Stops after `seconds`, and after a batch for which Cloud
-    Tasks could not be reached. Any number of relays may run at once.
+    Takes `limit` rows at most, if given. Stops after `seconds`, and after a batch for
+    which Cloud Tasks could not be reached. Any number of relays may run at once.
     """
     report = RelayReport()
     stop = time.monotonic() + seconds
-    while limit > 0 and time.monotonic() < stop:
-        rows = _claim(alias, min(limit, BATCH))
+    left = sys.maxsize if limit is None else limit
+    while left > 0 and time.monotonic() < stop:
+        rows = _claim(alias, min(left, BATCH))
         if not rows:
             break
         failpoints.reached("relay.claimed")
-        limit -= len(rows)
+        left -= len(rows)
         errors = _send_rows(rows)
         report += _settle(alias, rows, errors)
         if all(isinstance(error, EnqueueUnavailable) for error in errors):
@@ -87,7 +89,7 @@ def relay(
 
 
 def relay_all(
-    using: Sequence[str] = (), *, limit: int = 1000, seconds: float = 60.0
+    using: Sequence[str] = (), *, limit: int | None = None, seconds: float = 60.0
 ) -> RelayReport:
     """Relay the outboxes of all databases, or of those in `using`, one after the other.
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from io import StringIO
 
 import pytest
+from django.core.management import call_command
 from django.db import connections, transaction
+from django.db.models.functions import Now
 
 from cloudtask import failpoints
 from cloudtask.delivering import executions
 from cloudtask.failpoints import Crashed
+from cloudtask.management.commands import cloudtask_prune
 from cloudtask.models import Execution, FailedTask
 from tests.durability import tasks
 from tests.testapp.models import Author
@@ -159,3 +163,36 @@ def test_an_atomic_task_does_not_join_a_transaction_of_the_request(world):
         connections.settings["default"]["ATOMIC_REQUESTS"] = False
 
     assert seen == [False]
+
+
+def left_from_long_ago(count: int) -> None:
+    Execution.objects.bulk_create(
+        Execution(id=str(n), task="old") for n in range(count)
+    )
+    Execution.objects.update(ran_at=Now() - timedelta(days=100))
+
+
+def pruned(**options) -> str:
+    said = StringIO()
+    call_command("cloudtask_prune", stdout=said, **options)
+    return said.getvalue()
+
+
+def test_pruning_works_off_all_batches(monkeypatch):
+    monkeypatch.setattr(cloudtask_prune, "BATCH", 2)
+    left_from_long_ago(7)
+
+    assert "7 execution records" in pruned()
+
+    assert not Execution.objects.exists()
+
+
+@pytest.mark.parametrize(("options", "left"), [({"seconds": 0}, 5), ({"limit": 3}, 4)])
+def test_pruning_ends_when_its_time_or_its_limit_is_reached(monkeypatch, options, left):
+    monkeypatch.setattr(cloudtask_prune, "BATCH", 2)
+    left_from_long_ago(7)
+
+    text = pruned(**options)
+
+    assert Execution.objects.count() == left
+    assert ("The time is over" in text) == ("seconds" in options)

@@ -70,6 +70,16 @@ def test_limit_bounds_the_rows_of_several_batches(world):
     assert len(waiting()) == 20
 
 
+def test_without_a_limit_all_that_is_due_is_sent(world, monkeypatch):
+    monkeypatch.setattr(relay, "BATCH", 5)
+    leave_behind(1_003)
+
+    with world.later(60):
+        assert relay.relay_all(["default"]).sent == 1_003
+
+    assert waiting() == []
+
+
 def test_no_batch_is_begun_when_the_time_is_over(world):
     leave_behind(3)
 

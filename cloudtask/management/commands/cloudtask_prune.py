@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+import time
+from collections.abc import Callable, Mapping
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
@@ -18,6 +21,7 @@ from cloudtask.stores import note_upkeep, store
 from cloudtask.stores.database.results import ResultsIn
 
 A_DAY = timedelta(days=1)
+BATCH = 1_000  # rows of a kind that are looked for at once
 
 
 class Command(BaseCommand):
@@ -35,7 +39,15 @@ class Command(BaseCommand):
             help="age of failed tasks to remove (default: CLOUDTASK['KEEP_FAILED'])",
         )
         parser.add_argument(
-            "--limit", type=int, default=10_000, help="most rows to remove of each kind"
+            "--limit",
+            type=int,
+            help="most rows to remove of each kind (default: all that are due)",
+        )
+        parser.add_argument(
+            "--seconds",
+            type=float,
+            default=600.0,
+            help="longest time to work; a batch of each kind is removed in any case",
         )
         parser.add_argument(
             "--dry-run",
@@ -45,31 +57,32 @@ class Command(BaseCommand):
 
     @discreet
     def handle(self, *args: Any, **options: Any) -> None:
-        settings, limit = conf.settings(), options["limit"]
+        settings = conf.settings()
         keep_failed = settings.keep_failed
         if options["failed_older_than"] is not None:
             keep_failed = timedelta(days=options["failed_older_than"])
         if options["dry_run"]:
-            self.stdout.write(_due(keep_failed, limit))
+            self.stdout.write(_due(keep_failed, options["limit"] or BATCH))
             return
-        tasks = failed.prune(keep_failed, limit)
-        runs = iteration.prune(keep_failed, limit)
+        work = _Work(options["limit"], options["seconds"])
+        tasks = work.off(lambda most: failed.prune(keep_failed, most))
+        runs = work.off(lambda most: iteration.prune(keep_failed, most))
         # A payload may belong to a message in flight or to a failed task.
-        unneeded = settings.max_age + settings.keep_failed
+        unneeded, max_age = settings.max_age + settings.keep_failed, settings.max_age
         aliases = [alias for alias in relay.aliases() if relay.has_outbox(alias)]
         for alias in aliases:
             outbox.keep_payloads(alias, A_DAY)
-        payloads = store().prune_payloads(unneeded, limit)
-        kept = store().prune_results(settings.max_age, limit)
-        groups = store().prune_groups(unneeded, limit)
-        starts = store().prune_starts(settings.max_age, limit)
+        payloads = work.off(lambda most: store().prune_payloads(unneeded, most))
+        kept = work.off(lambda most: store().prune_results(max_age, most))
+        groups = work.off(lambda most: store().prune_groups(unneeded, most))
+        starts = work.off(lambda most: store().prune_starts(max_age, most))
         executed = unique = schedules = 0
         for alias in aliases:
-            executed += executions.prune(alias, settings.max_age, limit)
-            unique += uniqueness.prune(alias, limit)
-            kept += results.prune(alias, keep_failed, limit)
+            executed += work.off(partial(executions.prune, alias, max_age))
+            unique += work.off(partial(uniqueness.prune, alias))
+            kept += work.off(partial(results.prune, alias, keep_failed))
             schedules += ticking.prune(alias, settings.keep_failed)
-            kept += ResultsIn(alias).prune_results(settings.max_age, limit)
+            kept += work.off(partial(ResultsIn(alias).prune_results, max_age))
         report = _report(
             {
                 "failed tasks": tasks,
@@ -85,6 +98,35 @@ class Command(BaseCommand):
         )
         note_upkeep("prune", report)
         self.stdout.write(report)
+        if work.is_cut_short:
+            self.stdout.write("The time is over. If more is due, run it again.")
+
+
+class _Work:
+    """Removes what is due in batches, until nothing, `limit` or no time is left.
+
+    The time is that of all kinds together. A kind whose turn comes after it still loses
+    one batch, so that none of them grows for ever.
+    """
+
+    def __init__(self, limit: int | None, seconds: float) -> None:
+        self.limit = sys.maxsize if limit is None else limit
+        self.stop = time.monotonic() + seconds
+        self.is_cut_short = False
+
+    def off(self, prune: Callable[[int], int]) -> int:
+        """The number of rows that `prune`, which takes the size of a batch, removed."""
+        removed = 0
+        while removed < self.limit:
+            most = min(BATCH, self.limit - removed)
+            found = prune(most)
+            removed += found
+            if found < most:
+                break
+            if time.monotonic() >= self.stop:
+                self.is_cut_short = True
+                break
+        return removed
 
 
 def _due(keep_failed: timedelta, limit: int) -> str:

@@ -35,7 +35,7 @@ class Command(BaseCommand):
             help="an alias; may be given more than once (default: all with an outbox)",
         )
         parser.add_argument(
-            "--limit", type=int, default=10_000, help="most tasks to send"
+            "--limit", type=int, help="most tasks to send (default: all that are due)"
         )
         parser.add_argument(
             "--seconds", type=float, default=60.0, help="longest time to work"
