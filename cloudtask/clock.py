@@ -65,6 +65,11 @@ def _now_kind() -> Any:
     return UtcNow
 
 
+def offset() -> float:
+    """The seconds by which `database_now` is ahead of the time of databases."""
+    return _in_use.offset
+
+
 def database_now() -> Any:
     """An expression for the database's own time."""
     now, offset = _now_kind()(), _in_use.offset
