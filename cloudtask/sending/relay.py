@@ -217,9 +217,10 @@ def _claim(alias: str, count: int) -> list[OutboxMessage]:
 
 
 def _take(row: OutboxMessage, alias: str) -> bool:
-    """Claim a row without SKIP LOCKED: the first to change `due_at` has it."""
-    untouched = rows_of(alias).filter(key=row.key, due_at=row.due_at)
-    return bool(untouched.update(due_at=database_now() + LEASE))
+    """Claim a row without SKIP LOCKED: the first to move `due_at` ahead has it."""
+    # Not the `due_at` that was read: SQLite keeps some times with fewer digits.
+    due = rows_of(alias).filter(key=row.key, due_at__lte=database_now())
+    return bool(due.update(due_at=database_now() + LEASE))
 
 
 def _send_rows(rows: Sequence[OutboxMessage]) -> list[Exception | None]:

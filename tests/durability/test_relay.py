@@ -70,6 +70,16 @@ def test_limit_bounds_the_rows_of_several_batches(world):
     assert len(waiting()) == 20
 
 
+def test_a_row_that_was_released_is_due_at_once(world):
+    [left] = leave_behind()
+    OutboxMessage.objects.update(state=OutboxMessage.State.PARKED)
+
+    assert relay.release("default") == 1
+
+    assert relay.relay().sent == 1
+    assert keys(world) == [left]
+
+
 def test_without_a_limit_all_that_is_due_is_sent(world, monkeypatch):
     monkeypatch.setattr(relay, "BATCH", 5)
     leave_behind(1_003)
