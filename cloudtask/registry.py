@@ -20,6 +20,8 @@ from cloudtask.options import Options, nearest
 
 logger = logging.getLogger("cloudtask")
 
+MOST_SHAPES = 100  # of calls that a task remembers: **kwargs may have any names
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Definition:
@@ -37,12 +39,11 @@ class Definition:
     binding: str = "function"
     is_step: bool = False
     signature: inspect.Signature = field(init=False, repr=False)
-    positions: range = field(init=False, repr=False)
+    taken: set[tuple[Any, ...]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        signature = inspect.signature(self.function)
-        object.__setattr__(self, "signature", signature)
-        object.__setattr__(self, "positions", _positions(signature))
+        object.__setattr__(self, "signature", inspect.signature(self.function))
+        object.__setattr__(self, "taken", set())
 
     @property
     def has_subject(self) -> bool:
@@ -50,12 +51,15 @@ class Definition:
 
     def check_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Raise TypeError unless the function takes these arguments."""
-        if not kwargs and len(args) in self.positions:
-            return  # binding says the same, and takes a while
+        shape = len(args), *kwargs
+        if shape in self.taken:
+            return  # binding, which takes a while, has said so
         try:
             self.signature.bind(*args, **kwargs)
         except TypeError as error:
             raise refused_call(self.path, self.signature, kwargs, error) from None
+        if len(self.taken) < MOST_SHAPES:
+            self.taken.add(shape)
 
 
 def refused_call(
@@ -74,27 +78,10 @@ def refused_call(
     )
 
 
-def _positions(signature: inspect.Signature) -> range:
-    """How many arguments may be given by position when none is given by name."""
-    parameters = signature.parameters.values()
-    takers = [p for p in parameters if p.kind in _BY_POSITION]
-    required = [p for p in parameters if p.default is p.empty and p.kind not in _REST]
-    if any(p.kind is p.KEYWORD_ONLY for p in required):
-        return range(0)
-    takes_more = any(p.kind is p.VAR_POSITIONAL for p in parameters)
-    return range(len(required), sys.maxsize if takes_more else len(takers) + 1)
-
-
-_BY_POSITION = (
-    inspect.Parameter.POSITIONAL_ONLY,
-    inspect.Parameter.POSITIONAL_OR_KEYWORD,
-)
 _BY_NAME = (
     inspect.Parameter.POSITIONAL_OR_KEYWORD,
     inspect.Parameter.KEYWORD_ONLY,
 )
-_REST = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
 _known: dict[str, Definition] = {}
 _specs: dict[str, object] = {}  # by task, of the execution of its module
 _of_setup: set[str] = set()  # tasks that every process of the project knows

@@ -192,6 +192,8 @@ def _commit_on(alias: str) -> Commit:
 
 def look(**kwargs: object) -> None:
     """Send what commits of this thread have left because a hook before ours raised."""
+    if not commits:
+        return
     for connection in connections.all(initialized_only=True):
         commit = commits.get(connection)
         if commit is None or connection.in_atomic_block:
