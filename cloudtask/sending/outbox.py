@@ -110,7 +110,8 @@ def _statement(alias: str, vendor: str, offset: float) -> tuple[str, str, list[A
     created, due = (compiler.compile(one.resolve_expression(query)) for one in moments)
     values = {
         **dict.fromkeys(("key", "task", "queue"), "%s"),
-        "envelope": ops.binary_placeholder_sql(b""),
+        # Django's own function for it has had another signature in each version.
+        "envelope": "_binary %s" if vendor == "mysql" else "%s",
         "created_at": created[0],
         "due_at": due[0],
         "state": f"'{OutboxMessage.State.WAITING.value}'",
