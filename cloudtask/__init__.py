@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from cloudtask.context import TaskContext, current
     from cloudtask.decorators import task
     from cloudtask.deferrable import Task, call
+    from cloudtask.delivering.cancelling import Cancellation
     from cloudtask.exceptions import (
         CloudTaskError,
         PermanentTaskFailure,
@@ -33,6 +34,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Backoff",
+    "Cancellation",
     "Chain",
     "CloudTaskError",
     "Enqueued",
@@ -58,6 +60,7 @@ __all__ = [
 
 _HOMES = {
     "Backoff": "options",
+    "Cancellation": "delivering.cancelling",
     "Chain": "workflows",
     "CloudTaskError": "exceptions",
     "Enqueued": "message",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextvars import ContextVar, Token, copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import wraps
 from typing import Any, Literal, ParamSpec, TypeVar, overload
@@ -46,6 +46,9 @@ class TaskContext:
     schedule: str | None = None
     shard_index: int | None = None
     iteration: Any = None
+    cancellation: Callable[[], bool] | None = field(
+        default=None, repr=False, compare=False
+    )
 
     @property
     def enqueued_at(self) -> datetime:
@@ -61,6 +64,15 @@ class TaskContext:
     def occurrence(self) -> datetime | None:
         """The moment for which a schedule has enqueued the call, in UTC, else None."""
         return None if self.scheduled is None else _moment(self.scheduled)
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether `cancel()` was called for this call, which goes on by itself.
+
+        Looks into the store each time; False for a task without `cancellable`. Raises
+        EnqueueUnavailable if the store can't be reached.
+        """
+        return self.cancellation is not None and self.cancellation()
 
     @property
     def is_late(self) -> bool:

@@ -23,6 +23,8 @@ POINTS = frozenset(
         "unique.claimed",
         "tick.moved",
         "tick.committed",
+        "cancel.before_commit",
+        "cancel.committed",
         "relay.claimed",
         "relay.before_send",
         "relay.after_send",

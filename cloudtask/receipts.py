@@ -13,10 +13,17 @@ from asgiref.sync import sync_to_async
 from django.db import connections
 
 from cloudtask import codec, envelope
+from cloudtask.asynchrony import synchronous
 from cloudtask.context import current
-from cloudtask.delivering import results
+from cloudtask.delivering import cancelling, results
+from cloudtask.delivering.cancelling import Cancellable, Cancellation
 from cloudtask.discretion import discreet
-from cloudtask.exceptions import ResultExpired, ResultNotKept, TaskFailed
+from cloudtask.exceptions import (
+    CloudTaskError,
+    ResultExpired,
+    ResultNotKept,
+    TaskFailed,
+)
 from cloudtask.message import Enqueued
 from cloudtask.options import Options, as_timedelta
 from cloudtask.stores.results import ResultState, StoredResult, result_place
@@ -36,11 +43,14 @@ class Receipt(Enqueued, Generic[R_co]):
     """The receipt of `defer()`: the call's id, its Cloud Tasks task id, its queue.
 
     `keeps_result` says whether the task has `keep_result`; `kept_in` is the database
-    that keeps the result of an atomic call.
+    that keeps the result of an atomic call. `is_cancellable` says whether the task has
+    the option. `database` is that of the outbox; None for a chain or a group.
     """
 
     keeps_result: bool = field(default=True, repr=False, compare=False)
     kept_in: str | None = field(default=None, repr=False, compare=False)
+    is_cancellable: bool = field(default=False, repr=False, compare=False)
+    database: str | None = field(default=None, repr=False, compare=False)
 
     @overload
     def result(
@@ -53,8 +63,9 @@ class Receipt(Enqueued, Generic[R_co]):
         """The value that the function returned. Waits for it, without end by default.
 
         Raises TimeoutError after `timeout`, a timedelta or seconds; TaskFailed with the
-        text of the error once the call is kept as failed; ResultNotKept for a task
-        without `keep_result`; ResultExpired once the result was removed. Raises
+        text of the error once the call is kept as failed, or was cancelled;
+        ResultNotKept for a task without `keep_result`; ResultExpired once the result
+        was removed. Raises
         RuntimeError where waiting can't help: in a task, in an open transaction, and in
         a test before `run_queued()`.
         """
@@ -89,10 +100,49 @@ class Receipt(Enqueued, Generic[R_co]):
             await asyncio.sleep(pause)
         raise TimeoutError(f"The call {self.id} has no result yet.")
 
+    @discreet
+    def cancel(self) -> Cancellation:
+        """Keep the call from beginning, if that is still possible.
+
+        PREVENTED: it does not begin. TOO_LATE: it has taken effect, or is kept as a
+        failed task. REQUESTED: it may begin or runs; a `cancellable` call is not tried
+        again. In an open transaction on its database the cancel commits with it. Raises
+        EnqueueUnavailable when a store can't be reached, and CloudTaskError for the
+        receipt of a chain or a group.
+        """
+        with synchronous("receipt", "cancel"):
+            return cancelling.cancel(self._as_cancellable())
+
+    @discreet
+    async def acancel(self) -> Cancellation:
+        """As `cancel`, for asynchronous code."""
+        return await sync_to_async(self.cancel)()
+
+    def _as_cancellable(self) -> Cancellable:
+        if self.database is None:
+            raise CloudTaskError("Chains and groups can't be cancelled.")
+        return Cancellable(
+            self,
+            self.database,
+            is_atomic=self.kept_in is not None,
+            is_marked=self.is_cancellable and self.kept_in is None,
+            keeps_result=self.keeps_result,
+        )
+
+    def _refuse_cancelled(self) -> None:
+        """Raise TaskFailed for a call that was cancelled and so has no result."""
+        can_be = self.is_cancellable or self.kept_in is not None
+        if self.database is None or not can_be:
+            return
+        if cancelling.is_cancelled(self._as_cancellable()):
+            raise TaskFailed(f"The call {self.id} was cancelled.", "")
+
     def _look(self) -> StoredResult | None:
         found = results.find(self.id, self.kept_in)
         if found is None and self.kept_in is not None:
-            return results.find(self.id)  # a failure in a chain that ends atomically
+            found = results.find(self.id)  # a failure in a chain that ends atomically
+        if found is None:
+            self._refuse_cancelled()
         return found
 
     def _refuse_to_wait(self) -> None:
@@ -129,6 +179,8 @@ def receipt_of(enqueued: Enqueued, options: Options) -> Receipt[Any]:
         enqueued.queue,
         options.keep_result is not None,
         options.database if options.atomic else None,
+        options.cancellable,
+        options.database,
     )
 
 

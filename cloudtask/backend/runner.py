@@ -122,7 +122,11 @@ def _settled(
     sender: str, context: Current, outcome: Outcome, error: Any, **kwargs: Any
 ) -> None:
     """Write into the result what the runtime has decided after a failure."""
-    is_decided = outcome not in (Outcome.DUPLICATE, Outcome.UNSETTLED)
+    is_decided = outcome not in (
+        Outcome.DUPLICATE,
+        Outcome.CANCELLED,
+        Outcome.UNSETTLED,
+    )
     if sender not in _runners or error is None or not is_decided:
         return
     execution = vars(error).pop(EXECUTION, None) or _never_run(sender, context)

@@ -20,15 +20,10 @@ from cloudtask import carriers, clock, codec, conf, failpoints
 from cloudtask.chains import handing
 from cloudtask.chains.rest import Rest, rest_of
 from cloudtask.context import KILLED_ATTEMPTS, TaskContext
-from cloudtask.delivering import executions, results
+from cloudtask.delivering import executions, marks, results
 from cloudtask.delivering.errors import UNCAUGHT, explained
 from cloudtask.discretion import emptied
-from cloudtask.exceptions import (
-    PayloadLost,
-    PermanentTaskFailure,
-    Retry,
-    TaskNotFound,
-)
+from cloudtask.exceptions import PayloadLost, PermanentTaskFailure, Retry, TaskNotFound
 from cloudtask.message import Arrival, Message
 from cloudtask.options import Backoff, BackoffFunction, Options
 from cloudtask.registry import Definition, Subject, find
@@ -154,6 +149,7 @@ def _context(arrival: Arrival, definition: Definition) -> TaskContext:
         retry_reason=delivery.retry_reason,
         scheduled=message.occurrence,
         schedule=message.schedule,
+        cancellation=marks.cancellation_of(message),
     )
 
 
@@ -195,6 +191,8 @@ def attempted(call: Call) -> Attempt:
         return Attempt(call, error=call.refusal)
     if message.unique is not None:
         uniqueness.release(message)
+    if message.options.cancellable and (refusal := marks.refusal_of(message)):
+        return Attempt(call, error=refusal)
     if context.is_late and store().note_start(message.id) > KILLED_ATTEMPTS:
         late = HUNG_UP if context.previous_response in (0, 504) else ""
         return Attempt(call, error=PermanentTaskFailure(KILLED + late))

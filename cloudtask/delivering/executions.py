@@ -8,7 +8,7 @@ from django.db import IntegrityError, transaction
 
 from cloudtask.clock import database_now
 from cloudtask.message import Message
-from cloudtask.stores import AlreadyDone
+from cloudtask.stores import AlreadyDone, CallCancelled
 from cloudtask.stores.transactions import delete_by_key
 
 
@@ -16,7 +16,7 @@ def record(message: Message) -> None:
     """Write, in the open transaction, that `message` ran.
 
     A concurrent delivery waits here until that transaction ends. Raises AlreadyDone
-    when another one has committed.
+    when another one has committed, CallCancelled when the call was cancelled.
     """
     from cloudtask.models import Execution
 
@@ -27,7 +27,30 @@ def record(message: Message) -> None:
                 id=message.id, task=message.task, ran_at=database_now()
             )
     except IntegrityError as error:
+        row = Execution.objects.using(alias).filter(pk=message.id).first()
+        if row is not None and row.is_cancelled:
+            raise CallCancelled(message.id) from error
         raise AlreadyDone(message.id) from error
+
+
+def cancel(key: str, alias: str) -> bool:
+    """Write, in the open transaction, that an atomic call must not run.
+
+    Waits for an attempt that runs. Returns False if the call has committed before.
+    """
+    from cloudtask.models import Execution
+
+    rows = Execution.objects.using(alias)
+    row = Execution(id=key, task="", ran_at=database_now(), is_cancelled=True)
+    rows.bulk_create([row], ignore_conflicts=True)
+    # A locking read sees what others have committed, whatever the isolation.
+    return rows.select_for_update().get(pk=key).is_cancelled
+
+
+def is_cancelled(key: str, alias: str) -> bool:
+    from cloudtask.models import Execution
+
+    return Execution.objects.using(alias).filter(pk=key, is_cancelled=True).exists()
 
 
 def prune(alias: str, older_than: timedelta, limit: int = 10_000) -> int:

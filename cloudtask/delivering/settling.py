@@ -30,7 +30,7 @@ from cloudtask.message import Message
 from cloudtask.options import Backoff, as_timedelta
 from cloudtask.sending import outbox, payloads
 from cloudtask.sending.enqueueing import send
-from cloudtask.stores import AlreadyDone, store
+from cloudtask.stores import AlreadyDone, CallCancelled, store
 
 logger = logging.getLogger("cloudtask")
 
@@ -42,6 +42,7 @@ class Outcome(Enum):
 
     SUCCEEDED = "succeeded"
     DUPLICATE = "duplicate"  # an earlier delivery had succeeded; nothing ran
+    CANCELLED = "cancelled"  # it did not begin, or is not tried again
     RETRIED = "retried"  # a successor is enqueued
     FAILED = "failed"  # Cloud Tasks is to try again
     POSTPONED = "postponed"  # the same, after a SingularTaskFailure: no alarm
@@ -73,6 +74,10 @@ def _settle(attempt: Attempt) -> Outcome:
         _follow(attempt)
         _tidy(attempt, _remove_remains)
         return Outcome.SUCCEEDED
+    if isinstance(error, CallCancelled) or _is_cancelled(attempt):
+        logger.info("Task %s is cancelled, and is not tried again.", call)
+        _tidy(attempt, _remove_remains)
+        return Outcome.CANCELLED
     if isinstance(error, AlreadyDone):
         logger.warning("A duplicate delivery of %s: it had succeeded before.", call)
         _tidy(attempt, _remove_remains)
@@ -80,6 +85,14 @@ def _settle(attempt: Attempt) -> Outcome:
     if attempt.is_last:
         return _exhausted(attempt, error)
     return _next(attempt, error)
+
+
+def _is_cancelled(attempt: Attempt) -> bool:
+    """Whether a call that did not succeed was cancelled while it ran."""
+    if isinstance(attempt.error, AlreadyDone):
+        return False
+    look = attempt.call.context.cancellation
+    return look is not None and look()
 
 
 def _next(attempt: Attempt, error: BaseException) -> Outcome:

@@ -193,7 +193,30 @@ class Migration(migrations.Migration):
                         db_index=True,
                     ),
                 ),
+                ("is_cancelled", models.BooleanField(db_default=False, default=False)),
             ],
+        ),
+        migrations.CreateModel(
+            name="CallMark",
+            fields=[
+                (
+                    "key",
+                    models.CharField(max_length=80, primary_key=True, serialize=False),
+                ),
+                ("is_begun", models.BooleanField(default=False)),
+                ("is_cancelled", models.BooleanField(default=False)),
+                (
+                    "noted_at",
+                    models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(),
+                        db_index=True,
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "mark of a call",
+                "verbose_name_plural": "marks of calls",
+            },
         ),
         migrations.CreateModel(
             name="LateStart",

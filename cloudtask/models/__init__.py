@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cloudtask.models.calls import (
+    CallMark,
     Execution,
     FailedTask,
     LateStart,
@@ -35,6 +36,7 @@ from cloudtask.models.schedules import ScheduleRow
 from cloudtask.models.workflows import WorkflowGroup, WorkflowMember
 
 __all__ = [
+    "CallMark",
     "Doctor",
     "Execution",
     "Failed",

@@ -111,14 +111,34 @@ class LateStart(models.Model):
 
 
 class Execution(models.Model):
-    """The record that an atomic task ran, committed together with its effects."""
+    """The record that an atomic task ran, committed together with its effects.
+
+    With `is_cancelled` it did not run, and never will.
+    """
 
     id = models.CharField(max_length=80, primary_key=True)
     task = models.CharField(max_length=500)
     ran_at = models.DateTimeField(db_default=Now(), db_index=True)
+    is_cancelled = models.BooleanField(default=False, db_default=False)
 
     def __str__(self) -> str:
         return f"{self.task} ({self.id})"
+
+
+class CallMark(models.Model):
+    """Whether a call that can be cancelled has begun, and whether it was cancelled."""
+
+    key = models.CharField(max_length=80, primary_key=True)
+    is_begun = models.BooleanField(default=False)
+    is_cancelled = models.BooleanField(default=False)
+    noted_at = models.DateTimeField(db_default=Now(), db_index=True)
+
+    class Meta:
+        verbose_name = "mark of a call"
+        verbose_name_plural = "marks of calls"
+
+    def __str__(self) -> str:
+        return self.key
 
 
 class UniqueKey(models.Model):

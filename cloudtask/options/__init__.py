@@ -162,6 +162,14 @@ class Options:
         travels=True,
         not_in_django_tasks='set OPTIONS["results"]',
     )
+    cancellable: bool = option(
+        False,
+        is_a(bool),
+        "let [`receipt.cancel()`](../howto/cancel.md) promise that the call does not "
+        "begin; each delivery then writes a mark to the store first",
+        travels=True,
+        not_in_django_tasks="its results have no cancel()",
+    )
     wipe_related_caches: bool = option(
         True,
         is_a(bool),

@@ -25,6 +25,7 @@ class TaskOptions(TypedDict, total=False):
     transactional: bool | None
     database: str
     keep_result: timedelta | float | None
+    cancellable: bool
     wipe_related_caches: bool
     service: str | None
     version: str | None

@@ -182,6 +182,21 @@ def relay_after(messages: Sequence[Message], alias: str) -> None:
     _commit_on(alias).add(messages, None)
 
 
+def withdraw(key: str, alias: str) -> bool:
+    """Whether the open transaction has itself written the outbox row of `key`.
+
+    The commit then looks which rows exist, so the caller can delete that row.
+    """
+    commit = commits.get(connections[alias])
+    if commit is None or commit.hooks is not connections[alias].run_on_commit:
+        return False
+    waiting = (entry for entry in commit.entries if entry.send is None)
+    if not any(message.key == key for entry in waiting for message in entry.messages):
+        return False
+    commit.is_doubtful = True
+    return True
+
+
 def _commit_on(alias: str) -> Commit:
     connection: Any = connections[alias]
     commit = commits.get(connection)

@@ -228,6 +228,11 @@ def release(message: Message) -> None:
         _rows(alias).filter(key=message.unique, message=message.id).delete()
 
 
+def free(key: str, alias: str) -> None:
+    """Free the unique key that the call with the id `key` holds, if it holds one."""
+    _rows(alias).filter(message=key).delete()
+
+
 def prune(alias: str, limit: int = 10_000) -> int:
     """Delete the keys of messages that are taken to be lost; how many."""
     rows = _rows(alias)

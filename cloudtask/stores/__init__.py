@@ -11,17 +11,30 @@ from functools import lru_cache
 from cloudtask import conf
 from cloudtask.stores.failed import FailedCall, FailedStore
 from cloudtask.stores.groups import GroupStore
+from cloudtask.stores.marks import MarkStore
 from cloudtask.stores.results import ResultStore
 from cloudtask.stores.runs import RunStore
 from cloudtask.stores.shards import ShardStore
 
-__all__ = ["AlreadyDone", "FailedCall", "Store", "Upkeep", "note_upkeep", "store"]
+__all__ = [
+    "AlreadyDone",
+    "CallCancelled",
+    "FailedCall",
+    "Store",
+    "Upkeep",
+    "note_upkeep",
+    "store",
+]
 
 logger = logging.getLogger("cloudtask")
 
 
 class AlreadyDone(Exception):
     """The payload was removed because its task has succeeded. This is not an error."""
+
+
+class CallCancelled(AlreadyDone):
+    """The call was cancelled before it began. This is not an error."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +50,8 @@ class Upkeep:
     report: str
 
 
-class Store(RunStore, ShardStore, FailedStore, ResultStore, GroupStore):
-    """Payloads, failed calls, results, groups, and the records of iterations.
+class Store(RunStore, ShardStore, FailedStore, ResultStore, GroupStore, MarkStore):
+    """Payloads, failed calls, results, groups, marks, and the records of iterations.
 
     Every implementation passes tests/stores/*_contract.py. All methods raise
     EnqueueUnavailable if the store can't be reached.

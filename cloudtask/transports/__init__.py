@@ -16,7 +16,9 @@ class Transport(Protocol):
 
     Every implementation passes tests/transports/contract.py. With a class attribute
     `piggybacks = False` no commit relays, beside its own messages, the rows of others.
-    With `has_outages = False` a failure does not keep the next commits from sending.
+    `delete(queue, name)`, if a transport has it, removes a task and returns whether it
+    was there. With `has_outages = False` a failure does not keep the next commits from
+    sending.
     """
 
     def send(self, message: Message) -> None:

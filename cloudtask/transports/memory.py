@@ -115,6 +115,19 @@ class MemoryQueue:
                 heapq.heapify(self.heap)
         return [item[3] for item in sorted(taken)]
 
+    def remove(self, name: tuple[str, str]) -> bool:
+        """Remove the message of a queue and a name; its name stays taken."""
+        with self.lock:
+            kept = [
+                item
+                for item in self.heap
+                if (item[3].message.queue, item[3].message.name) != name
+            ]
+            is_there = len(kept) < len(self.heap)
+            self.heap = kept
+            heapq.heapify(self.heap)
+        return is_there
+
     def put_back(self, entries: Iterable[Waiting]) -> None:
         """Put `entries` into the queue, again or for one more delivery."""
         with self.lock:
@@ -243,6 +256,9 @@ class MemoryTransport:
 
     def send_many(self, messages: Sequence[Message]) -> list[EnqueueError | None]:
         return [self._error_of(message) for message in messages]
+
+    def delete(self, queue_id: str, name: str) -> bool:
+        return queue().remove((queue_id, name))
 
     def _error_of(self, message: Message) -> EnqueueError | None:
         try:

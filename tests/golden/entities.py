@@ -71,6 +71,7 @@ def _fill(store: DatastoreStore) -> None:
     store.save_payload("payload", b"x" * 100_000)
     store.save_failed(_failed())
     store.note_start("late")
+    store.begin_call("begun")
     store.save_result(_result(), timedelta(days=1))
     store.note_upkeep("relay", "text")
     store.create_group(StoredGroup(id="group", total=1, rest=b"x"))

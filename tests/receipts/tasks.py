@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from cloudtask import PermanentTaskFailure, Retry, current, task
+from cloudtask import PermanentTaskFailure, Receipt, Retry, current, receipts, task
+from cloudtask.message import Message
 from tests.testapp.models import Author
 
 A_DAY = timedelta(days=1)
@@ -80,3 +81,24 @@ def returns_asked() -> list[Any]:
 def counted() -> int:
     asked.append(1)
     return len(asked)
+
+
+@task(keep_result=A_DAY, cancellable=True)
+def stoppable() -> int:
+    context = current(required=True)
+    if "itself" in broken:
+        asked.append(context.is_cancelled)
+        asked.append(asked[0].cancel())
+        asked.append(context.is_cancelled)
+    else:
+        asked.append(context.attempt)
+    if "Retry" in broken:
+        raise Retry(delay=1)
+    if broken:
+        raise ValueError("broken")
+    asked.append("end")
+    return context.attempt
+
+
+def receipt_of(message: Message) -> Receipt[Any]:
+    return receipts.receipt_of(message.receipt, stoppable.options)

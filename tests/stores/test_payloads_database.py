@@ -16,6 +16,7 @@ from cloudtask.stores.database import CHUNK, DatabaseStore
 from tests.durability.database import committing, rolled_back
 from tests.stores.failed_contract import FailedContract
 from tests.stores.groups_contract import GroupsContract
+from tests.stores.marks_contract import MarksContract
 from tests.stores.pages_contract import FailedPagesContract
 from tests.stores.payloads_contract import PayloadsContract, noise
 from tests.stores.results_contract import ResultsContract
@@ -30,6 +31,7 @@ class TestDatabase(
     FailedPagesContract,
     ResultsContract,
     GroupsContract,
+    MarksContract,
 ):
     @pytest.fixture
     def store(self, db: None) -> Store:

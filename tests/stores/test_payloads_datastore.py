@@ -8,6 +8,7 @@ from cloudtask.stores import Store
 from cloudtask.stores.datastore import DatastoreStore
 from tests.stores.failed_contract import FailedContract
 from tests.stores.groups_contract import GroupsContract
+from tests.stores.marks_contract import MarksContract
 from tests.stores.pages_contract import FailedPagesContract
 from tests.stores.payloads_contract import PayloadsContract
 from tests.stores.results_contract import ResultsContract
@@ -19,6 +20,7 @@ class TestDatastore(
     FailedPagesContract,
     ResultsContract,
     GroupsContract,
+    MarksContract,
 ):
     @pytest.fixture
     def store(self, datastore_store: DatastoreStore) -> Store:

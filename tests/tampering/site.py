@@ -129,6 +129,7 @@ class Site:
         relay_all()
         World().drain()
         stores.store().note_start(f"late-{tag}")
+        stores.store().begin_call(f"begun-{tag}")
         stores.store().note_upkeep(f"upkeep-{tag}", "text")
         schedule = declared()[f"schedule-{tag}"]
         ScheduleRow.objects.create(

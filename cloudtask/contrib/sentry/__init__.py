@@ -27,7 +27,11 @@ SYSTEM = "gcp_cloud_tasks"
 HEADERS = ("sentry-trace", "baggage")
 # The status of the transaction, by outcome.
 STATUS = {"failed": "internal_error", "exhausted": "internal_error"}
-STATUS |= {"unsettled": "unavailable", "duplicate": "already_exists"}
+STATUS |= {
+    "cancelled": "cancelled",
+    "unsettled": "unavailable",
+    "duplicate": "already_exists",
+}
 
 
 class Sentry(Telemetry):

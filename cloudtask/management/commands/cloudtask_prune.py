@@ -76,6 +76,7 @@ class Command(BaseCommand):
         kept = work.off(lambda most: store().prune_results(max_age, most))
         groups = work.off(lambda most: store().prune_groups(unneeded, most))
         starts = work.off(lambda most: store().prune_starts(max_age, most))
+        marks = work.off(lambda most: store().prune_marks(max_age, most))
         executed = unique = schedules = 0
         for alias in aliases:
             executed += work.off(partial(executions.prune, alias, max_age))
@@ -94,6 +95,7 @@ class Command(BaseCommand):
                 "groups": groups,
                 "schedules": schedules,
                 "late starts": starts,
+                "marks of calls": marks,
             }
         )
         note_upkeep("prune", report)

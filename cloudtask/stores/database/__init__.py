@@ -15,6 +15,7 @@ from cloudtask.stores import AlreadyDone, Store, Upkeep
 from cloudtask.stores.database.failed import DatabaseFailed
 from cloudtask.stores.database.groups import DatabaseGroups
 from cloudtask.stores.database.iterations import DatabaseIterations
+from cloudtask.stores.database.marks import DatabaseMarks
 from cloudtask.stores.database.records import aware
 from cloudtask.stores.database.results import DatabaseResults
 from cloudtask.stores.transactions import (
@@ -28,7 +29,12 @@ CHUNK = 512 * 1024  # bytes a row: well under any server's packet limit
 
 
 class DatabaseStore(
-    DatabaseIterations, DatabaseFailed, DatabaseResults, DatabaseGroups, Store
+    DatabaseIterations,
+    DatabaseFailed,
+    DatabaseResults,
+    DatabaseGroups,
+    DatabaseMarks,
+    Store,
 ):
     """Keeps state in the tables of this app; option ALIAS, default "default"."""
 

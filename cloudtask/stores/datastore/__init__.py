@@ -15,6 +15,7 @@ from cloudtask.stores.datastore.client import Place
 from cloudtask.stores.datastore.failed import DatastoreFailed
 from cloudtask.stores.datastore.groups import DatastoreGroups
 from cloudtask.stores.datastore.iterations import DatastoreIterations
+from cloudtask.stores.datastore.marks import DatastoreMarks
 from cloudtask.stores.datastore.results import DatastoreResults
 
 DEFAULT_DATABASE = "(default)"
@@ -49,6 +50,7 @@ class DatastoreStore(
     DatastoreStarts,
     DatastoreResults,
     DatastoreGroups,
+    DatastoreMarks,
     DatastoreIterations,
     Store,
 ):

@@ -84,6 +84,17 @@ class CloudTransport:
                 results[entry.index] = error
         return results
 
+    def delete(self, queue: str, name: str) -> bool:
+        """Delete a task; returns False if the service has none of this name."""
+        from google.api_core import exceptions as google
+
+        full = f"{requests.queue_path(queue)}/tasks/{name}"
+        try:
+            clients.get().delete_task(name=full, timeout=RPC_TIMEOUT, retry=None)
+        except google.NotFound:
+            return False
+        return True
+
     def _entries(
         self, messages: Sequence[Message], results: list[EnqueueError | None]
     ) -> Iterator[_Entry]:

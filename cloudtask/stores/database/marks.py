@@ -1,0 +1,56 @@
+"""Keeps the marks of calls in a table of this app."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from django.db.models import QuerySet
+
+from cloudtask.clock import database_now as now
+from cloudtask.stores.marks import MarkStore
+from cloudtask.stores.transactions import Database, delete_by_key
+
+if TYPE_CHECKING:
+    from cloudtask.models import CallMark
+
+
+class DatabaseMarks(Database, MarkStore):
+    """The part of DatabaseStore that keeps marks."""
+
+    def _marks(self) -> QuerySet[CallMark]:
+        from cloudtask.models import CallMark
+
+        return CallMark.objects.using(self.database)
+
+    def begin_call(self, key: str) -> bool:
+        with self.writing(f"Marking that {key} begins"):
+            mark = self._marked(key, is_begun=True)
+            return not mark.is_cancelled
+
+    def cancel_call(self, key: str) -> bool:
+        with self.writing(f"Cancelling {key}"):
+            mark = self._marked(key, is_cancelled=True)
+            if not mark.is_cancelled:
+                self._marks().filter(pk=key).update(is_cancelled=True, noted_at=now())
+            return mark.is_begun
+
+    def _marked(self, key: str, **values: bool) -> CallMark:
+        """The row of a call, which is made with `values` if there is none.
+
+        The insert waits for a concurrent one, and the locking read sees what others
+        have committed, whatever the isolation.
+        """
+        row = self._marks().model(key=key, noted_at=now(), **values)
+        self._marks().bulk_create([row], ignore_conflicts=True)
+        return self._marks().select_for_update().get(pk=key)
+
+    def is_cancelled(self, key: str) -> bool:
+        with self.reading(f"Looking whether {key} is cancelled"):
+            return self._marks().filter(pk=key, is_cancelled=True).exists()
+
+    def prune_marks(self, older_than: timedelta, limit: int) -> int:
+        with self.writing("Pruning marks of calls"):
+            old = self._marks().filter(noted_at__lt=now() - older_than)
+            keys = list(old.values_list("pk", flat=True)[:limit])
+            return delete_by_key(self._marks(), keys)

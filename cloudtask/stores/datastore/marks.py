@@ -1,0 +1,50 @@
+"""Keeps the marks of calls in Datastore: one entity for each."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from cloudtask.stores.datastore.access import Access, Row, Try
+from cloudtask.stores.marks import MarkStore
+
+MARK = "CloudtaskCallMark"
+
+
+class DatastoreMarks(Access, MarkStore):
+    """The part of DatastoreStore that keeps marks."""
+
+    def begin_call(self, key: str) -> bool:
+        path, now = (MARK, key), self.now()
+
+        def work(attempt: Try) -> bool:
+            row = attempt.get(path)
+            if row is not None:
+                return not row.values["is_cancelled"]
+            values = {"is_begun": True, "is_cancelled": False, "noted_at": now}
+            attempt.put(Row(path, values, ("noted_at",)))
+            return True
+
+        return self.transact(f"Marking that {key} begins", work)
+
+    def cancel_call(self, key: str) -> bool:
+        path, now = (MARK, key), self.now()
+
+        def work(attempt: Try) -> bool:
+            row = attempt.get(path)
+            is_begun = row is not None and bool(row.values["is_begun"])
+            values = {"is_begun": is_begun, "is_cancelled": True, "noted_at": now}
+            attempt.put(Row(path, values, ("noted_at",)))
+            return is_begun
+
+        return self.transact(f"Cancelling {key}", work)
+
+    def is_cancelled(self, key: str) -> bool:
+        [row] = self.get(f"Looking whether {key} is cancelled", (MARK, key))
+        return row is not None and bool(row.values["is_cancelled"])
+
+    def prune_marks(self, older_than: timedelta, limit: int) -> int:
+        what = "Pruning marks of calls"
+        old = [("noted_at", "<", self.now() - older_than)]
+        rows = self.query(what, MARK, old, projection=["__key__"], limit=limit)
+        self.delete(what, [row.path for row in rows])
+        return len(rows)

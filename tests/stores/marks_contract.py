@@ -1,0 +1,37 @@
+"""The contract of every store for marks of calls. A test module makes a subclass and
+the fixture `store`."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from cloudtask.stores import Store
+from tests.support import clock
+
+A_DAY = timedelta(days=1)
+
+
+class MarksContract:
+    def test_a_call_that_was_cancelled_first_does_not_begin(self, store: Store) -> None:
+        assert store.cancel_call("k") is False
+        assert store.begin_call("k") is False
+        assert store.cancel_call("k") is False
+        assert store.is_cancelled("k")
+
+    def test_a_call_that_began_first_is_known_to_have_begun(self, store: Store) -> None:
+        assert store.begin_call("k") is True
+        assert store.begin_call("k") is True
+        assert not store.is_cancelled("k")
+        assert store.cancel_call("k") is True
+        assert store.begin_call("k") is False
+        assert store.cancel_call("k") is True
+        assert not store.is_cancelled("other")
+
+    def test_old_marks_are_pruned_up_to_a_limit(self, store: Store) -> None:
+        for key in "abc":
+            store.begin_call(key)
+        assert store.prune_marks(A_DAY, 10) == 0
+
+        with clock.ahead(A_DAY.total_seconds() + 60):
+            assert store.prune_marks(A_DAY, 2) == 2
+            assert store.prune_marks(A_DAY, 2) == 1
