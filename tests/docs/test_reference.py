@@ -26,6 +26,13 @@ def test_the_options_are_those_of_the_list() -> None:
     assert page == reference.with_table(), "python -m tests.docs.reference writes it."
 
 
+def test_the_commands_are_those_of_the_parsers() -> None:
+    page = reference.COMMANDS.read_text(encoding="utf-8")
+    assert page == reference.with_commands(), (
+        "python -m tests.docs.reference writes it."
+    )
+
+
 def test_the_page_about_django_tasks_names_the_options_of_its_backend() -> None:
     page = (ROOT / "docs/howto/django-tasks.md").read_text(encoding="utf-8")
     row = ", ".join(f"`{name}`" for name in OF_TASK)
