@@ -5,11 +5,15 @@ from __future__ import annotations
 from datetime import timedelta
 
 from django.db import IntegrityError, transaction
+from django.db.models import Q
 
+from cloudtask import quotas
 from cloudtask.clock import database_now
 from cloudtask.message import Message
 from cloudtask.stores import AlreadyDone, CallCancelled
 from cloudtask.stores.transactions import delete_by_key
+
+HORIZON = timedelta(seconds=quotas.HORIZON)
 
 
 def record(message: Message) -> None:
@@ -58,6 +62,9 @@ def prune(alias: str, older_than: timedelta, limit: int = 10_000) -> int:
     from cloudtask.models import Execution
 
     rows = Execution.objects.using(alias)
-    old = rows.filter(ran_at__lt=database_now() - older_than)
+    # A cancelled call may have waited for an eta at the horizon of Cloud Tasks.
+    has_run = Q(is_cancelled=False, ran_at__lt=database_now() - older_than)
+    is_over = Q(ran_at__lt=database_now() - older_than - HORIZON)
+    old = rows.filter(has_run | is_over)
     keys = list(old.values_list("pk", flat=True)[:limit])
     return delete_by_key(rows, keys)

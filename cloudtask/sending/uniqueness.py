@@ -230,7 +230,10 @@ def release(message: Message) -> None:
 
 def free(key: str, alias: str) -> None:
     """Free the unique key that the call with the id `key` holds, if it holds one."""
-    _rows(alias).filter(message=key).delete()
+    # Read first: without an index on `message`, a DELETE of MySQL would lock all rows.
+    held = list(_rows(alias).filter(message=key).values_list("pk", flat=True))
+    if held:
+        _rows(alias).filter(pk__in=held, message=key).delete()
 
 
 def prune(alias: str, limit: int = 10_000) -> int:

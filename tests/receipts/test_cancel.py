@@ -185,14 +185,32 @@ def test_asynchronous_code_awaits_it(db: None) -> None:
     assert async_to_sync(receipt.acancel)() is PREVENTED
 
 
+@pytest.mark.parametrize("name", ["stoppable", "write"])
+def test_pruning_keeps_a_cancel_for_as_long_as_the_call_may_wait(
+    db: None, name: str
+) -> None:
+    task = getattr(tasks, name).using(transactional=False, countdown=86400 * 29)
+    receipt = task.defer(*(["a"] if name == "write" else []))
+    waiting = memory.queue().take({receipt.id})
+    assert receipt.cancel() is PREVENTED
+    with clock.ahead(86400.0 * 60):  # 31 days late, which is within MAX_AGE
+        call_command("cloudtask_prune", verbosity=0)
+    memory.queue().put_back(waiting)
+
+    [ran] = run_queued().attempts
+    assert ran.outcome is Outcome.CANCELLED
+
+
 def test_marks_are_pruned(db: None) -> None:
     tasks.stoppable.defer().cancel()
+    tasks.write.defer("a").cancel()
     call_command("cloudtask_prune", verbosity=0)
     assert CallMark.objects.count() == 1
 
     with clock.ahead(86400.0 * 400):
         call_command("cloudtask_prune", verbosity=0)
     assert not CallMark.objects.exists()
+    assert not Execution.objects.exists()
 
 
 @pytest.mark.parametrize("name", ["forgetful", "stoppable", "write"])

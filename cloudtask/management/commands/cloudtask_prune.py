@@ -13,6 +13,7 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from cloudtask import conf, iteration
 from cloudtask.delivering import executions, failed
+from cloudtask.delivering.executions import HORIZON
 from cloudtask.discretion import discreet
 from cloudtask.models import results
 from cloudtask.schedules import ticking
@@ -76,7 +77,7 @@ class Command(BaseCommand):
         kept = work.off(lambda most: store().prune_results(max_age, most))
         groups = work.off(lambda most: store().prune_groups(unneeded, most))
         starts = work.off(lambda most: store().prune_starts(max_age, most))
-        marks = work.off(lambda most: store().prune_marks(max_age, most))
+        marks = work.off(lambda most: store().prune_marks(max_age + HORIZON, most))
         executed = unique = schedules = 0
         for alias in aliases:
             executed += work.off(partial(executions.prune, alias, max_age))
