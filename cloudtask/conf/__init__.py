@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -12,12 +11,12 @@ from functools import lru_cache
 from typing import Any
 
 from django.conf import settings as django_settings
-from django.core import mail
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
 from cloudtask import quotas
 from cloudtask.addresses import Allowed, allowed
+from cloudtask.conf.environment import in_tests as in_tests
 from cloudtask.conf.queues import Queue, check_type, djangae_queues, queues_of
 from cloudtask.discretion import discreet
 from cloudtask.exceptions import ConfigurationError, noted
@@ -290,16 +289,6 @@ def language_code() -> str:
 def hosts_are_those_of_tests() -> bool:
     """Whether a test of Django has put its only host into an empty ALLOWED_HOSTS."""
     return list(django_settings.ALLOWED_HOSTS) == ["testserver"]
-
-
-def in_tests() -> bool:
-    """Whether Django's test environment is set up.
-
-    `mail.outbox` alone tells nothing: the locmem backend makes it in production too.
-    """
-    utils = sys.modules.get("django.test.utils")
-    is_set_up = utils is not None and hasattr(utils._TestState, "saved_data")
-    return is_set_up and hasattr(mail, "outbox")
 
 
 def transport_options(settings: Settings) -> Mapping[str, Any]:
