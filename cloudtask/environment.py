@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from django.http import HttpRequest
 
+from cloudtask import conf
+from cloudtask.conf.queues import declared_name
 from cloudtask.context import current
 from cloudtask.targets import delivery_of, header
 from cloudtask.targets.guards import is_cron_request
@@ -47,11 +49,16 @@ def _read(request: HttpRequest, *, is_task: bool) -> TaskEnvironment:
     delivery = delivery_of(request.headers)
     return TaskEnvironment(
         name=header(request.headers, "TaskName"),
-        queue=header(request.headers, "QueueName"),
+        queue=_queue_of(header(request.headers, "QueueName")),
         retries=delivery.retries,
         executions=delivery.executions,
         is_cron=is_cron,
     )
+
+
+def _queue_of(sent_by: str | None) -> str | None:
+    """The declared queue; the header names one of its parts if it is spread."""
+    return sent_by and declared_name(conf.settings().queues, sent_by)
 
 
 def is_in_task() -> bool:

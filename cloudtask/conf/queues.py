@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
+from zlib import crc32
 
 from cloudtask.exceptions import ConfigurationError, noted
 from cloudtask.options import Backoff, nearest
@@ -17,7 +18,8 @@ class Queue:
     """The declared options of a queue; None means that the service chooses.
 
     `rate` is dispatches per second. A queue that is not `managed` is compared with the
-    service, but never changed.
+    service, but never changed. With a `spread` above 1, the service has that many
+    queues in its place, the parts, each with all the other options.
     """
 
     name: str
@@ -26,6 +28,48 @@ class Queue:
     max_attempts: int | None = None
     backoff: Backoff | None = None
     managed: bool = True
+    spread: int = 1
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The ids of its queues in the service."""
+        if self.spread == 1:
+            return (self.name,)
+        return tuple(f"{self.name}-{number}" for number in range(self.spread))
+
+    def part_for(self, key: str) -> str:
+        """The id of the part that takes a task. It only follows from `key`, so that a
+        task that is sent twice goes to one queue."""
+        if self.spread == 1:
+            return self.name
+        return f"{self.name}-{crc32(key.encode()) % self.spread}"
+
+
+def queues_of_service(declared: Mapping[str, Queue]) -> dict[str, Queue]:
+    """The queues that the service has for declared ones, by id: all parts."""
+    return {
+        part: replace(queue, name=part, spread=1)
+        for queue in declared.values()
+        for part in queue.parts
+    }
+
+
+def declared_name(declared: Mapping[str, Queue], part: str) -> str:
+    """The name of the declared queue of which `part` is a part; else `part`."""
+    head, _, _ = part.rpartition("-")
+    queue = declared.get(head)
+    if part in declared or queue is None or part not in queue.parts:
+        return part
+    return head
+
+
+def former_part_of(declared: Mapping[str, Queue], name: str) -> Queue | None:
+    """The declared queue of which a queue of the service was a part, as its name tells;
+    None if it is still a part, or never was."""
+    if name in queues_of_service(declared):
+        return None
+    head, _, number = name.rpartition("-")
+    return declared.get(name) or (declared.get(head) if number.isdecimal() else None)
 
 
 def check_type(where: str, value: Any, types: tuple[type, ...]) -> None:
@@ -78,12 +122,17 @@ def _flag(value: Any) -> bool:
     return value
 
 
+MOST_LETTERS = 100  # of a queue id
+MOST_PARTS = 100  # a project has 1,000 queues in a region
+
+
 _QUEUE_KEYS: dict[str, Callable[[Any], Any]] = {
     "rate": _rate,
     "concurrency": lambda value: _count(value, most=5000),
     "max_attempts": _count,
     "backoff": _queue_backoff,
     "managed": _flag,
+    "spread": lambda value: _count(value, most=MOST_PARTS),
 }
 
 
@@ -123,9 +172,26 @@ def queues_of(key: str, value: Any) -> dict[str, Queue]:
     for name, declared in value.items():
         with noted(problems):
             queues[name] = _queue(name, declared or {})
+    problems.extend(_clashes(queues))
     if problems:
         raise ConfigurationError.of(problems)
     return queues
+
+
+def _clashes(queues: Mapping[str, Queue]) -> Iterator[str]:
+    """Parts that can't be queues: too long, or declared as queues of their own."""
+    seen: dict[str, str] = {}
+    for queue in queues.values():
+        for part in queue.parts:
+            where = f"CLOUDTASK['QUEUES'][{queue.name!r}]['spread']"
+            other = seen.setdefault(part, queue.name)
+            if other != queue.name:
+                yield (
+                    f"CLOUDTASK['QUEUES'] has {part!r} twice: for {other!r} and for "
+                    f"{queue.name!r}, of which one is spread. Rename one of them."
+                )
+            elif len(part) > MOST_LETTERS:
+                yield f"{where}: the id {part!r} has more than {MOST_LETTERS} letters."
 
 
 _DJANGAE_QUEUE_KEYS = {

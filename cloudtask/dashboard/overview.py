@@ -8,6 +8,7 @@ from typing import Any
 from django.http import HttpResponse
 
 from cloudtask import clock, conf
+from cloudtask.conf.queues import queues_of_service
 from cloudtask.dashboard import rights
 from cloudtask.dashboard.iteration_pages import lines_of
 from cloudtask.dashboard.visits import Visit, page
@@ -81,7 +82,7 @@ def _queues() -> dict[str, Any]:
         return {"queues_unknown": str(error)}
     return {
         "stopped": [one for one in actual.values() if one.state != "RUNNING"],
-        "missing": [name for name in declared if name not in actual],
+        "missing": [one for one in queues_of_service(declared) if one not in actual],
         "queues": len(actual),
     }
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 from django.http import HttpResponse
 
 from cloudtask import conf, models, queues
-from cloudtask.conf.queues import Queue
+from cloudtask.conf.queues import Queue, declared_name, queues_of_service
 from cloudtask.dashboard.visits import Visit, page
 from cloudtask.queues import ActualQueue, QueuesUnknown
 from cloudtask.queues.plan import differences
@@ -38,16 +38,31 @@ def queue_list(visit: Visit) -> HttpResponse:
 
 def _lines(actual: dict[str, Any], *, is_known: bool) -> list[dict[str, Any]]:
     declared = conf.settings().queues
+    wanted = queues_of_service(declared)
     return [
         {
             "name": name,
-            "declared": declared.get(name),
+            "whole": _whole(name, declared),
+            "declared": wanted.get(name),
             "actual": actual.get(name),
             "is_missing": is_known and name not in actual,
-            "differs": _differs(declared.get(name), actual.get(name)),
+            "differs": _differs(wanted.get(name), actual.get(name)),
         }
-        for name in sorted({*declared, *actual})
+        for name in sorted({*wanted, *actual})
     ]
+
+
+def _whole(name: str, declared: Mapping[str, Queue]) -> dict[str, Any] | None:
+    """The queue of which `name` is a part; its first part leads the others."""
+    whole = declared.get(declared_name(declared, name))
+    if whole is None or whole.spread == 1 or name not in whole.parts:
+        return None
+    return {
+        "name": whole.name,
+        "rate": whole.rate and whole.rate * whole.spread,
+        "is_first": name == whole.parts[0],
+        "spread": whole.spread,
+    }
 
 
 def _differs(declared: Queue | None, actual: ActualQueue | None) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cloudtask import conf, queues, registry
+from cloudtask.conf.queues import queues_of_service
 from cloudtask.doctor.findings import (
     Finding,
     Probe,
@@ -63,7 +64,7 @@ def queue_states(wish: Wish) -> Iterator[Finding]:
         yield failed(str(error), _cure_of(error))
         return
     number = 0
-    for name in wanted_queues():
+    for name in _wanted_of_service():
         found = list(_faults_of(name, actual.get(name)))
         yield from found
         number += not found
@@ -78,6 +79,16 @@ def wanted_queues() -> list[str]:
         if not path.startswith("cloudtask.")
     }
     return sorted(used | {*conf.settings().queues})
+
+
+def _wanted_of_service() -> list[str]:
+    """The same as the service has them: all parts of those that are spread."""
+    declared = conf.settings().queues
+    return [
+        part
+        for name in wanted_queues()
+        for part in (declared[name].parts if name in declared else (name,))
+    ]
 
 
 def _cure_of(error: QueuesUnknown) -> str:
@@ -98,7 +109,7 @@ def _project_or_blank() -> str:
 
 
 def _faults_of(name: str, actual: ActualQueue | None) -> Iterator[Finding]:
-    declared = conf.settings().queues.get(name)
+    declared = queues_of_service(conf.settings().queues).get(name)
     if actual is None:
         cure = SYNC if declared else f"Add {name!r} to CLOUDTASK['QUEUES']. {SYNC}"
         yield failed(f"The queue {name!r} is missing.", cure)

@@ -12,6 +12,7 @@ from typing import Any
 
 from cloudtask import conf
 from cloudtask.clients import code_of
+from cloudtask.conf.queues import Queue
 from cloudtask.exceptions import CloudTaskError, ConfigurationError
 from cloudtask.transports.cloud.client import clients
 from cloudtask.transports.cloud.requests import queue_path
@@ -108,13 +109,15 @@ def forget_cached() -> None:
 
 
 def pause(name: str) -> None:
-    """Stop the sending of a queue; tasks may still be added. Raises QueuesUnknown."""
-    _change("pause_queue", name)
+    """Stop the sending of a queue, or of all parts of one that is spread. Tasks may
+    still be added. Raises QueuesUnknown."""
+    _change_whole("pause_queue", name)
 
 
 def resume(name: str) -> None:
-    """Let a queue send again; raises QueuesUnknown."""
-    _change("resume_queue", name)
+    """Let a queue send again, or all parts of one that is spread; raises
+    QueuesUnknown."""
+    _change_whole("resume_queue", name)
 
 
 def purge(name: str) -> None:
@@ -131,7 +134,8 @@ def delete(name: str) -> None:
 def permissions(name: str, asked: Sequence[str]) -> set[str]:
     """Those of the permissions that this process has on a queue; raises
     QueuesUnknown."""
-    request = {"resource": queue_path(name), "permissions": list(asked)}
+    path = queue_path(_declared(name).parts[0])
+    request = {"resource": path, "permissions": list(asked)}
     answer = rpc("test_iam_permissions", lambda: {"request": request})
     return set(answer.permissions)
 
@@ -146,13 +150,13 @@ class SeenTask:
 
 
 def look_at(queue: str, name: str) -> SeenTask | None:
-    """A task of a queue; None if there is none. Raises QueuesUnknown."""
-    try:
-        found = rpc("get_task", lambda: {"name": f"{queue_path(queue)}/tasks/{name}"})
-    except QueuesUnknown as error:
-        if error.is_missing:
-            return None
-        raise
+    """A task of a queue, or of one of its parts; None if there is none. Raises
+    QueuesUnknown."""
+    found = _found(queue, name)
+    return None if found is None else _seen(found)
+
+
+def _seen(found: Any) -> SeenTask:
     status = found.last_attempt.response_status
     is_refused = status.code in _REFUSED_CODES
     return SeenTask(found.dispatch_count, status.message, is_refused)
@@ -163,11 +167,47 @@ def take_back(queue: str, name: str) -> SeenTask | None:
 
     Raises QueuesUnknown.
     """
-    seen = look_at(queue, name)
-    if seen is not None:
-        path = f"{queue_path(queue)}/tasks/{name}"
-        rpc("delete_task", lambda: {"name": path})
-    return seen
+    found = _found(queue, name)
+    if found is None:
+        return None
+    rpc("delete_task", lambda: {"name": found.name})
+    return _seen(found)
+
+
+def _found(queue: str, name: str) -> Any:
+    """The task as the service has it. One that was sent under another `spread` is
+    in a part that is not declared any more."""
+    declared = _declared(queue)
+    likely = declared.part_for(name)
+    for part in dict.fromkeys((likely, *declared.parts, queue)):
+        path = f"{queue_path(part)}/tasks/{name}"
+        try:
+            return rpc("get_task", partial(dict, name=path))
+        except QueuesUnknown as error:
+            if not error.is_missing:
+                raise
+    return None
+
+
+def _declared(name: str) -> Queue:
+    return conf.settings().queues.get(name) or Queue(name=name)
+
+
+def _change_whole(call: str, name: str) -> None:
+    """Change all parts of a queue, whether or not one of them can't be changed.
+
+    Tasks that were enqueued before it was spread wait in a queue of its own name.
+    """
+    problems = []
+    parts = _declared(name).parts
+    for part in dict.fromkeys((*parts, name)):
+        try:
+            _change(call, part)
+        except QueuesUnknown as error:
+            if part in parts or not error.is_missing:
+                problems.append(error)
+    if problems:
+        raise problems[0]
 
 
 def _change(call: str, name: str) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from cloudtask.conf.queues import Queue
+from cloudtask.conf.queues import Queue, former_part_of, queues_of_service
 from cloudtask.queues.actual import ActualQueue
 
 CREATE, CHANGE, SAME = "create", "change", "same"
@@ -71,15 +71,23 @@ def planned(
 ) -> list[Step]:
     """A step for each queue by name: those that are declared, and those that are not,
     which are reported and never changed."""
+    wanted = queues_of_service(declared)
     return [
-        _step(name, declared.get(name), actual.get(name))
-        for name in sorted({*declared, *actual})
+        _step(name, wanted[name], actual.get(name))
+        if name in wanted
+        else _left_alone(name, former_part_of(declared, name), actual.get(name))
+        for name in sorted({*wanted, *actual})
     ]
 
 
-def _step(name: str, declared: Queue | None, actual: ActualQueue | None) -> Step:
-    if declared is None:
-        return Step(name, UNMANAGED, note="not declared: left alone", seen=actual)
+def _left_alone(name: str, was: Queue | None, actual: ActualQueue | None) -> Step:
+    note = "not declared: left alone"
+    if was is not None:
+        note = f"no part of {was.name!r} now: left alone, and sends what waits in it"
+    return Step(name, UNMANAGED, note=note, seen=actual)
+
+
+def _step(name: str, declared: Queue, actual: ActualQueue | None) -> Step:
     found = tuple(differences(declared, actual))
     if not declared.managed:
         note = "managed elsewhere: compared only"
@@ -177,9 +185,9 @@ def _flag(difference: Difference) -> str:
 
 
 def as_terraform(declared: Mapping[str, Queue], parent: str) -> Iterator[str]:
-    """A resource for each declared queue."""
+    """A resource for each declared queue, or for each of its parts."""
     _, project, _, location = parent.split("/")
-    for name, queue in sorted(declared.items()):
+    for name, queue in sorted(queues_of_service(declared).items()):
         yield f'resource "google_cloud_tasks_queue" "{name.replace("-", "_")}" {{'
         yield f'  name     = "{name}"'
         yield f'  project  = "{project}"'

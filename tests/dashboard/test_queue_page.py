@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterator
 
 import pytest
+from django.core.management import call_command
 from django.test import Client
 
 from cloudtask import conf, queues
@@ -82,3 +84,28 @@ def test_a_right_that_is_missing_is_named(
 
     assert "<code>cloudtasks.queues.list</code>" in text
     assert "pause:mail" not in text
+
+
+@pytest.mark.usefixtures("emulator")
+def test_a_queue_that_is_spread_leads_its_parts_and_is_paused_whole(
+    visitor: Callable[..., Client], configure: Callable[..., None]
+) -> None:
+    configure(
+        PROJECT="p",
+        LOCATION="l",
+        TRANSPORT={"BACKEND": conf.CLOUD_TRANSPORT},
+        QUEUES={"mail": {}, "bulk": {"spread": 2, "rate": "400/s"}},
+    )
+    call_command("cloudtask_queues", "apply", "--yes", stdout=io.StringIO())
+    client = visitor()
+
+    text = page(client, address("queue"))
+    paused = post(client, address("queue"), "pause:bulk")
+
+    assert "spread over 2 queues" in text
+    assert "800/s" in text
+    assert "part of bulk" in text
+    assert "is paused" in said(paused)
+    found = queues.list_queues()
+    states = [found[name].state for name in ("bulk-0", "bulk-1", "mail")]
+    assert states == ["PAUSED", "PAUSED", "RUNNING"]

@@ -346,6 +346,24 @@ def test_many_go_in_batches_of_100_a_queue(
 
 
 @with_batches
+def test_the_parts_of_a_queue_get_batches_of_their_own(
+    client: CloudTransport, service: Service, cloud_settings: Any
+) -> None:
+    queues = {"default": {"spread": 2}}
+    sent = [message(n) for n in range(400)]
+    with override_settings(CLOUDTASK={**cloud_settings, "QUEUES": queues}):
+        parts = Counter(requests.part_of(one) for one in sent)
+        assert client.send_many(sent) == [None] * 400
+
+    wanted = [size for many in parts.values() for size in _batches_of(many)]
+    assert sorted(service.batch_sizes) == sorted(wanted)
+
+
+def _batches_of(many: int) -> list[int]:
+    return [min(100, many - start) for start in range(0, many, 100)]
+
+
+@with_batches
 def test_batches_stay_below_what_a_server_takes_at_once(
     client: CloudTransport, service: Service
 ) -> None:

@@ -113,12 +113,23 @@ def _queues() -> dict[str, Mapping[str, Any]]:
     if not isinstance(queues, Mapping):
         queues = {queue["name"]: {} for queue in queues}
     return {
-        name: {
-            **{key: value for key, value in (given or {}).items() if key != "managed"},
+        part: {
+            **{key: value for key, value in (given or {}).items() if key not in OURS},
             "max_attempts": UNLIMITED,
         }
         for name, given in queues.items()
+        for part in _parts(name, (given or {}).get("spread", 1))
     }
+
+
+# Options of QUEUES that no queue of the service has.
+OURS = ("managed", "spread")
+
+
+def _parts(name: str, spread: Any) -> list[str]:
+    if not isinstance(spread, int) or spread < 1:
+        raise ValueError(f"Queue {name!r}: spread {spread!r} is no number from 1.")
+    return [name] if spread == 1 else [f"{name}-{i}" for i in range(spread)]
 
 
 def _runserver_port() -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from cloudtask import conf, queues
+from cloudtask.conf.queues import queues_of_service
 from cloudtask.discretion import discreet
 from cloudtask.management import printing
 from cloudtask.queues import QueuesUnknown, applying, plan
@@ -67,7 +68,7 @@ class Command(BaseCommand):
             raise CommandError(str(error), returncode=printing.FAILED) from error
 
     def _list(self, options: dict[str, Any]) -> None:
-        declared = conf.settings().queues
+        declared = queues_of_service(conf.settings().queues)
         rows = [
             {
                 "queue": one.name,

@@ -100,7 +100,8 @@ class CloudTransport:
     ) -> Iterator[_Entry]:
         """Requests, by queue; errors of messages that can't be sent go to `results`."""
         names: set[tuple[str, str]] = set()
-        for index in sorted(range(len(messages)), key=lambda i: messages[i].queue):
+        parts = [requests.part_of(message) for message in messages]
+        for index in sorted(range(len(messages)), key=parts.__getitem__):
             message = messages[index]
             name = message.queue, message.name
             if message.named and name in names:

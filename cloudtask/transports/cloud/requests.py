@@ -86,11 +86,20 @@ def queue_path(queue: str) -> str:
     return f"projects/{project()}/locations/{location}/queues/{queue}"
 
 
+def part_of(message: Message) -> str:
+    """The id of the queue in the service that takes `message`."""
+    declared = conf.settings().queues.get(message.queue)
+    if declared is None or declared.spread == 1:
+        return message.queue
+    # Equal names must meet in one queue. The id stays through all retries.
+    return declared.part_for(message.name if message.named else message.id)
+
+
 def create_task_request(
     message: Message, dispatch: HttpDispatch | AppEngineDispatch, body: bytes
 ) -> Any:
     """A CreateTaskRequest; raises PayloadTooLarge if the service would refuse it."""
-    parent = queue_path(message.queue)
+    parent = queue_path(part_of(message))
     request = _pb().CreateTaskRequest.pb()(parent=parent)
     task = request.task
     task.name = f"{parent}/tasks/{message.name}"

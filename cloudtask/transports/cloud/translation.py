@@ -30,7 +30,9 @@ def translated(error: Exception, message: Message, *, parent: str = "") -> Enque
     if code == "NOT_FOUND" or (
         code == "FAILED_PRECONDITION" and "queue" in text.lower()
     ):
-        return _no_queue(what, message.queue, parent, text)
+        # The id of a part, if the queue is spread.
+        queue = parent.rpartition("/")[2] or message.queue
+        return _no_queue(what, queue, parent, text)
     if code == "INVALID_ARGUMENT" and "too large" in text.lower():
         return PayloadTooLarge(f"{what} is too large for {where}. ({text})")
     if code in PASSING:
