@@ -39,6 +39,7 @@ USE_A_CRON_JOB = "Let a cron job call a view that defers the task."
 GRACE = timedelta(seconds=90)  # a tick a minute, and some delay
 MOST_A_TICK = 20  # calls of one schedule with catch_up="all"
 MOST_LOOKED_AT = 1000  # moments of one schedule
+SILENCE = timedelta(minutes=10)  # without a tick: the relay does not run
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,10 @@ def tick() -> TickReport:
     schedule fails: its row has the error.
     """
     report, failures = TickReport(), []
-    for one in declared().values():
+    known = declared()
+    for alias in sorted({one.definition.options.database for one in known.values()}):
+        _note_silence(alias)
+    for one in known.values():
         try:
             report += _tick(one)
         except Exception as error:
@@ -83,6 +87,25 @@ def rows_of(alias: str) -> QuerySet[ScheduleRow]:
 
     rows: QuerySet[ScheduleRow] = ScheduleRow.objects.using(alias)
     return rows
+
+
+def _note_silence(alias: str) -> None:
+    """Log an error if no relay has ticked for SILENCE."""
+    try:
+        rows = rows_of(alias).annotate(db_now=database_now()).order_by("-seen_at")
+        latest: Any = rows.first()
+    except Exception:  # noqa: BLE001  each schedule below reports the same error
+        return
+    if latest is None:
+        return
+    silence = aware(latest.db_now, latest) - aware(latest.seen_at, latest)
+    if silence > SILENCE:
+        logger.error(
+            "No relay has looked at the schedules in the database %r for %d minutes. "
+            "Run the relay once a minute.",
+            alias,
+            silence // timedelta(minutes=1),
+        )
 
 
 def _tick(one: Declared) -> TickReport:

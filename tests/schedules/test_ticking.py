@@ -238,6 +238,23 @@ def test_a_clock_that_is_set_back_repeats_nothing(db: None, give: Any) -> None:
         assert tick().enqueued == 1
 
 
+def test_a_pause_of_the_relay_is_an_error_in_the_log_once(
+    db: None, give: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    give(HOURLY)
+    give(HOURLY, tasks.other)
+    tick()
+    with clock.ahead(9 * 60.0):
+        tick()
+    assert "No relay has looked" not in caplog.text
+
+    with clock.ahead(9 * 60.0 + 11 * 60.0):
+        tick()
+        tick()
+    [record] = [r for r in caplog.records if r.levelname == "ERROR"]
+    assert "in the database 'default' for 11 minutes" in record.getMessage()
+
+
 def test_the_error_of_one_schedule_keeps_no_other_back(
     db: None, give: Any, settings: Any
 ) -> None:
