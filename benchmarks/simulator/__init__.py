@@ -1,0 +1,1 @@
+"""A simulator of Cloud Tasks, for loads that no test can make."""
