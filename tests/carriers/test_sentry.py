@@ -54,6 +54,7 @@ def sentry(carriers):
         transport=transport,
     )
     yield transport
+    sentry_sdk.get_client().close(timeout=0)  # ends its threads
     sentry_sdk.get_global_scope().set_client(None)
 
 

@@ -29,6 +29,7 @@ def events() -> Iterator[list[dict[str, Any]]]:
 
     sentry_sdk.init(dsn="https://key@sentry.example/1", before_send=keep)
     yield found
+    sentry_sdk.get_client().close(timeout=0)  # ends its threads
     sentry_sdk.get_global_scope().set_client(None)
 
 

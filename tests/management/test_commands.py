@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -162,8 +163,12 @@ def test_a_watched_run_is_drawn_until_it_has_ended(
 def test_a_watch_of_all_shows_those_at_work_until_ctrl_c(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    sleep = time.sleep
+
     def interrupt(seconds: float) -> None:
-        raise KeyboardInterrupt
+        if threading.current_thread() is threading.main_thread():
+            raise KeyboardInterrupt
+        sleep(seconds)
 
     monkeypatch.setattr(time, "sleep", interrupt)
     assert "No iteration is at work." in run("cloudtask_iterations", "watch")
