@@ -1,6 +1,6 @@
 """Cancels a call that waits.
 
-What was durable before a crash, and what follows from it:
+A crash leaves the following:
 
 | a crash comes | what it leaves | what follows |
 |---|---|---|
@@ -129,10 +129,8 @@ def _deleting(found: Cancellation, receipt: Enqueued) -> Callable[[], None]:
 
 
 def _delete_task(receipt: Enqueued) -> None:
-    """Delete the task, if the transport can. Never raises: the mark decides."""
+    """Delete the task. Never raises: the mark decides."""
     try:
-        delete = getattr(transport(), "delete", None)
-        if delete is not None:
-            delete(receipt.queue, receipt.name)
+        transport().delete(receipt.queue, receipt.name)
     except Exception as error:  # noqa: BLE001  it only saves a delivery
         logger.warning("The task of call %s was not deleted: %s", receipt.id, error)

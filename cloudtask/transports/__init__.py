@@ -16,9 +16,7 @@ class Transport(Protocol):
 
     Every implementation passes tests/transports/contract.py. With a class attribute
     `piggybacks = False` no commit relays, beside its own messages, the rows of others.
-    `delete(queue, name)`, if a transport has it, removes a task and returns whether it
-    was there. With `has_outages = False` a failure does not keep the next commits from
-    sending.
+    With `has_outages = False` a failure does not keep the next commits from sending.
     """
 
     def send(self, message: Message) -> None:
@@ -32,6 +30,10 @@ class Transport(Protocol):
 
     def send_many(self, messages: Sequence[Message]) -> list[EnqueueError | None]:
         """Hand over many: for each message, in order, its error or None."""
+        ...
+
+    def delete(self, queue: str, name: str) -> bool:
+        """Remove a task that waits; False if there is none. The name stays taken."""
         ...
 
 

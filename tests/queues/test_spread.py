@@ -13,7 +13,7 @@ import pytest
 from django.core.management import call_command
 from django.test import RequestFactory
 
-from cloudtask import call, conf, environment, queues
+from cloudtask import Cancellation, call, conf, environment, queues
 from cloudtask.conf.queues import former_part_of, queues_of, queues_of_service
 from cloudtask.doctor.service import queue_states
 from cloudtask.emulator import Emulator
@@ -265,3 +265,23 @@ def test_a_missing_part_is_named(
 
     with pytest.raises(QueueNotFound, match=r"tasks queues create bulk-[01] "):
         tasks.note.using(queue="bulk", small=True).defer(1, 2)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("name", [None, "chosen"])
+def test_a_cancel_deletes_the_task_from_the_part_that_has_it(
+    emulator: Emulator, spread: Callable[[int], None], name: str | None
+) -> None:
+    spread(4)
+    for part in PARTS:
+        queues.pause(part)
+    options = {"queue": "bulk", "small": True, "countdown": 60, "cancellable": True}
+    receipts = [
+        tasks.note.using(**options, name=name and f"{name}-{n}").defer(n)
+        for n in range(8)
+    ]
+
+    for receipt in receipts:
+        assert queues.look_at("bulk", receipt.name) is not None
+        assert receipt.cancel() is Cancellation.PREVENTED
+        assert queues.look_at("bulk", receipt.name) is None

@@ -17,6 +17,7 @@ from typing import Any
 import grpc
 from google.cloud import tasks_v2
 from google.longrunning import operations_pb2  # type: ignore[import-untyped]
+from google.protobuf import empty_pb2
 
 from cloudtask.transports.cloud import requests
 
@@ -81,6 +82,14 @@ class Service:
             return context.abort(grpc.StatusCode.NOT_FOUND, "no task")
         return self.tasks[request.name]
 
+    def delete(self, request: Any, context: Any) -> Any:
+        with self.lock:
+            self.calls.append("DeleteTask")
+            found = self.tasks.pop(request.name, None)
+        if found is None:
+            return context.abort(grpc.StatusCode.NOT_FOUND, "no task")
+        return empty_pb2.Empty()
+
     def _next(self, call: str) -> Refuse | None:
         with self.lock:
             self.calls.append(call)
@@ -126,6 +135,7 @@ def _handlers(service: Service) -> list[grpc.GenericRpcHandler]:
 
     methods = {
         "CreateTask": unary(service.create, tasks_v2.CreateTaskRequest),
+        "DeleteTask": unary(service.delete, tasks_v2.DeleteTaskRequest),
         "GetTask": unary(service.get, tasks_v2.GetTaskRequest),
     }
     if requests.client_knows_batches():

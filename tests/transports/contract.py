@@ -129,6 +129,25 @@ class TransportContract:
         assert [type(error) for error in errors] == [type(None), DuplicateTask]
         assert names("default") == ["twin"]
 
+    def test_a_task_that_was_deleted_does_not_wait_and_its_name_stays_taken(
+        self, transport: Transport, names: Names
+    ) -> None:
+        sent = [message(name=name, named=True) for name in ("one", "two")]
+        transport.send_many(sent)
+        assert transport.delete("default", "one") is True
+        assert names("default") == ["two"]
+        with pytest.raises(DuplicateTask):
+            transport.send(sent[0])
+
+    def test_a_task_that_is_not_there_can_not_be_deleted(
+        self, transport: Transport, names: Names
+    ) -> None:
+        sent = message()
+        transport.send(sent)
+        assert transport.delete("default", "another") is False
+        assert transport.delete("other", sent.name) is False
+        assert names("default") == [sent.name]
+
     def test_many_threads_may_send(self, transport: Transport, names: Names) -> None:
         sent = [message(n) for n in range(24)]
         threads = [threading.Thread(target=transport.send, args=(one,)) for one in sent]

@@ -88,7 +88,7 @@ class CloudTransport:
         """Delete a task; returns False if the service has none of this name."""
         from google.api_core import exceptions as google
 
-        full = f"{requests.queue_path(queue)}/tasks/{name}"
+        full = requests.task_path(queue, name)
         try:
             clients.get().delete_task(name=full, timeout=RPC_TIMEOUT, retry=None)
         except google.NotFound:

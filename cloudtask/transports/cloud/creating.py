@@ -2,9 +2,9 @@
 
 The method of the client takes as much CPU time again as the call itself: it wraps
 request and answer in objects of its own, and passes interceptors that make a future of
-each call. What it adds to the call is done here: the header that routes the request,
-the header that names the client, and the errors of google.api_core. Credentials belong
-to the channel. The client itself never repeats a CreateTask.
+each call. This module does the rest itself: the header that routes the request, the
+header that names the client, and the errors of google.api_core. Credentials belong to
+the channel. The client itself never repeats a CreateTask.
 
 The first send imports this module, since it imports grpc.
 """

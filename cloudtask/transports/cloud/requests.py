@@ -88,11 +88,18 @@ def queue_path(queue: str) -> str:
 
 def part_of(message: Message) -> str:
     """The id of the queue in the service that takes `message`."""
-    declared = conf.settings().queues.get(message.queue)
-    if declared is None or declared.spread == 1:
-        return message.queue
     # Equal names must meet in one queue. The id stays through all retries.
-    return declared.part_for(message.name if message.named else message.id)
+    return _part(message.queue, message.name if message.named else message.id)
+
+
+def task_path(queue: str, name: str) -> str:
+    """The full name of a task under the name that its receipt has."""
+    return f"{queue_path(_part(queue, name))}/tasks/{name}"
+
+
+def _part(queue: str, key: str) -> str:
+    declared = conf.settings().queues.get(queue)
+    return queue if declared is None else declared.part_for(key)
 
 
 def create_task_request(
