@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from django.db import connection
 
+from cloudtask.exceptions import EnqueueUnavailable
+from cloudtask.runs import RunState
 from cloudtask.stores import Store
 from cloudtask.stores.database import DatabaseStore
 from tests.durability.database import committing
@@ -14,6 +17,7 @@ from tests.stores.pages_contract import RunPagesContract
 from tests.stores.row_failures_contract import RowFailuresContract, SweepingContract
 from tests.stores.run_races_contract import RunRacesContract
 from tests.stores.runs_contract import RunsContract
+from tests.stores.runs_making import RUN, create
 from tests.stores.shards_contract import ShardsContract
 
 
@@ -40,3 +44,19 @@ class TestDatabaseRaces(RunRacesContract):
     def store(self, db: None, tmp_path: Path) -> Iterator[Store]:
         with committing(tmp_path):
             yield DatabaseStore({})
+
+
+@pytest.mark.django_db
+def test_a_change_that_never_fits_ends_with_an_error() -> None:
+    """Someone has written a version that no condition can match."""
+    if connection.vendor != "sqlite":
+        pytest.skip("its table refuses such a version")
+    store = DatabaseStore({})
+    create(store)
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA ignore_check_constraints = ON")
+        cursor.execute("UPDATE cloudtask_iterationrun SET version = -1")
+        cursor.execute("PRAGMA ignore_check_constraints = OFF")
+
+    with pytest.raises(EnqueueUnavailable, match="in each of 1,000 tries"):
+        store.change_run(RUN, to=RunState.PAUSED, only_from=list(RunState))

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import fields, replace
 from datetime import timedelta
-from itertools import count
 from typing import Any, TypeVar
 
 from django.db import connections
@@ -24,6 +23,7 @@ from django.db.models import (
 from django.db.models.functions import Greatest
 
 from cloudtask.clock import database_now as now
+from cloudtask.exceptions import EnqueueUnavailable
 from cloudtask.runs import (
     ENDED,
     GIVEN_UP,
@@ -61,6 +61,8 @@ from cloudtask.transitions import reopened
 
 T = TypeVar("T")
 
+MOST_TRIES = 1_000  # of one change; each conflict means that another was made
+
 
 class DatabaseIterations(Tables, RunStore, ShardStore):
     """The part of DatabaseStore that keeps iterations."""
@@ -69,14 +71,17 @@ class DatabaseIterations(Tables, RunStore, ShardStore):
 
     def swap(self, what: str, change: Callable[[Swap], T]) -> T:
         with translated(what, self.database):
-            for tries in count():
+            for tries in range(MOST_TRIES):
                 in_transaction = connections[self.database].in_atomic_block
                 swap = DatabaseSwap(self, is_locking=in_transaction and tries > 0)
                 result = change(swap)
                 with suppress(Conflict):
                     swap.commit()
                     return result
-        raise AssertionError("unreachable")
+        raise EnqueueUnavailable(
+            f"{what} failed: others changed the rows in each of {MOST_TRIES:,} tries, "
+            "or a row has a version that this library does not write."
+        )
 
     # Runs
 
