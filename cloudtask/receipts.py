@@ -65,9 +65,8 @@ class Receipt(Enqueued, Generic[R_co]):
         Raises TimeoutError after `timeout`, a timedelta or seconds; TaskFailed with the
         text of the error once the call is kept as failed, or was cancelled;
         ResultNotKept for a task without `keep_result`; ResultExpired once the result
-        was removed. Raises
-        RuntimeError where waiting can't help: in a task, in an open transaction, and in
-        a test before `run_queued()`.
+        was removed. Raises RuntimeError where waiting can't help: in a task, in an open
+        transaction, and in a test before `run_queued()`.
         """
         self._refuse_to_wait()
         for pause in _pauses(timeout):
@@ -120,7 +119,10 @@ class Receipt(Enqueued, Generic[R_co]):
 
     def _as_cancellable(self) -> Cancellable:
         if self.database is None:
-            raise CloudTaskError("Chains and groups can't be cancelled.")
+            raise CloudTaskError(
+                f"{self.id} is a chain or a group, which can't be cancelled. Cancel an "
+                "iteration by its handle, and a call by the receipt of its task."
+            )
         return Cancellable(
             self,
             self.database,

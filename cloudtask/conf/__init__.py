@@ -16,8 +16,8 @@ from django.utils.module_loading import import_string
 
 from cloudtask import quotas
 from cloudtask.addresses import Allowed, allowed
-from cloudtask.conf.environment import in_tests as in_tests
 from cloudtask.conf.queues import Queue, check_type, djangae_queues, queues_of
+from cloudtask.conf.tests_run import in_tests as in_tests
 from cloudtask.discretion import discreet
 from cloudtask.exceptions import ConfigurationError, noted
 from cloudtask.options import as_timedelta, nearest

@@ -175,8 +175,11 @@ def take_back(queue: str, name: str) -> SeenTask | None:
 
 
 def _found(queue: str, name: str) -> Any:
-    """The task as the service has it. One that was sent under another `spread` is
-    in a part that is not declared any more."""
+    """The task as the service has it.
+
+    It is also looked for in the queue's own name, where tasks from before its spread
+    wait.
+    """
     declared = _declared(queue)
     likely = declared.part_for(name)
     for part in dict.fromkeys((likely, *declared.parts, queue)):

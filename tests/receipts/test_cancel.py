@@ -20,7 +20,6 @@ from cloudtask.testing import crash_at, run_queued
 from cloudtask.transports import memory
 from tests.durability.database import committing, rolled_back
 from tests.receipts import tasks
-from tests.stores.datastore_fixtures import KINDS, empty_store
 from tests.support import clock
 from tests.testapp.models import Author
 
@@ -36,15 +35,6 @@ def _calm() -> Iterator[None]:
     yield
     tasks.asked.clear()
     tasks.broken.clear()
-
-
-@pytest.fixture(params=["database", *KINDS])
-def anywhere(request: Any, db: None, settings: Any) -> str:
-    if request.param == "database":
-        return "database"
-    request.getfixturevalue("datastore_at")(request.param)
-    settings.CLOUDTASK = {"STORE": empty_store()}
-    return "datastore"
 
 
 @pytest.fixture

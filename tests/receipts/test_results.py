@@ -18,7 +18,6 @@ from cloudtask.exceptions import BadSignature
 from cloudtask.models import TaskResultRow
 from cloudtask.testing import Faults, arun_queued, crash_at, eager, run_queued
 from tests.receipts import tasks
-from tests.stores.datastore_fixtures import KINDS, empty_store
 from tests.support import clock
 from tests.testapp.models import Author
 
@@ -30,16 +29,6 @@ def _mended() -> Iterator[None]:
     tasks.broken.clear()
     yield
     tasks.broken.clear()
-
-
-@pytest.fixture(params=["database", *KINDS])
-def anywhere(request: Any, db: None, settings: Any) -> str:
-    """Runs the test with each store, and with Datastore in both emulators."""
-    if request.param == "database":
-        return "database"
-    request.getfixturevalue("datastore_at")(request.param)
-    settings.CLOUDTASK = {"STORE": empty_store()}
-    return "datastore"
 
 
 @pytest.mark.parametrize(

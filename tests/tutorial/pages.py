@@ -71,6 +71,6 @@ def _commands(text: str) -> Iterator[Command]:
 
 
 def pattern(expected: str) -> re.Pattern[str]:
-    """What an output must match: "..." is any text, and ports of the emulator vary."""
+    """The pattern of an output: "..." is any text, and ports of the emulator vary."""
     text = re.escape(expected.strip()).replace(re.escape("..."), ".*")
     return re.compile(text.replace("8123", r"\d+").replace("8124", r"\d+"), re.S)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -13,6 +13,7 @@ from django.core.management import get_commands, load_command_class
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from cloudtask import datastore_emulator
+from cloudtask.conf.queues import Queue
 
 
 class Command(BaseCommand):
@@ -126,10 +127,10 @@ def _queues() -> dict[str, Mapping[str, Any]]:
 OURS = ("managed", "spread")
 
 
-def _parts(name: str, spread: Any) -> list[str]:
+def _parts(name: str, spread: Any) -> Sequence[str]:
     if not isinstance(spread, int) or spread < 1:
         raise ValueError(f"Queue {name!r}: spread {spread!r} is no number from 1.")
-    return [name] if spread == 1 else [f"{name}-{i}" for i in range(spread)]
+    return Queue(name=name, spread=spread).parts
 
 
 def _runserver_port() -> str:

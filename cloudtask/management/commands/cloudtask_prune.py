@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -23,6 +24,11 @@ from cloudtask.stores.database.results import ResultsIn
 
 A_DAY = timedelta(days=1)
 BATCH = 1_000  # rows of a kind that are looked for at once
+# In the order of the report.
+KINDS = (
+    *("failed tasks", "payloads", "execution records", "unique keys", "results"),
+    *("iterations", "groups", "schedules", "late starts", "marks of calls"),
+)
 
 
 class Command(BaseCommand):
@@ -66,39 +72,11 @@ class Command(BaseCommand):
             self.stdout.write(_due(keep_failed, options["limit"] or BATCH))
             return
         work = _Work(options["limit"], options["seconds"])
-        tasks = work.off(lambda most: failed.prune(keep_failed, most))
-        runs = work.off(lambda most: iteration.prune(keep_failed, most))
-        # A payload may belong to a message in flight or to a failed task.
-        unneeded, max_age = settings.max_age + settings.keep_failed, settings.max_age
-        aliases = [alias for alias in relay.aliases() if relay.has_outbox(alias)]
-        for alias in aliases:
-            outbox.keep_payloads(alias, A_DAY)
-        payloads = work.off(lambda most: store().prune_payloads(unneeded, most))
-        kept = work.off(lambda most: store().prune_results(max_age, most))
-        groups = work.off(lambda most: store().prune_groups(unneeded, most))
-        starts = work.off(lambda most: store().prune_starts(max_age, most))
-        marks = work.off(lambda most: store().prune_marks(max_age + HORIZON, most))
-        executed = unique = schedules = 0
-        for alias in aliases:
-            executed += work.off(partial(executions.prune, alias, max_age))
-            unique += work.off(partial(uniqueness.prune, alias))
-            kept += work.off(partial(results.prune, alias, keep_failed))
-            schedules += ticking.prune(alias, settings.keep_failed)
-            kept += work.off(partial(ResultsIn(alias).prune_results, max_age))
-        report = _report(
-            {
-                "failed tasks": tasks,
-                "payloads": payloads,
-                "execution records": executed,
-                "unique keys": unique,
-                "results": kept,
-                "iterations": runs,
-                "groups": groups,
-                "schedules": schedules,
-                "late starts": starts,
-                "marks of calls": marks,
-            }
-        )
+        removed = _of_the_store(work, settings, keep_failed)
+        for alias in relay.aliases():
+            if relay.has_outbox(alias):
+                removed += _of_a_database(work, settings, keep_failed, alias)
+        report = _report(removed)
         note_upkeep("prune", report)
         self.stdout.write(report)
         if work.is_cut_short:
@@ -132,6 +110,47 @@ class _Work:
         return removed
 
 
+def _of_the_store(
+    work: _Work, settings: conf.Settings, keep_failed: timedelta
+) -> Counter[str]:
+    """Remove what the store keeps."""
+    tasks = work.off(partial(failed.prune, keep_failed))
+    runs = work.off(partial(iteration.prune, keep_failed))
+    for alias in relay.aliases():
+        if relay.has_outbox(alias):
+            outbox.keep_payloads(alias, A_DAY)
+    # A payload may belong to a message in flight or to a failed task.
+    unneeded, max_age = settings.max_age + settings.keep_failed, settings.max_age
+    kept = store()
+    return Counter(
+        {
+            "failed tasks": tasks,
+            "iterations": runs,
+            "payloads": work.off(partial(kept.prune_payloads, unneeded)),
+            "results": work.off(partial(kept.prune_results, max_age)),
+            "groups": work.off(partial(kept.prune_groups, unneeded)),
+            "late starts": work.off(partial(kept.prune_starts, max_age)),
+            "marks of calls": work.off(partial(kept.prune_marks, max_age + HORIZON)),
+        }
+    )
+
+
+def _of_a_database(
+    work: _Work, settings: conf.Settings, keep_failed: timedelta, alias: str
+) -> Counter[str]:
+    """Remove what a database with an outbox keeps, whatever the store is."""
+    max_age = settings.max_age
+    return Counter(
+        {
+            "execution records": work.off(partial(executions.prune, alias, max_age)),
+            "unique keys": work.off(partial(uniqueness.prune, alias)),
+            "results": work.off(partial(results.prune, alias, keep_failed))
+            + work.off(partial(ResultsIn(alias).prune_results, max_age)),
+            "schedules": ticking.prune(alias, settings.keep_failed),
+        }
+    )
+
+
 def _due(keep_failed: timedelta, limit: int) -> str:
     """The deletions that a person may notice, as text."""
     tasks = len(store().old_failed(keep_failed, limit))
@@ -139,7 +158,7 @@ def _due(keep_failed: timedelta, limit: int) -> str:
     return f"would remove {tasks} failed tasks, {runs} iterations"
 
 
-def _report(removed: Mapping[str, int]) -> str:
+def _report(removed: Counter[str]) -> str:
     if not any(removed.values()):
         return "There was nothing to remove."
-    return "removed " + ", ".join(f"{count} {what}" for what, count in removed.items())
+    return "removed " + ", ".join(f"{removed[what]} {what}" for what in KINDS)
