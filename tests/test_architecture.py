@@ -243,3 +243,7 @@ def test_a_module_that_declares_tasks_loads_none_of_the_rooms_behind_them() -> N
 
 def test_the_plugin_of_pytest_loads_nothing_heavy() -> None:
     assert heavy(loaded_by("import cloudtask.pytest_plugin")) == []
+
+
+if __name__ == "__main__":
+    print(floors())
