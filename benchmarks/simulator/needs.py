@@ -10,8 +10,8 @@ from benchmarks.simulator.dispatch import RAMP_GROWTH, RAMP_SECONDS, RAMP_START
 
 QUEUE_RATE = 500.0  # dispatches a second
 QUEUE_AT_ONCE = 5_000  # dispatches, if the queue says so
-# https://cloud.google.com/tasks/pricing, by a copy of the page of 2026. An operation is a
-# call of the API or an attempt, for each 32 KB.
+# https://cloud.google.com/tasks/pricing, by a copy of 2026. An operation is a call of
+# the API or an attempt, for each 32 KB.
 FREE, DOLLARS_A_MILLION = 1e6, 0.40
 
 RECORDS_DAYS = 32  # MAX_AGE, for which the record of an atomic call stays

@@ -33,19 +33,16 @@ def add(messages: Sequence[Message], alias: str) -> None:
     """
     marked = [replace(message, outboxed=True) for message in messages]
     # Before the block: a message that can't be sealed must not break the transaction.
-    inserts = list(_inserts([_row(message) for message in marked], alias))
-    undisturbed(
-        lambda: _insert(inserts, marked, alias), alias, is_ours=not is_open(alias)
-    )
+    rows = [_row(message) for message in marked]
+    undisturbed(lambda: _insert(rows, marked, alias), alias, is_ours=not is_open(alias))
 
 
-def _insert(
-    inserts: Sequence[Sequence[Row]], marked: Sequence[Message], alias: str
-) -> None:
+def _insert(rows: Sequence[Row], marked: Sequence[Message], alias: str) -> None:
     try:
         with transaction.atomic(using=alias, savepoint=False):
-            for rows in inserts:
-                _write(rows, alias)
+            # Inside the block: Django 6.1 asks the database how many rows it takes.
+            for some in _inserts(rows, alias):
+                _write(some, alias)
             failpoints.reached("outbox.added")
             relay_after(marked, alias)
     except (OperationalError, InterfaceError) as error:

@@ -103,6 +103,7 @@ class Terminals:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                preexec_fn=_heed_interrupts,
             )
         wanted = pattern(self._ours(command.output))
         wait_until(lambda: wanted.search(self._unread()), command.output, self._unread)
@@ -125,6 +126,11 @@ class Terminals:
             os.killpg(self.server.pid, signal.SIGINT)
             self.server.wait(PATIENCE)
             self.server = None
+
+
+def _heed_interrupts() -> None:
+    """A shell lets processes in its background ignore Ctrl-C, and all below them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @contextmanager
