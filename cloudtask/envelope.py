@@ -344,5 +344,5 @@ def _message(about: Any, payload: bytes) -> Message:
     about = shapes.named(about)
     options = options_from_wire(shapes.named(about.pop(_OPTIONS, {})), about["queue"])
     # During a deploy a newer version may tell more than this one knows.
-    known = {_FIELD_OF[name]: about[name] for name in _FIELD_OF.keys() & about.keys()}
+    known = {_FIELD_OF[name]: one for name, one in about.items() if name in _FIELD_OF}
     return Message(payload=payload, options=options, **known)

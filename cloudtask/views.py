@@ -25,7 +25,13 @@ from cloudtask.iteration import sweep
 from cloudtask.message import Message
 from cloudtask.schedules.ticking import tick
 from cloudtask.sending.relay import relay_all
-from cloudtask.targets import AppEngineTarget, delivery_of, on_app_engine, target
+from cloudtask.targets import (
+    AppEngineTarget,
+    SentHeaders,
+    delivery_of,
+    on_app_engine,
+    target,
+)
 from cloudtask.targets.guards import is_cron_request, is_trusted
 
 OUTCOME_HEADER = "X-CloudTask-Outcome"
@@ -73,7 +79,7 @@ def run(request: HttpRequest, task: str) -> HttpResponse:
     except Refused as refused:
         return _answer(refused.status, str(refused))
     try:
-        outcome = runtime.execute(message, delivery_of(request.headers))
+        outcome = runtime.execute(message, delivery_of(SentHeaders(request)))
     except TaskNotFound as error:
         logger.error("%s", error)
         return _answer(404, "unknown task")
@@ -191,7 +197,7 @@ def _body(request: HttpRequest, task: str) -> bytes:
 
 
 def _announces_more(request: HttpRequest, limit: int) -> bool:
-    length = request.headers.get("Content-Length") or "0"
+    length = request.META.get("CONTENT_LENGTH") or "0"
     return length.isdecimal() and (len(length) > 15 or int(length) > limit)
 
 

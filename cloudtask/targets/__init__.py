@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import lru_cache
-from typing import Any
+from functools import cache, lru_cache
+from typing import Any, Protocol
 
 from django.http import HttpRequest
 
@@ -33,6 +33,7 @@ __all__ = [
     "AppEngineTarget",
     "HttpDispatch",
     "HttpTarget",
+    "SentHeaders",
     "Target",
     "delivery_of",
     "handler_path",
@@ -154,7 +155,7 @@ class HttpTarget:
             ) from error
 
     def _verify(self, request: HttpRequest, issuer: str | None) -> None:
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        scheme, _, token = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise UntrustedRequest("The request carries no bearer token.")
         claims = oidc.verified_claims(
@@ -217,8 +218,37 @@ PREFIXES = ("X-CloudTasks-", "X-AppEngine-")
 LATEST = 253_402_300_800.0  # unix seconds; no datetime is later
 
 
-def delivery_of(headers: Mapping[str, str]) -> Delivery:
-    """The delivery that `headers`, a case-insensitive mapping, describe."""
+class SentHeaders:
+    """The headers of a request, looked up in `META` by names that are made only once.
+
+    `request.headers` copies all of them and parses each name for each lookup, which
+    takes as long as the rest of reading a delivery.
+    """
+
+    __slots__ = ("meta",)
+
+    def __init__(self, request: HttpRequest) -> None:
+        self.meta = request.META
+
+    def get(self, name: str) -> str | None:
+        value: str | None = self.meta.get(_meta_name(name))
+        return value
+
+
+@cache
+def _meta_name(name: str) -> str:
+    """WSGI's name of a header; those that this library asks for are a dozen."""
+    return "HTTP_" + name.upper().replace("-", "_")
+
+
+class Headers(Protocol):
+    """A case-insensitive mapping of names to values, as far as it is read here."""
+
+    def get(self, name: str, /) -> str | None: ...
+
+
+def delivery_of(headers: Headers) -> Delivery:
+    """The delivery that `headers` describe."""
     return Delivery(
         retries=_whole(headers, "TaskRetryCount") or 0,
         executions=_whole(headers, "TaskExecutionCount") or 0,
@@ -228,21 +258,26 @@ def delivery_of(headers: Mapping[str, str]) -> Delivery:
     )
 
 
-def header(headers: Mapping[str, str], name: str) -> str | None:
+@cache
+def _names(name: str) -> tuple[str, ...]:
+    return tuple(prefix + name for prefix in PREFIXES)
+
+
+def header(headers: Headers, name: str) -> str | None:
     """The value of X-CloudTasks-<name> or X-AppEngine-<name>."""
-    for prefix in PREFIXES:
-        value = headers.get(prefix + name)
+    for prefixed in _names(name):
+        value = headers.get(prefixed)
         if value:
             return value
     return None
 
 
-def _whole(headers: Mapping[str, str], name: str) -> int | None:
+def _whole(headers: Headers, name: str) -> int | None:
     text = header(headers, name) or ""
     return int(text) if text.isdecimal() and len(text) <= 9 else None
 
 
-def _seconds(headers: Mapping[str, str], name: str) -> float | None:
+def _seconds(headers: Headers, name: str) -> float | None:
     text = header(headers, name) or ""
     if not text.replace(".", "", 1).isdecimal():
         return None

@@ -99,5 +99,5 @@ class AppEngineTarget:
             raise UntrustedRequest(
                 "X-AppEngine-* headers prove nothing off App Engine."
             )
-        if not request.headers.get("X-AppEngine-QueueName"):
+        if not request.META.get("HTTP_X_APPENGINE_QUEUENAME"):
             raise UntrustedRequest("The request does not come from a task queue.")

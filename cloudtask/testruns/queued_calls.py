@@ -148,6 +148,8 @@ def entries() -> Iterator[Entry]:
     In an asynchronous test those of the ORM belong to another thread. The entries of a
     savepoint that was rolled back are left out.
     """
+    if not on_commit.commits:  # asked twice for each call
+        return
     on_commit.look()
     found = sorted(on_commit.commits.items(), key=lambda pair: pair[1].alias)
     for connection, commit in found:
@@ -225,6 +227,8 @@ def flush() -> None:
     entry that was done does nothing when it is called again.
     """
     ready = list(entries())
+    if not ready:
+        return
     for commit in {id(entry.commit): entry.commit for entry in ready}.values():
         ours = [entry for entry in ready if entry.commit is commit]
         commit.send_rows(ours)
