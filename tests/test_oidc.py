@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django.test import override_settings
+from google.auth import jwt
 
 from cloudtask.exceptions import UntrustedRequest
 from cloudtask.targets import oidc
@@ -214,6 +216,55 @@ def test_the_emulators_tokens_are_believed_by_its_own_certificates() -> None:
         token = server.engine.tokens.oidc(ACCOUNT, AUDIENCE)
         claims = oidc.verified_claims(token, AUDIENCE, emulator.http_address)
     assert claims["email"] == ACCOUNT
+
+
+# Tokens that come again.
+
+
+def test_the_signature_of_a_token_is_checked_once(issuer: Issuer, mocker: Any) -> None:
+    token = issuer.token()
+    first = verified(issuer, token)
+    checked = mocker.spy(jwt, "decode")
+    assert verified(issuer, token) == first
+    assert verified(issuer, token) == first
+    checked.assert_not_called()
+
+
+@pytest.mark.parametrize("seconds", [-7200, 7200])
+def test_the_times_of_a_token_are_compared_each_time(
+    issuer: Issuer, mocker: Any, seconds: float
+) -> None:
+    token = issuer.token()
+    verified(issuer, token)
+    now = time.time()
+    mocker.patch("cloudtask.targets.oidc.time.time", return_value=now + seconds)
+    with pytest.raises(UntrustedRequest, match=r"expired|not valid yet"):
+        verified(issuer, token)
+
+
+def test_a_token_that_came_before_is_refused_for_another_audience(
+    issuer: Issuer,
+) -> None:
+    token = issuer.token()
+    verified(issuer, token)
+    with pytest.raises(UntrustedRequest, match="not valid"):
+        oidc.verified_claims(token, "https://other.example", issuer.url)
+
+
+def test_a_token_is_refused_when_its_key_is_withdrawn(
+    issuer: Issuer, moving: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = issuer.token()
+    verified(issuer, token)
+    monkeypatch.setattr(issuer, "certificates", lambda: b"{}")
+    moving.now += oidc.LONGEST_LIFETIME + 1
+    with pytest.raises(UntrustedRequest, match="not valid"):
+        verified(issuer, token)
+
+
+def test_remembered_claims_are_read_only(issuer: Issuer) -> None:
+    with pytest.raises(TypeError):
+        verified(issuer, issuer.token())["email"] = "other@p"
 
 
 # Certificates.

@@ -10,6 +10,8 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 from cloudtask.exceptions import UntrustedRequest
@@ -140,13 +142,11 @@ def verified_claims(
 
 
 def _decoded(token: str, audience: str, pems: Mapping[str, str]) -> Mapping[str, Any]:
-    from google.auth import jwt
-
     try:
-        claims: Mapping[str, Any] = jwt.decode(  # type: ignore[no-untyped-call]
-            token, certs=pems, audience=audience, clock_skew_in_seconds=CLOCK_SKEW
-        )
-        is_early = claims.get("nbf", 0) > time.time() + CLOCK_SKEW
+        claims = _signed(token, audience, tuple(pems.items()))
+        now = time.time()
+        is_early = max(claims["iat"], claims.get("nbf", 0)) > now + CLOCK_SKEW
+        is_late = claims["exp"] < now - CLOCK_SKEW
     except Exception as error:
         # An attacker can choose the bytes of the token. Every error is a refusal, and
         # its text is quoted and shortened.
@@ -154,7 +154,26 @@ def _decoded(token: str, audience: str, pems: Mapping[str, str]) -> Mapping[str,
         raise UntrustedRequest(f"The token is not valid: {text}") from error
     if is_early:
         raise UntrustedRequest("The token is not valid yet.")
+    if is_late:
+        raise UntrustedRequest("The token has expired.")
     return claims
+
+
+@lru_cache(maxsize=256)
+def _signed(
+    token: str, audience: str, pems: tuple[tuple[str, str], ...]
+) -> Mapping[str, Any]:
+    """The claims of a token with a right signature, for these certificates only.
+
+    A queue sends the same token many times. Only tokens that passed are remembered, so
+    nobody else can fill the memory. The caller compares the times each time.
+    """
+    from google.auth import jwt
+
+    claims: dict[str, Any] = jwt.decode(  # type: ignore[no-untyped-call]
+        token, certs=dict(pems), audience=audience, clock_skew_in_seconds=CLOCK_SKEW
+    )
+    return MappingProxyType(claims)
 
 
 def _key_id(token: str) -> str | None:
