@@ -17,7 +17,7 @@ SUMMARY ?= yes
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install format check test test-rest demo bench bench-quick docs screenshots
+.PHONY: help install format check test test-rest demo bench bench-quick docs changelog dist screenshots
 
 define run_legs
 status=0; \
@@ -59,6 +59,15 @@ bench-quick: $(VENV)/.installed-bench ## the same with fewer repeats, in some tw
 
 docs: $(VENV)/.installed-docs ## the documentation as pages, in build/docs
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/docs
+
+changelog: $(VENV)/.installed ## move changes/ into CHANGELOG.md; VERSION=0.2.0 names the version
+	$(BIN)/towncrier build --yes --version $(or $(VERSION),$(error VERSION=0.2.0 names the version))
+	sed -i.old '/^## $(VERSION) - unreleased$$/,+1d' CHANGELOG.md && rm CHANGELOG.md.old
+
+dist: $(VENV)/.installed ## wheel and sdist in dist/, checked
+	rm -rf dist
+	$(BIN)/python -m build --quiet
+	$(BIN)/twine check --strict dist/*
 
 screenshots: $(VENV)/.installed ## the pictures in docs/images, with Debian's chromium
 	$(BIN)/python -m pytest -q -p no:cacheprovider tests/dashboard/screenshots.py

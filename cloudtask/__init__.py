@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cloudtask.schedules import Schedule
     from cloudtask.workflows import Chain, Failure, Group, chain, group
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Backoff",

@@ -20,7 +20,9 @@ BANNED = re.compile(
     r"honours?|recognised?|undone)\b",
     re.IGNORECASE,
 )
-PAGES = [*pages(), "CHANGELOG.md", "CONTRIBUTING.md", "example/README.md"]
+CHANGES = [str(one.relative_to(ROOT)) for one in sorted(ROOT.glob("changes/*.md"))]
+OTHERS = ["CHANGELOG.md", "CONTRIBUTING.md", "RELEASING.md", "example/README.md"]
+PAGES = [*pages(), *OTHERS, *CHANGES]
 
 
 def prose(text: str) -> Iterator[str]:
