@@ -18,6 +18,8 @@ from cloudtask import carriers, conf, registry
 from cloudtask.exceptions import ConfigurationError, noted
 from cloudtask.options import OPTIONS, nearest
 from cloudtask.reachability import grpc_knows_gevent, handler_answers
+from cloudtask.schedules import declared
+from cloudtask.schedules.ticking import kept_in
 from cloudtask.stores import store
 from cloudtask.stores.transactions import is_relational
 from cloudtask.targets import AppEngineTarget, HttpTarget, handler_path, target
@@ -176,6 +178,17 @@ def databases_commit(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
         for alias in sorted(_used_databases())
         if not connections.settings[alias].get("AUTOCOMMIT", True)
     ]
+
+
+@register("cloudtask")
+@_once_readable
+def schedules_are_kept(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    """E012: each schedule has a database with tables, or the store is in Datastore."""
+    problems: list[str] = []
+    for one in declared().values():
+        with noted(problems):
+            kept_in(one.alias, f"The schedule {one.key}")
+    return [Error(problem, id="cloudtask.E012") for problem in problems]
 
 
 def _used_databases() -> set[str]:

@@ -324,6 +324,7 @@ _WHEN_SET = {
     "member": "member",
     "occurrence": "occurrence",
     "schedule": "schedule",
+    "alone": "alone",
 }
 _OPTIONS = "options"
 _FIELD_OF = {name: field for field, name in (_ALWAYS | _WHEN_SET).items()}

@@ -22,6 +22,7 @@ POINTS = frozenset(
         "outbox.sent",
         "unique.claimed",
         "tick.moved",
+        "tick.sent",
         "tick.committed",
         "cancel.before_commit",
         "cancel.committed",

@@ -38,7 +38,8 @@ class Message:
     `unique`. `carried` and `telemetry` are the parts of a `Carried`. A step of a chain
     has the chain's id and its place in it, and the rest of the chain behind its call in
     the payload. The value of the last step of a chain goes to `member` of `group`.
-    A call of a schedule has its key, and the moment at which it was due, `occurrence`.
+    A call of a schedule has its key, and the moment at which it was due, `occurrence`;
+    one that runs `alone` does not begin while another one runs.
     """
 
     id: str
@@ -63,6 +64,7 @@ class Message:
     member: int = 0
     occurrence: float | None = None
     schedule: str | None = None
+    alone: bool = False
     options: Options
 
     @property

@@ -20,6 +20,11 @@ Of iterations, whose id is `run`:
 * `row_failed(sender, run, key, error, on_error)`: the callback of an iteration raised
   `error` for the row with this primary key
 
+Of schedules:
+
+* `schedule_missed(sender, schedule, count)`: no call is made for `count` moments of the
+  schedule with this key; 10,000 means at least as many
+
 Of people:
 
 * `dashboard_action(sender, user, object, text)`: a user has done something in the
@@ -39,4 +44,5 @@ iteration_paused = Signal()
 iteration_failed = Signal()
 iteration_finished = Signal()
 row_failed = Signal()
+schedule_missed = Signal()
 dashboard_action = Signal()

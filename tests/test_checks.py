@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from django.apps import apps
@@ -19,8 +21,11 @@ from django.test import override_settings
 from cloudtask import checks, conf, registry
 from cloudtask.options import Options
 from cloudtask.registry import Definition
+from cloudtask.schedules.declared import _declared, declare
 from cloudtask.transports.memory import MemoryTransport
+from tests.stores.datastore_fixtures import BACKEND
 from tests.support import recording
+from tests.support.entities import known
 
 # Django's own checks may ask the databases what they can do.
 pytestmark = pytest.mark.django_db(databases=["default", "other"])
@@ -209,6 +214,19 @@ def test_e009_a_task_whose_queue_is_not_declared(
     assert "did you mean 'mail'?" in messages["cloudtask.E009"].msg
     assert not found(CLOUDTASK={**GOOD, "QUEUES": {"mial": {}}})
     assert not found(CLOUDTASK=GOOD)
+
+
+@patch.dict(_declared, clear=True)
+def test_e012_a_schedule_without_a_place() -> None:
+    job = Definition("tests.testapp.job", lambda: None, Options(database="nothing"))
+    declare(job, timedelta(hours=1))
+    with known("nothing", {"ENGINE": "django.db.backends.dummy"}):
+        message = found(CLOUDTASK=GOOD)["cloudtask.E012"]
+        kept = {"BACKEND": BACKEND, "PROJECT": "p"}
+        assert "cloudtask.E012" not in found(CLOUDTASK={**GOOD, "STORE": kept})
+
+    assert "The schedule tests.testapp.job was refused" in message.msg
+    assert "Keep the state in Datastore" in message.msg
 
 
 def test_w006_a_url_with_a_path() -> None:

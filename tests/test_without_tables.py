@@ -6,24 +6,31 @@ Django makes of an empty DATABASES.
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from unittest.mock import patch
 
 import pytest
 from django.db import transaction
 
-from cloudtask import chain, deferred, group
+from cloudtask import Schedule, chain, deferred, failpoints, group
 from cloudtask.exceptions import ConfigurationError
+from cloudtask.failpoints import Crashed, crash
 from cloudtask.schedules import declare
 from cloudtask.schedules.declared import _declared
-from cloudtask.schedules.ticking import TickFailed, tick
+from cloudtask.schedules.listed import listed
+from cloudtask.schedules.ticking import TickFailed, disable, enable, run_now, tick
 from cloudtask.sending import relay
 from cloudtask.testing import QueuedTask, queued, run_queued
 from tests.stores.datastore_fixtures import empty_store
+from tests.support import clock
 from tests.support.entities import ALIAS, known
+from tests.support.proxy import DatastoreProxy
 from tests.testapp import tasks
 from tests.testapp.tasks import note
 
@@ -90,8 +97,74 @@ def test_a_schedule_is_refused_by_the_tick(
     with patch.dict(_declared, clear=True):
         declare(replace(task, options=options), "* * * * *")
 
-        with pytest.raises(TickFailed, match=r"a schedule needs tables .* cron job"):
+        with pytest.raises(TickFailed, match=r"needs tables .* Datastore, or"):
             tick()
+
+
+@pytest.fixture
+def hourly(nothing: None, faults: DatastoreProxy, settings: Any) -> Iterator[Any]:
+    """A schedule of a project whose only database is Datastore."""
+    settings.CLOUDTASK = {"STORE": empty_store()}
+    task = note._self_definition
+    options = replace(task.options, database=NOTHING)
+    every = Schedule(timedelta(hours=1), args=(1,), overlap="skip", catch_up="all")
+    with patch.dict(_declared, clear=True), clock.ahead((600 - time.time()) % 3600):
+        declare(replace(task, options=options), every)
+        tick()
+        yield _declared[task.path]
+
+
+def test_datastore_keeps_schedules(hourly: Any) -> None:
+    with clock.ahead(3 * 3600.0):
+        assert tick().enqueued == 3
+        assert tick().enqueued == 0
+        run_queued()
+        run_now(hourly)
+        [line] = listed()
+        assert line.enqueued_at is not None
+        run_queued()
+
+    assert len(tasks.calls) == 4
+
+
+def test_two_ticks_at_once_make_one_call_in_datastore(hourly: Any) -> None:
+    twice = threading.Barrier(2)
+
+    def ticks() -> None:
+        twice.wait(20)
+        tick()
+
+    with clock.ahead(3600.0):
+        threads = [threading.Thread(target=ticks) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(queued()) == 1
+        assert tick().enqueued == 0
+
+
+@pytest.mark.parametrize("point", ["tick.sent", "tick.committed"])
+def test_a_crash_of_a_tick_in_datastore_makes_no_second_call(
+    hourly: Any, point: str
+) -> None:
+    with clock.ahead(3600.0):
+        with failpoints.at(point, crash), pytest.raises(Crashed):
+            tick()
+        tick()
+        run_queued()
+
+    assert len(tasks.calls) == 1
+
+
+def test_a_schedule_in_datastore_is_switched_off_and_on(hourly: Any) -> None:
+    disable(hourly)
+    with clock.ahead(3600.0):
+        assert tick().enqueued == 0
+        enable(hourly)
+        assert tick().enqueued == 0
+    with clock.ahead(2 * 3600.0):
+        assert tick().enqueued == 1
 
 
 def test_relays_pass_over_a_database_without_tables(nothing: None) -> None:

@@ -125,6 +125,7 @@ def _settled(
     is_decided = outcome not in (
         Outcome.DUPLICATE,
         Outcome.CANCELLED,
+        Outcome.SKIPPED,
         Outcome.UNSETTLED,
     )
     if sender not in _runners or error is None or not is_decided:

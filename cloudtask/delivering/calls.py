@@ -191,7 +191,7 @@ def attempted(call: Call) -> Attempt:
         return Attempt(call, error=call.refusal)
     if message.unique is not None:
         uniqueness.release(message)
-    if message.options.cancellable and (refusal := marks.refusal_of(message)):
+    if refusal := marks.refusal_of(message):
         return Attempt(call, error=refusal)
     if context.is_late and store().note_start(message.id) > KILLED_ATTEMPTS:
         late = HUNG_UP if context.previous_response in (0, 504) else ""

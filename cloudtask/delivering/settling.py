@@ -17,8 +17,8 @@ from django.db import DatabaseError, Error, connections
 from cloudtask import clock, conf, failpoints, quotas
 from cloudtask.chains import failure, handing
 from cloudtask.chains.rest import rest_of
-from cloudtask.delivering import failed, results
-from cloudtask.delivering.calls import Attempt, backoff_of, service_backoff_of
+from cloudtask.delivering import failed, marks, results
+from cloudtask.delivering.calls import Attempt, Call, backoff_of, service_backoff_of
 from cloudtask.exceptions import (
     CloudTaskError,
     EnqueueUnavailable,
@@ -30,7 +30,7 @@ from cloudtask.message import Message
 from cloudtask.options import Backoff, as_timedelta
 from cloudtask.sending import outbox, payloads
 from cloudtask.sending.enqueueing import send
-from cloudtask.stores import AlreadyDone, CallCancelled, store
+from cloudtask.stores import AlreadyDone, CallCancelled, CallSkipped, store
 
 logger = logging.getLogger("cloudtask")
 
@@ -43,6 +43,7 @@ class Outcome(Enum):
     SUCCEEDED = "succeeded"
     DUPLICATE = "duplicate"  # an earlier delivery had succeeded; nothing ran
     CANCELLED = "cancelled"  # it did not begin, or is not tried again
+    SKIPPED = "skipped"  # an earlier call of its schedule was running
     RETRIED = "retried"  # a successor is enqueued
     FAILED = "failed"  # Cloud Tasks is to try again
     POSTPONED = "postponed"  # the same, after a SingularTaskFailure: no alarm
@@ -64,8 +65,19 @@ def finish(attempt: Attempt) -> Outcome:
     """
     failpoints.reached("execute.before_settle")
     outcome = _settle(attempt)
+    if attempt.call.message.alone:
+        _tidy(attempt, partial(_end_alone, attempt.call, outcome))
     failpoints.reached("execute.settled")
     return outcome
+
+
+def _end_alone(call: Call, outcome: Outcome, message: Message) -> None:
+    """Let the next call of a schedule begin, or keep it waiting for another attempt."""
+    if not outcome.is_settled:
+        backoff = service_backoff_of(message, call.definition)
+        marks.keep_alone(message, backoff.delay(call.context.attempt))
+    elif outcome not in (Outcome.RETRIED, Outcome.SKIPPED):
+        marks.end_alone(message)
 
 
 def _settle(attempt: Attempt) -> Outcome:
@@ -78,6 +90,10 @@ def _settle(attempt: Attempt) -> Outcome:
         logger.info("Task %s is cancelled, and is not tried again.", call)
         _tidy(attempt, _remove_remains)
         return Outcome.CANCELLED
+    if isinstance(error, CallSkipped):
+        logger.info("Task %s is skipped: an earlier call still runs.", call)
+        _tidy(attempt, _remove_remains)
+        return Outcome.SKIPPED
     if isinstance(error, AlreadyDone):
         logger.warning("A duplicate delivery of %s: it had succeeded before.", call)
         _tidy(attempt, _remove_remains)
@@ -170,6 +186,8 @@ def _again(attempt: Attempt, delay: timedelta) -> Outcome:
     send([successor])
     failpoints.reached("execute.after_successor")
     _tidy(attempt, outbox.forget)
+    if call.message.alone:
+        _tidy(attempt, partial(marks.keep_alone, wait=delay))
     return Outcome.RETRIED
 
 

@@ -270,6 +270,12 @@ class Migration(migrations.Migration):
                 ("version", models.PositiveBigIntegerField(default=0)),
                 ("enqueued_at", models.DateTimeField(null=True)),
                 ("missed", models.PositiveBigIntegerField(default=0)),
+                ("skipped", models.PositiveBigIntegerField(default=0)),
+                (
+                    "running",
+                    models.CharField(blank=True, default="", max_length=80),
+                ),
+                ("running_until", models.DateTimeField(null=True)),
                 (
                     "seen_at",
                     models.DateTimeField(

@@ -10,7 +10,8 @@ class ScheduleRow(models.Model):
     """How far a declared schedule was dealt with.
 
     `last_at` is the latest moment that was dealt with. `version` grows with each
-    change, so that one of several ticks makes it.
+    change, so that one of several ticks makes it. `running` is the call that has the
+    schedule until `running_until`, if its calls must not overlap.
     """
 
     key = models.CharField(max_length=200, primary_key=True)
@@ -21,6 +22,9 @@ class ScheduleRow(models.Model):
     version = models.PositiveBigIntegerField(default=0)
     enqueued_at = models.DateTimeField(null=True)
     missed = models.PositiveBigIntegerField(default=0)
+    skipped = models.PositiveBigIntegerField(default=0)
+    running = models.CharField(max_length=80, default="", blank=True)
+    running_until = models.DateTimeField(null=True)
     seen_at = models.DateTimeField(db_default=Now(), db_index=True)
 
     class Meta:

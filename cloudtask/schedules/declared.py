@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import cached_property
 from itertools import chain as chained
+from itertools import islice
 from typing import Any, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -19,7 +20,9 @@ from cloudtask.schedules import occurrences
 from cloudtask.schedules.occurrences import Every
 
 CatchUp = Literal["last", "all", "none"]
+Overlap = Literal["allow", "skip"]
 LONGEST_KEY = 200
+MOST_COUNTED = 10_000  # moments that are too old, of one pause
 LONGEST = timedelta(days=29)  # Cloud Tasks takes calls that are due in 30 days
 
 
@@ -34,9 +37,10 @@ class Schedule:
 
     `catch_up` says what happens to moments that passed while no relay ran: "last" makes
     one call for all of them, "all" makes each call, "none" makes none. Moments that are
-    older than `window` are never made up for. `spread` delays each call by a part of
-    this time, always the same for one key. A schedule that is not `enabled` begins
-    switched off.
+    older than `window` are never made up for. With `overlap="skip"` a call does not
+    begin while an earlier one runs, or waits for another attempt. `spread` delays each
+    call by a part of this time, always the same for one key. A schedule that is not
+    `enabled` begins switched off.
     """
 
     every: Every
@@ -46,13 +50,16 @@ class Schedule:
     key: str | None = None
     catch_up: CatchUp = "last"
     window: timedelta | float = timedelta(days=1)
+    overlap: Overlap = "allow"
     spread: timedelta | float = timedelta(0)
     enabled: bool = True
 
     def __post_init__(self) -> None:
-        if self.catch_up not in get_args(CatchUp):
-            known = " or ".join(map(repr, get_args(CatchUp)))
-            raise ConfigurationError(f"catch_up is {known}, not {self.catch_up!r}.")
+        for name, known in (("catch_up", CatchUp), ("overlap", Overlap)):
+            given, words = getattr(self, name), get_args(known)
+            if given not in words:
+                choice = " or ".join(map(repr, words))
+                raise ConfigurationError(f"{name} is {choice}, not {given!r}.")
         for name in ("window", "spread"):
             duration = as_timedelta(getattr(self, name), f"{name} of a schedule")
             if not timedelta(0) <= duration <= LONGEST:
@@ -97,6 +104,20 @@ class Declared:
     @property
     def is_enabled(self) -> bool:
         return self.schedule.enabled
+
+    @property
+    def alias(self) -> str:
+        """The database with the row of the schedule, and the outbox of its calls."""
+        return self.definition.options.database
+
+    def count(self, after: datetime, until: datetime) -> int:
+        """The number of moments in (after, until], counted up to MOST_COUNTED."""
+        every = self.schedule.every
+        if isinstance(every, timedelta):
+            epoch = occurrences.EPOCH
+            return max((until - epoch) // every - (after - epoch) // every, 0)
+        found = occurrences.occurrences(every, self.zone, after, until)
+        return sum(1 for _ in islice(found, MOST_COUNTED))
 
     def between(self, after: datetime, until: datetime) -> list[datetime]:
         """The moments in (after, until], in UTC."""

@@ -6,12 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from cloudtask import clock
 from cloudtask.schedules.declared import Declared, declared
-from cloudtask.schedules.ticking import rows_of
-from cloudtask.stores.database.records import aware
+from cloudtask.schedules.ticking import kept_in
+from cloudtask.stores.schedules import StoredSchedule
 
 AHEAD = timedelta(days=400)  # in which the next moment is looked for
 
@@ -20,7 +19,8 @@ AHEAD = timedelta(days=400)  # in which the next moment is looked for
 class ListedSchedule:
     """A schedule. `next_at` is None while it is disabled, and if it is not due within
     AHEAD; `enqueued_at` is None before its first call. `missed` counts moments for
-    which no call was made."""
+    which no call was made, `skipped` calls that did not begin because an earlier one
+    was running."""
 
     key: str
     task: str
@@ -29,6 +29,7 @@ class ListedSchedule:
     next_at: datetime | None
     enqueued_at: datetime | None
     missed: int
+    skipped: int
 
 
 def listed() -> list[ListedSchedule]:
@@ -38,18 +39,18 @@ def listed() -> list[ListedSchedule]:
     return [_listed(one, rows.get(key)) for key, one in known.items()]
 
 
-def _rows(known: Iterable[Declared]) -> dict[str, Any]:
+def _rows(known: Iterable[Declared]) -> dict[str, StoredSchedule]:
     keys = defaultdict[str, list[str]](list)
     for one in known:
-        keys[one.definition.options.database].append(one.key)
+        keys[one.alias].append(one.key)
     return {
-        row.key: row
+        key: row
         for alias, some in keys.items()
-        for row in rows_of(alias).filter(key__in=some)
+        for key, row in kept_in(alias, "A schedule").load_schedules(some).items()
     }
 
 
-def _listed(one: Declared, row: Any) -> ListedSchedule:
+def _listed(one: Declared, row: StoredSchedule | None) -> ListedSchedule:
     is_enabled = one.is_enabled if row is None else row.enabled
     now = datetime.fromtimestamp(clock.now(), UTC)
     return ListedSchedule(
@@ -58,6 +59,7 @@ def _listed(one: Declared, row: Any) -> ListedSchedule:
         schedule=one.text,
         is_enabled=is_enabled,
         next_at=one.next_after(now, now + AHEAD) if is_enabled else None,
-        enqueued_at=None if row is None else aware(row.enqueued_at, row),
+        enqueued_at=None if row is None else row.enqueued_at,
         missed=0 if row is None else row.missed,
+        skipped=0 if row is None else row.skipped,
     )

@@ -6,6 +6,10 @@ compare-and-set, puts the call into the outbox in the same transaction.
     due        the row is behind                       the next tick does it
     moved      the row and the outbox row, or neither  a relay sends the row
     sent       the call is in the queue                nothing is left to do
+
+Without tables, as in Datastore, there is no outbox. There the tick sends the call, and
+moves the row on then. The call has a name that follows from key and moment, so another
+tick, or one after a crash in between, makes no second call.
 """
 
 from __future__ import annotations
@@ -15,27 +19,24 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
-from django.db.models import F, QuerySet
 
-from cloudtask import failpoints
-from cloudtask.clock import database_now, database_time
+from cloudtask import failpoints, signals
+from cloudtask.delivering.marks import schedules_in
 from cloudtask.discretion import said
 from cloudtask.exceptions import CloudTaskError
 from cloudtask.message import Message
-from cloudtask.schedules.declared import Declared, declared
+from cloudtask.schedules.declared import MOST_COUNTED, Declared, declared
 from cloudtask.sending import enqueueing, outbox, payloads
 from cloudtask.sending.limits import check_tables
-from cloudtask.stores.database.records import aware
-
-if TYPE_CHECKING:
-    from cloudtask.models import ScheduleRow
+from cloudtask.stores import store
+from cloudtask.stores.schedules import ScheduleStore, StoredSchedule
+from cloudtask.stores.transactions import is_relational
 
 logger = logging.getLogger("cloudtask")
 
-USE_A_CRON_JOB = "Let a cron job call a view that defers the task."
+WITHOUT_TABLES = "Keep the state in Datastore, or let a cron job defer the task."
 GRACE = timedelta(seconds=90)  # a tick a minute, and some delay
 MOST_A_TICK = 20  # calls of one schedule with catch_up="all"
 MOST_LOOKED_AT = 1000  # moments of one schedule
@@ -65,11 +66,11 @@ def tick() -> TickReport:
     """Enqueue what is due by the schedules that this code declares.
 
     Any number of ticks may run at once. Raises TickFailed, after all others, if a
-    schedule fails: its row has the error.
+    schedule fails.
     """
     report, failures = TickReport(), []
     known = declared()
-    for alias in sorted({one.definition.options.database for one in known.values()}):
+    for alias in sorted({one.alias for one in known.values()}):
         _note_silence(alias)
     for one in known.values():
         try:
@@ -82,24 +83,24 @@ def tick() -> TickReport:
     return report
 
 
-def rows_of(alias: str) -> QuerySet[ScheduleRow]:
-    from cloudtask.models import ScheduleRow
+def kept_in(alias: str, what: str) -> ScheduleStore:
+    """Where schedules of tasks with this database are kept.
 
-    rows: QuerySet[ScheduleRow] = ScheduleRow.objects.using(alias)
-    return rows
+    Raises ConfigurationError for a database without tables, unless the store is in
+    Datastore.
+    """
+    if store().database is not None:
+        check_tables(alias, what, "a schedule", WITHOUT_TABLES)
+    return schedules_in(alias)
 
 
 def _note_silence(alias: str) -> None:
     """Log an error if no relay has ticked for SILENCE."""
     try:
-        rows = rows_of(alias).annotate(db_now=database_now()).order_by("-seen_at")
-        latest: Any = rows.first()
+        silence = kept_in(alias, "A schedule").since_tick()
     except Exception:  # noqa: BLE001  each schedule below reports the same error
         return
-    if latest is None:
-        return
-    silence = aware(latest.db_now, latest) - aware(latest.seen_at, latest)
-    if silence > SILENCE:
+    if silence is not None and silence > SILENCE:
         logger.error(
             "No relay has looked at the schedules in the database %r for %d minutes. "
             "Run the relay once a minute.",
@@ -109,30 +110,50 @@ def _note_silence(alias: str) -> None:
 
 
 def _tick(one: Declared) -> TickReport:
-    alias = one.definition.options.database
-    check_tables(alias, f"The schedule {one.key}", "a schedule", USE_A_CRON_JOB)
-    row, now = _row(one)
+    kept, row = _opened(one)
     if row.schedule != one.text:
         # Two versions may tick in turn: neither repeats what the other has done.
-        after = max(aware(row.last_at, row), now - GRACE)
-        _move(alias, row, after, schedule=one.text)
-        row, now = _row(one)
-    rows_of(alias).filter(key=one.key).update(seen_at=database_now())
+        kept.move_schedule(row, max(row.last_at, row.now - GRACE), schedule=one.text)
+        kept, row = _opened(one)
+    kept.note_tick(one.key)
     if not row.enabled:
         return TickReport()
-    last = aware(row.last_at, row)
-    start = max(last, now - one.window)
-    found = one.between(start, now)[-MOST_LOOKED_AT:]
-    due, missed = _chosen(one, found, now)
-    if not due and missed:
-        _move(alias, row, now, missed=F("missed") + missed)
-    enqueued = 0
-    for at in due:
-        if not _enqueue(one, row, at, now, 0 if enqueued else missed):
-            break  # another tick has it
-        enqueued += 1
-        row.version += 1
-    return TickReport(enqueued, missed if enqueued or not due else 0)
+    start = max(row.last_at, row.now - one.window)
+    found = one.between(start, row.now)
+    due, missed = _chosen(one, found[-MOST_LOOKED_AT:], row.now)
+    missed += max(len(found) - MOST_LOOKED_AT, 0) + one.count(row.last_at, start)
+    if not due:
+        is_ours = missed > 0 and kept.move_schedule(row, row.now, missed=missed)
+        return TickReport(0, _told(one, missed) if is_ours else 0)
+    return _made(one, kept, row, due, missed)
+
+
+def _made(
+    one: Declared,
+    kept: ScheduleStore,
+    row: StoredSchedule,
+    due: Sequence[datetime],
+    missed: int,
+) -> TickReport:
+    """Make the calls that are due, until another tick makes one of them."""
+    for number, at in enumerate(due):
+        if not _enqueue(one, kept, row, at, 0 if number else missed):
+            return TickReport(number, missed if number else 0)
+        row = replace(row, version=row.version + 1)
+    return TickReport(len(due), missed)
+
+
+def _told(one: Declared, missed: int) -> int:
+    """Tell of moments for which no call is made."""
+    if missed:
+        least = "at least " if missed >= MOST_COUNTED else ""
+        logger.warning(
+            "The schedule %s has missed %s%s moments.", one.key, least, missed
+        )
+        signals.schedule_missed.send_robust(
+            sender=one.definition.path, schedule=one.key, count=missed
+        )
+    return missed
 
 
 def _chosen(
@@ -150,61 +171,47 @@ def _chosen(
     return due, len(found) - len(due)
 
 
-def _row(one: Declared) -> tuple[ScheduleRow, datetime]:
-    """The row of a schedule, made by its first tick, and the database's time."""
-    alias = one.definition.options.database
-    rows = rows_of(alias)
-    annotated = rows.filter(key=one.key).annotate(db_now=database_now())
-    row: Any = annotated.first()
-    if row is None:
-        made = rows.model(
-            key=one.key,
-            task=one.definition.path,
-            schedule=one.text,
-            last_at=database_now(),  # the past of a new schedule is never due
-            seen_at=database_now(),
-            enabled=one.schedule.enabled,
-        )
-        rows.bulk_create([made], ignore_conflicts=True)
-        row = annotated.get()
-    return row, aware(row.db_now, row)
-
-
-def _move(alias: str, row: ScheduleRow, at: datetime, **values: Any) -> bool:
-    """Move the row on to `at`, unless another tick has changed it meanwhile."""
-    untouched = rows_of(alias).filter(key=row.key, version=row.version)
-    values |= {"last_at": database_time(at), "version": F("version") + 1}
-    return bool(untouched.update(**values))
+def _opened(one: Declared) -> tuple[ScheduleStore, StoredSchedule]:
+    """Where a schedule is kept, and its row, which the first tick makes."""
+    kept = kept_in(one.alias, f"The schedule {one.key}")
+    row = kept.open_schedule(
+        one.key, task=one.definition.path, schedule=one.text, enabled=one.is_enabled
+    )
+    return kept, row
 
 
 def _enqueue(
-    one: Declared, row: ScheduleRow, at: datetime, now: datetime, missed: int
+    one: Declared, kept: ScheduleStore, row: StoredSchedule, at: datetime, missed: int
 ) -> bool:
-    """Move the row on to `at` and enqueue its call, together; False if another did."""
-    alias = one.definition.options.database
-    message = message_of(one, at, now)
-    untouched = rows_of(alias).filter(key=one.key, version=row.version, enabled=True)
-    with transaction.atomic(using=alias):
-        moved = untouched.update(
-            last_at=database_time(at),
-            version=F("version") + 1,
-            enqueued_at=database_now(),
-            missed=F("missed") + missed,
-        )
-        if not moved:
-            return False
-        failpoints.reached("tick.moved")
-        leave(message, alias)
-    failpoints.reached("tick.committed")
-    if missed:
-        logger.warning("The schedule %s has missed %s moments.", one.key, missed)
-    return True
+    """Move the row on to `at` and enqueue its call; False if another tick did it."""
+    message = message_of(one, at, row.now)
+    if not is_relational(one.alias):
+        leave(message, one.alias)
+        failpoints.reached("tick.sent")
+        moved = kept.move_schedule(row, at, missed=missed, is_enqueued=True)
+    else:
+        with transaction.atomic(using=one.alias):
+            moved = kept.move_schedule(row, at, missed=missed, is_enqueued=True)
+            if moved:
+                failpoints.reached("tick.moved")
+                leave(message, one.alias)
+    if moved:
+        failpoints.reached("tick.committed")
+        _told(one, missed)
+    return moved
 
 
 def leave(message: Message, alias: str) -> None:
-    """Put `message` into the outbox of `alias`, in the open transaction."""
-    with payloads.resting([message], joins=alias) as light:
-        outbox.add(light, alias)
+    """Put `message` into the outbox of `alias`, in the open transaction.
+
+    Where no tables are, it is sent.
+    """
+    if is_relational(alias):
+        with payloads.resting([message], joins=alias) as light:
+            outbox.add(light, alias)
+    else:
+        with payloads.resting([message]) as light:
+            enqueueing.send(light)
     enqueueing.announce([message])
 
 
@@ -227,7 +234,8 @@ def call_of(one: Declared, at: datetime) -> Message:
         {**schedule.kwargs},
     )
     moment = at.astimezone(UTC).timestamp()
-    return replace(message, occurrence=moment, schedule=one.key)
+    alone = schedule.overlap == "skip"
+    return replace(message, occurrence=moment, schedule=one.key, alone=alone)
 
 
 # Control
@@ -235,33 +243,29 @@ def call_of(one: Declared, at: datetime) -> Message:
 
 def enable(one: Declared) -> None:
     """Switch a schedule on. Moments that passed while it was off get no calls."""
-    row, now = _row(one)
-    _changed(one, row, now, enabled=True)
+    _switch(one, enabled=True)
 
 
 def disable(one: Declared) -> None:
     """Switch a schedule off; calls that wait already still run."""
-    row, _ = _row(one)
-    _changed(one, row, aware(row.last_at, row), enabled=False)
+    _switch(one, enabled=False)
 
 
-def _changed(one: Declared, row: ScheduleRow, at: datetime, **values: Any) -> None:
-    alias = one.definition.options.database
-    while not _move(alias, row, at, **values):
-        row, _ = _row(one)
+def _switch(one: Declared, *, enabled: bool) -> None:
+    while True:
+        kept, row = _opened(one)
+        at = row.now if enabled else row.last_at
+        if kept.move_schedule(row, at, enabled=enabled):
+            return
 
 
 def run_now(one: Declared) -> Message:
     """Enqueue a call now. The times of the schedule stay as they are."""
-    _, now = _row(one)
-    alias = one.definition.options.database
-    message = call_of(one, now)
-    with transaction.atomic(using=alias):
-        leave(message, alias)
+    _, row = _opened(one)
+    message = call_of(one, row.now)
+    if is_relational(one.alias):
+        with transaction.atomic(using=one.alias):
+            leave(message, one.alias)
+    else:
+        leave(message, one.alias)
     return message
-
-
-def prune(alias: str, older_than: timedelta) -> int:
-    """Delete rows of schedules that no code has declared for longer; how many."""
-    old = rows_of(alias).filter(seen_at__lt=database_now() - older_than)
-    return old.delete()[0]

@@ -14,11 +14,13 @@ from cloudtask.stores.groups import GroupStore
 from cloudtask.stores.marks import MarkStore
 from cloudtask.stores.results import ResultStore
 from cloudtask.stores.runs import RunStore
+from cloudtask.stores.schedules import ScheduleStore
 from cloudtask.stores.shards import ShardStore
 
 __all__ = [
     "AlreadyDone",
     "CallCancelled",
+    "CallSkipped",
     "FailedCall",
     "Store",
     "Upkeep",
@@ -37,6 +39,10 @@ class CallCancelled(AlreadyDone):
     """The call was cancelled before it began. This is not an error."""
 
 
+class CallSkipped(AlreadyDone):
+    """An earlier call of the same schedule was running. This is not an error."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upkeep:
     """When a regular job of the library last ended well, and what it did.
@@ -50,8 +56,17 @@ class Upkeep:
     report: str
 
 
-class Store(RunStore, ShardStore, FailedStore, ResultStore, GroupStore, MarkStore):
-    """Payloads, failed calls, results, groups, marks, and the records of iterations.
+class Store(
+    RunStore,
+    ShardStore,
+    FailedStore,
+    ResultStore,
+    GroupStore,
+    MarkStore,
+    ScheduleStore,
+):
+    """Payloads, failed calls, results, groups, marks, schedules, and the records of
+    iterations.
 
     Every implementation passes tests/stores/*_contract.py. All methods raise
     EnqueueUnavailable if the store can't be reached.

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.test import Client
 
 import cloudtask.emulator
 from cloudtask.emulator import Emulator, Tick, cli
@@ -241,6 +242,50 @@ def test_the_target_follows_the_default_port_of_runserver(served, mocker) -> Non
     call_command("cloudtask_emulator", stdout=io.StringIO())
 
     assert served.call_args.args[0].target == "http://127.0.0.1:8042"
+
+
+def test_the_management_command_calls_the_relay_of_the_application(
+    served, monkeypatch
+) -> None:
+    out = io.StringIO()
+    call_command("cloudtask_emulator", target="http://127.0.0.1:9", stdout=out)
+
+    tick = served.call_args.args[0].tick
+    path = "/_cloudtask/relay/"
+    assert tick.url == f"http://127.0.0.1:9{path}"
+    assert tick.quiet
+    # The token is worth nothing where no emulator is.
+    monkeypatch.delenv("CLOUD_TASKS_EMULATOR_HOST", raising=False)
+    assert Client().post(path, headers=tick.headers).status_code == 403
+    monkeypatch.setenv("CLOUD_TASKS_EMULATOR_HOST", "127.0.0.1:1")
+    other = {"Authorization": tick.headers["Authorization"][:-2]}
+    assert Client().post(path, headers=other).status_code == 403
+    assert Client().post(path).status_code == 403
+
+
+@pytest.mark.django_db(databases="__all__")
+def test_the_relay_trusts_the_emulator(served, monkeypatch) -> None:
+    call_command("cloudtask_emulator", stdout=io.StringIO())
+    monkeypatch.setenv("CLOUD_TASKS_EMULATOR_HOST", "127.0.0.1:1")
+
+    headers = served.call_args.args[0].tick.headers
+    assert Client().post("/_cloudtask/relay/", headers=headers).status_code == 200
+
+
+def test_the_management_command_calls_what_it_is_told_or_nothing(served) -> None:
+    call_command("cloudtask_emulator", tick="http://x/mine", stdout=io.StringIO())
+    assert served.call_args.args[0].tick.url == "http://x/mine"
+    call_command("cloudtask_emulator", no_tick=True, stdout=io.StringIO())
+    assert served.call_args.args[0].tick is None
+
+
+def test_a_project_without_the_urls_is_told(served, settings) -> None:
+    settings.ROOT_URLCONF = "tests.support"
+    out = io.StringIO()
+    call_command("cloudtask_emulator", stdout=out)
+
+    assert served.call_args.args[0].tick is None
+    assert "the relay has no URL" in out.getvalue()
 
 
 def test_the_management_command_refuses_in_its_own_words(served) -> None:

@@ -40,6 +40,14 @@ def ticked(tick: Tick, count: int) -> tuple[list[DispatchRecord], DispatchLog]:
     return seen, logs[0]
 
 
+def test_a_quiet_tick_is_noted_only_when_it_is_refused(sink: Sink) -> None:
+    url = sink.answer("/relay", 200, 200, 403)
+    records, _ = ticked(Tick(url=url, quiet=True), 1)
+
+    assert [record.status for record in records] == [403]
+    assert len(sink.requests) >= 3
+
+
 def test_a_url_is_called_again_and_again_as_cloud_scheduler_does(sink: Sink) -> None:
     tick = Tick(url=sink.url + "/relay", headers={"Authorization": "Bearer mine"})
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
 from cloudtask import current, task
 
 seen: list[Any] = []
+during: list[Callable[[], None]] = []  # what `slow` does while it runs
 
 
 @task
@@ -18,6 +20,13 @@ def note(word: str = "due") -> None:
 @task
 def other() -> None:
     seen.append((current(required=True).occurrence, "other"))
+
+
+@task
+def slow() -> None:
+    seen.append((current(required=True).occurrence, "slow"))
+    for act in during:
+        act()
 
 
 @task(database="other")

@@ -15,13 +15,14 @@ from django.core.management.base import CommandError
 from django.db import connections
 from django.test import Client
 
-from cloudtask import Schedule, failpoints
+from cloudtask import Schedule, failpoints, signals
 from cloudtask.failpoints import Crashed, crash
 from cloudtask.models import OutboxMessage, ScheduleRow
-from cloudtask.schedules import declared, ticking
+from cloudtask.schedules import declared
 from cloudtask.schedules.declared import _declared
 from cloudtask.schedules.ticking import TickFailed, tick
 from cloudtask.sending.relay import relay
+from cloudtask.stores import store
 from cloudtask.testing import queued, run_queued
 from tests.durability.database import committing
 from tests.schedules import tasks
@@ -97,7 +98,56 @@ def test_what_is_older_than_the_window_is_left(db: None, give: Any) -> None:
     give(Schedule(HOURLY, catch_up="all", window=2.5 * HOUR))
     tick()
     with clock.ahead(5 * DAY):
-        assert tick().enqueued in (2, 3)
+        report = tick()
+        assert report.enqueued in (2, 3)
+        assert report.enqueued + report.missed == 5 * 24
+    assert ScheduleRow.objects.get().missed == report.missed
+
+
+@pytest.mark.parametrize("every", ["* * * * *", timedelta(minutes=1)])
+def test_moments_beyond_the_most_that_are_made_up_for_are_counted_and_told(
+    db: None, give: Any, every: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[tuple[str, int]] = []
+
+    def note(schedule: str, count: int, **others: Any) -> None:
+        told.append((schedule, count))
+
+    one = give(Schedule(every, catch_up="all", window=2 * DAY))
+    tick()
+    signals.schedule_missed.connect(note)
+    try:
+        with clock.ahead(2 * DAY - HOUR):
+            first, second = tick(), tick()
+    finally:
+        signals.schedule_missed.disconnect(note)
+
+    all_of_them = 47 * 60
+    assert (first.enqueued, second.enqueued) == (20, 20)
+    assert first.missed == all_of_them - 1000
+    assert second.missed == 0
+    assert told == [(one.key, first.missed)]
+    assert f"{one.key} has missed {first.missed} moments" in caplog.text
+
+
+def test_a_pause_that_is_too_long_to_count_is_told_as_such(
+    db: None, give: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    give("* * * * *")
+    tick()
+    with clock.ahead(20 * DAY):
+        assert tick().enqueued == 1
+    assert "has missed at least 1" in caplog.text
+
+
+def test_a_pause_in_which_no_moment_is_in_the_window_is_counted_once(
+    db: None, give: Any
+) -> None:
+    give(Schedule(HOURLY, window=60))
+    tick()
+    with clock.ahead(3 * HOUR):
+        assert (tick().enqueued, ScheduleRow.objects.get().missed) == (0, 3)
+        assert (tick().missed, ScheduleRow.objects.get().missed) == (0, 3)
 
 
 def test_a_tick_makes_at_most_twenty_calls_and_the_next_one_the_rest(
@@ -213,7 +263,7 @@ def test_a_schedule_that_no_code_declares_is_not_due(db: None, give: Any) -> Non
     with clock.ahead(DAY):
         assert tick().enqueued == 0
     with clock.ahead(40 * DAY):
-        assert ticking.prune("default", timedelta(days=30)) == 1
+        assert store().prune_schedules(timedelta(days=30), 10) == 1
 
 
 def test_a_key_survives_another_path(db: None, give: Any) -> None:

@@ -1,5 +1,5 @@
-"""The contracts of payloads, failed tasks, results and groups, kept in the database of
-this test run; and what only a database does."""
+"""The contracts of payloads, failed tasks, results, groups and schedules, kept in the
+database of this test run; and what only a database does."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from tests.stores.marks_contract import MarksContract
 from tests.stores.pages_contract import FailedPagesContract
 from tests.stores.payloads_contract import PayloadsContract, noise
 from tests.stores.results_contract import ResultsContract
+from tests.stores.schedules_contract import SchedulesContract
 
 both = pytest.mark.django_db(databases=["default", "other"])
 
@@ -32,6 +33,7 @@ class TestDatabase(
     ResultsContract,
     GroupsContract,
     MarksContract,
+    SchedulesContract,
 ):
     @pytest.fixture
     def store(self, db: None) -> Store:

@@ -1,4 +1,5 @@
-"""The contracts of payloads, failed tasks, results and groups, kept in Datastore."""
+"""The contracts of payloads, failed tasks, results, groups and schedules, kept in
+Datastore."""
 
 from __future__ import annotations
 
@@ -12,6 +13,7 @@ from tests.stores.marks_contract import MarksContract
 from tests.stores.pages_contract import FailedPagesContract
 from tests.stores.payloads_contract import PayloadsContract
 from tests.stores.results_contract import ResultsContract
+from tests.stores.schedules_contract import SchedulesContract
 
 
 class TestDatastore(
@@ -21,6 +23,7 @@ class TestDatastore(
     ResultsContract,
     GroupsContract,
     MarksContract,
+    SchedulesContract,
 ):
     @pytest.fixture
     def store(self, datastore_store: DatastoreStore) -> Store:

@@ -29,6 +29,7 @@ HEADERS = ("sentry-trace", "baggage")
 STATUS = {"failed": "internal_error", "exhausted": "internal_error"}
 STATUS |= {
     "cancelled": "cancelled",
+    "skipped": "cancelled",
     "unsettled": "unavailable",
     "duplicate": "already_exists",
 }

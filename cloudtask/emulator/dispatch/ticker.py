@@ -26,13 +26,14 @@ class Tick:
     """The URL to call each minute, with `headers` in addition.
 
     With `account`, the request has an OIDC token of that service account; its audience
-    is the origin of the URL by default.
+    is the origin of the URL by default. A `quiet` one is only noted if it is refused.
     """
 
     url: str
     headers: Mapping[str, str] = field(default_factory=dict)
     account: str = ""
     audience: str = ""
+    quiet: bool = False
 
     def request(self, now: float, tokens: Tokens) -> Outgoing:
         """The request for the minute that began at `now`."""
@@ -87,6 +88,8 @@ class Ticker:
         request = self._tick.request(moment, self._tokens)
         started = self._clock()
         response = await client.send(request)
+        if self._tick.quiet and (response.ok or response.status is None):
+            return  # the server may not run yet
         self._log.note(
             DispatchRecord(
                 task=_NAME,

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
 from django.conf import settings
 from django.core.management import get_commands, load_command_class
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.urls import reverse
 
 from cloudtask import datastore_emulator
 from cloudtask.conf.queues import Queue
+from cloudtask.views import development_token
 
 
 class Command(BaseCommand):
@@ -32,6 +35,11 @@ class Command(BaseCommand):
             action="store_true",
             help="start Google's emulator of Datastore, too, on a free port",
         )
+        parser.add_argument(
+            "--no-tick",
+            action="store_true",
+            help="don't call the relay of the application each minute",
+        )
 
     def handle(self, *args: Any, **options: Any) -> None:
         cli = _cli()
@@ -44,6 +52,8 @@ class Command(BaseCommand):
                 queues={"default": {"max_attempts": UNLIMITED}} | _queues(),
                 target=f"http://127.0.0.1:{_runserver_port()}",
             )
+            if chosen.tick is None and not options["no_tick"]:
+                chosen = replace(chosen, tick=self._tick(chosen.target))
             with self._datastore(is_wanted=options["with_datastore"]):
                 cli.serve(
                     chosen,
@@ -69,6 +79,19 @@ class Command(BaseCommand):
             yield
         finally:
             running.stop()
+
+    def _tick(self, target: str) -> Any:
+        """A call of the application's relay each minute; None if it has no URL."""
+        from cloudtask.emulator.dispatch import Tick
+
+        try:
+            path = reverse("cloudtask:relay")
+            headers = {"Authorization": f"Bearer {development_token()}"}
+        except Exception as error:  # noqa: BLE001  the URLconf is the project's code
+            self._write(f"Schedules are not due here: the relay has no URL ({error})")
+            return None
+        self._write(f"Schedules and the outbox: {target}{path} is called each minute")
+        return Tick(url=f"{target}{path}", headers=headers, quiet=True)
 
     def _write(self, line: str) -> None:
         self.stdout.write(line)

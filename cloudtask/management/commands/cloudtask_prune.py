@@ -17,10 +17,10 @@ from cloudtask.delivering import executions, failed
 from cloudtask.delivering.executions import HORIZON
 from cloudtask.discretion import discreet
 from cloudtask.models import results
-from cloudtask.schedules import ticking
 from cloudtask.sending import outbox, relay, uniqueness
 from cloudtask.stores import note_upkeep, store
 from cloudtask.stores.database.results import ResultsIn
+from cloudtask.stores.database.schedules import SchedulesIn
 
 A_DAY = timedelta(days=1)
 BATCH = 1_000  # rows of a kind that are looked for at once
@@ -129,6 +129,7 @@ def _of_the_store(
             "payloads": work.off(partial(kept.prune_payloads, unneeded)),
             "results": work.off(partial(kept.prune_results, max_age)),
             "groups": work.off(partial(kept.prune_groups, unneeded)),
+            "schedules": work.off(partial(kept.prune_schedules, settings.keep_failed)),
             "late starts": work.off(partial(kept.prune_starts, max_age)),
             "marks of calls": work.off(partial(kept.prune_marks, max_age + HORIZON)),
         }
@@ -146,7 +147,9 @@ def _of_a_database(
             "unique keys": work.off(partial(uniqueness.prune, alias)),
             "results": work.off(partial(results.prune, alias, keep_failed))
             + work.off(partial(ResultsIn(alias).prune_results, max_age)),
-            "schedules": ticking.prune(alias, settings.keep_failed),
+            "schedules": work.off(
+                partial(SchedulesIn(alias).prune_schedules, settings.keep_failed)
+            ),
         }
     )
 

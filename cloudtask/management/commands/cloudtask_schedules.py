@@ -13,7 +13,7 @@ from cloudtask.options import nearest
 from cloudtask.schedules import Declared, declared, ticking
 from cloudtask.schedules.listed import ListedSchedule, listed
 
-_COLUMNS = ("key", "schedule", "enabled", "next", "last", "missed")
+_COLUMNS = ("key", "schedule", "enabled", "next", "last", "missed", "skipped")
 
 
 class Command(BaseCommand):
@@ -75,6 +75,7 @@ def _row(one: ListedSchedule) -> dict[str, Any]:
         "next": one.next_at,
         "last": one.enqueued_at,
         "missed": one.missed,
+        "skipped": one.skipped,
     }
 
 

@@ -18,6 +18,7 @@ from cloudtask.stores.database.iterations import DatabaseIterations
 from cloudtask.stores.database.marks import DatabaseMarks
 from cloudtask.stores.database.records import aware
 from cloudtask.stores.database.results import DatabaseResults
+from cloudtask.stores.database.schedules import DatabaseSchedules
 from cloudtask.stores.transactions import (
     apart,
     delete_by_key,
@@ -34,6 +35,7 @@ class DatabaseStore(
     DatabaseResults,
     DatabaseGroups,
     DatabaseMarks,
+    DatabaseSchedules,
     Store,
 ):
     """Keeps state in the tables of this app; option ALIAS, default "default"."""

@@ -17,6 +17,7 @@ from cloudtask.stores.datastore.groups import DatastoreGroups
 from cloudtask.stores.datastore.iterations import DatastoreIterations
 from cloudtask.stores.datastore.marks import DatastoreMarks
 from cloudtask.stores.datastore.results import DatastoreResults
+from cloudtask.stores.datastore.schedules import DatastoreSchedules
 
 DEFAULT_DATABASE = "(default)"
 _PATTERNS = {
@@ -51,6 +52,7 @@ class DatastoreStore(
     DatastoreResults,
     DatastoreGroups,
     DatastoreMarks,
+    DatastoreSchedules,
     DatastoreIterations,
     Store,
 ):
