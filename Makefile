@@ -51,7 +51,7 @@ demo: $(VENV)/.installed ## the example: 2,000 tasks; STORE=datastore keeps its 
 	$(BIN)/python example/demo.py $(if $(STORE),--store=$(STORE))
 
 bench: $(VENV)/.installed-bench ## every benchmark, with the budgets
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks --json build/benchmarks.json
 	$(BIN)/python -m benchmarks.emulator
 
 bench-quick: $(VENV)/.installed-bench ## the same with fewer repeats, in some two minutes

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import platform
 import sys
 import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from importlib import import_module
-from importlib.metadata import version
+from pathlib import Path
 
-from benchmarks import harness, project
+from benchmarks import harness, project, results
 
-# Modules of this package, each with a `scenario`.
-SCENARIOS = (
+# Modules of this package, each with a `scenario`, measured in this process.
+IN_PROCESS = (
     "enqueue",
     "round_trip",
     "handler",
@@ -20,10 +21,13 @@ SCENARIOS = (
     "iteration",
     "sealing",
     "carriers",
+    "commits",
 )
+# Modules with an `outcome`, which start processes of their own.
+WITH_PROCESSES = ("end_to_end",)
+SCENARIOS = (*IN_PROCESS, *WITH_PROCESSES)
 QUICK = harness.Effort(quick=True, repeats=7)
 FULL = harness.Effort(quick=False, repeats=25)
-PACKAGES = ("Django", "celery", "dramatiq", "huey", "django-tasks")
 
 
 def main() -> int:
@@ -31,28 +35,45 @@ def main() -> int:
     parser.add_argument("scenarios", nargs="*", metavar="scenario")
     parser.add_argument("--quick", action="store_true", help="fewer repeats")
     parser.add_argument("--strict", action="store_true", help="fail on a missed budget")
+    parser.add_argument("--json", type=Path, help="write the results there, too")
     options = parser.parse_args()
     if unknown := set(options.scenarios) - set(SCENARIOS):
         parser.error(f"no scenario {', '.join(unknown)}; known are {SCENARIOS}")
     effort = QUICK if options.quick else FULL
     started = time.monotonic()
-    project.set_up()
-    versions = ", ".join(f"{package} {version(package)}" for package in PACKAGES)
-    print(f"Python {platform.python_version()}, {versions}; best of {effort.repeats}")
-    met = [_run(name, effort) for name in options.scenarios or SCENARIOS]
-    if not options.scenarios:
-        met.append(import_module("benchmarks.commits").show())
-    print(f"\n{time.monotonic() - started:.0f} s in all")
-    if all(met):
+    print(", ".join(f"{name} {found}" for name, found in _facts().items()))
+    outcomes = list(measured(options.scenarios or SCENARIOS, effort))
+    seconds = time.monotonic() - started
+    print(f"\n{seconds:.0f} s in all")
+    if options.json:
+        results.write(options.json, outcomes, seconds=seconds, effort=asdict(effort))
+    if all(outcome.met for outcome in outcomes):
         print("All budgets are met.")
         return 0
     print("Some budgets are missed.")
     return 1 if options.strict else 0
 
 
-def _run(name: str, effort: harness.Effort) -> bool:
-    scenario = import_module(f"benchmarks.{name}").scenario(effort)
-    return harness.report(scenario, harness.measure(scenario, effort.repeats))
+def _facts() -> dict[str, object]:
+    return {"Python": results.machine()["python"], **results.versions()}
+
+
+def measured(names: Sequence[str], effort: harness.Effort) -> Iterator[results.Outcome]:
+    """Measure these scenarios, and print each as soon as it is known."""
+    project.set_up()
+    for name in names:
+        outcome = _measured(name, effort)
+        outcome.show()
+        sys.stdout.flush()
+        yield outcome
+
+
+def _measured(name: str, effort: harness.Effort) -> results.Outcome:
+    module = import_module(f"benchmarks.{name}")
+    if hasattr(module, "outcome"):
+        return module.outcome(effort)  # type: ignore[no-any-return]
+    scenario = module.scenario(effort)
+    return harness.outcome(name, scenario, harness.measure(scenario, effort.repeats))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,9 @@ from django.test.utils import CaptureQueriesContext
 
 from benchmarks import tasks
 from benchmarks.enqueue import StubClient
+from benchmarks.harness import Effort
 from benchmarks.project import cloudtask_settings
+from benchmarks.results import Figure, Outcome, Verdict
 from cloudtask.transports import cloud
 
 COUNTS = (1, 20, 200)
@@ -35,19 +37,29 @@ class CountingClient(StubClient):
         return SimpleNamespace(result=lambda timeout: None, metadata=metadata)
 
 
-def show() -> bool:
-    """Print the table; tell whether the budget is met."""
+def outcome(effort: Effort) -> Outcome:
+    """Statements and requests of each size; they are counted, not timed."""
     call_command("migrate", verbosity=0)
-    print("\nThe commit of a transaction with N calls of defer(), SQLite")
-    print(f"  {'N':>6}{'statements':>14}{'requests':>12}")
-    met = True
+    figures, most = [], (0, 0)
     for count in COUNTS:
-        statements, requests = _counted(count)
-        met = met and statements <= MOST[0] and requests <= MOST[1]
-        print(f"  {count:>6}{statements:>14}{requests:>12}")
-    mark = "met   " if met else "MISSED"
-    print(f"  {mark} at most {MOST[0]} statements and {MOST[1]} requests")
-    return met
+        counted = _counted(count)
+        most = (max(most[0], counted[0]), max(most[1], counted[1]))
+        for measure, number in zip(("statements", "requests"), counted, strict=True):
+            case = f"{count} calls"
+            figures.append(
+                Figure(case=case, measure=measure, unit="in all", samples=[number])
+            )
+    limits = zip(("statements", "requests"), most, MOST, strict=True)
+    return Outcome(
+        name="commits",
+        title="The commit of a transaction with calls of defer(), SQLite",
+        baseline=f"{COUNTS[0]} calls",
+        figures=figures,
+        verdicts=[
+            Verdict(what=f"{measure} of a commit", figure=found, limit=limit, unit="")
+            for measure, found, limit in limits
+        ],
+    )
 
 
 def _counted(count: int) -> tuple[int, int]:

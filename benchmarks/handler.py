@@ -50,9 +50,9 @@ def scenario(effort: Effort) -> Scenario:
         budgets=[
             Budget(
                 "the handler over an empty view",
-                lambda results: (results[OURS].best - results[EMPTY].best) * 1e6,
-                80,
-                " us",
+                lambda results: results[OURS].best / results[EMPTY].best - 1,
+                0.8,
+                "x of the view",
             )
         ],
         around=issuer.serving,

@@ -1,17 +1,20 @@
 """Measures cases side by side: every repeat runs all of them.
 
 The best of many repeats is the cost of the code. The median shows how much the machine
-disturbed it.
+disturbed it. The order of the cases changes with each repeat.
 """
 
 from __future__ import annotations
 
 import gc
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+
+from benchmarks.results import Figure, Outcome, Verdict
 
 OURS = "cloudtask"
 
@@ -76,13 +79,17 @@ class Budget:
     figure: Callable[[Results], float]
     limit: float
     unit: str
+    reason: str = ""  # why it is missed, if it is
 
-    def verdict(self, results: Results) -> tuple[bool, str]:
-        """Tell whether the budget is met, with a line for the report."""
-        figure = self.figure(results)
-        met = figure < self.limit
-        mark = "met   " if met else "MISSED"
-        return met, f"{mark} {self.what}: {figure:.4g}{self.unit}, under {self.limit:g}"
+    def verdict(self, results: Results) -> Verdict:
+        """The figure beside its limit."""
+        return Verdict(
+            what=self.what,
+            figure=self.figure(results),
+            limit=self.limit,
+            unit=self.unit,
+            reason=self.reason,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,34 +106,41 @@ class Scenario:
     baseline: str = OURS
     unit: str = "us"
     scale: float = 1e6
+    notes: Sequence[str] = ()
     around: Callable[[], AbstractContextManager[object]] = field(default=nullcontext)
 
 
 def measure(scenario: Scenario, repeats: int) -> Results:
     """Run all cases `repeats` times, interleaved, after one round to warm up."""
     samples: dict[str, list[float]] = {case.name: [] for case in scenario.cases}
+    order = random.Random(0)
     with scenario.around():
         for case in scenario.cases:
             if case.most is None:
                 case.sample()
         for repeat in range(repeats):
-            for case in scenario.cases:
+            for case in order.sample(scenario.cases, len(scenario.cases)):
                 if case.most is None or repeat < case.most:
                     samples[case.name].append(case.sample())
     return {name: Measured(tuple(found)) for name, found in samples.items()}
 
 
-def report(scenario: Scenario, results: Results) -> bool:
-    """Print the table and the budgets; tell whether all budgets are met."""
-    unit, scale = scenario.unit, scenario.scale
-    reference = results[scenario.baseline].best
-    print(f"\n{scenario.title}")
-    print(f"  {'':44}{'best ' + unit:>12}{'median ' + unit:>14}{'ratio':>9}")
-    for name, measured in results.items():
-        best, median = measured.best * scale, measured.median * scale
-        ratio = measured.best / reference
-        print(f"  {name:44}{best:>12.2f}{median:>14.2f}{ratio:>8.2f}x")
-    verdicts = [budget.verdict(results) for budget in scenario.budgets]
-    for _, line in verdicts:
-        print(f"  {line}")
-    return all(met for met, _ in verdicts)
+def outcome(name: str, scenario: Scenario, results: Results) -> Outcome:
+    """What the scenario found, in its own unit."""
+    return Outcome(
+        name=name,
+        title=scenario.title,
+        baseline=scenario.baseline,
+        by_best=True,
+        figures=[
+            Figure(
+                case=case,
+                measure="time of each",
+                unit=scenario.unit,
+                samples=[sample * scenario.scale for sample in measured.samples],
+            )
+            for case, measured in results.items()
+        ],
+        verdicts=[budget.verdict(results) for budget in scenario.budgets],
+        notes=scenario.notes,
+    )
