@@ -322,6 +322,8 @@ _WHEN_SET = {
     "place": "place",
     "group": "group",
     "member": "member",
+    "root": "root",
+    "exact": "exact",
     "occurrence": "occurrence",
     "schedule": "schedule",
     "alone": "alone",

@@ -38,6 +38,8 @@ class Message:
     `unique`. `carried` and `telemetry` are the parts of a `Carried`. A step of a chain
     has the chain's id and its place in it, and the rest of the chain behind its call in
     the payload. The value of the last step of a chain goes to `member` of `group`.
+    `root` is the outermost chain, if that is another one: a cancel is marked under its
+    id. With `exact` its first step marks that it begins.
     A call of a schedule has its key, and the moment at which it was due, `occurrence`;
     one that runs `alone` does not begin while another one runs.
     """
@@ -62,6 +64,8 @@ class Message:
     place: int = 0
     group: str | None = None
     member: int = 0
+    root: str | None = None
+    exact: bool = False
     occurrence: float | None = None
     schedule: str | None = None
     alone: bool = False
@@ -70,6 +74,11 @@ class Message:
     @property
     def receipt(self) -> Enqueued:
         return Enqueued(self.id, self.name, self.queue)
+
+    @property
+    def whole(self) -> str | None:
+        """The id of the outermost chain, which its receipt has; None outside of one."""
+        return self.root or self.chain
 
     @property
     def key(self) -> str:

@@ -16,10 +16,14 @@ from cloudtask import codec, envelope
 from cloudtask.asynchrony import synchronous
 from cloudtask.context import current
 from cloudtask.delivering import cancelling, results
-from cloudtask.delivering.cancelling import Cancellable, Cancellation
+from cloudtask.delivering.cancelling import (
+    Cancellable,
+    CancellableCall,
+    CancellableChain,
+    Cancellation,
+)
 from cloudtask.discretion import discreet
 from cloudtask.exceptions import (
-    CloudTaskError,
     ResultExpired,
     ResultNotKept,
     TaskFailed,
@@ -44,13 +48,15 @@ class Receipt(Enqueued, Generic[R_co]):
 
     `keeps_result` says whether the task has `keep_result`; `kept_in` is the database
     that keeps the result of an atomic call. `is_cancellable` says whether the task has
-    the option. `database` is that of the outbox; None for a chain or a group.
+    the option. `database` is that of the outbox. `is_chain` is true for the receipt of
+    a chain or a group, which has the name and the queue of its first task.
     """
 
     keeps_result: bool = field(default=True, repr=False, compare=False)
     kept_in: str | None = field(default=None, repr=False, compare=False)
     is_cancellable: bool = field(default=False, repr=False, compare=False)
-    database: str | None = field(default=None, repr=False, compare=False)
+    database: str = field(default="default", repr=False, compare=False)
+    is_chain: bool = field(default=False, repr=False, compare=False)
 
     @overload
     def result(
@@ -105,9 +111,9 @@ class Receipt(Enqueued, Generic[R_co]):
 
         PREVENTED: it does not begin. TOO_LATE: it has taken effect, or is kept as a
         failed task. REQUESTED: it may begin or runs; a `cancellable` call is not tried
-        again. In an open transaction on its database the cancel commits with it. Raises
-        EnqueueUnavailable when a store can't be reached, and CloudTaskError for the
-        receipt of a chain or a group.
+        again. Of a chain or a group, no step begins after this that has not begun
+        before. In an open transaction on its database the cancel commits with it.
+        Raises EnqueueUnavailable when a store can't be reached.
         """
         with synchronous("receipt", "cancel"):
             return cancelling.cancel(self._as_cancellable())
@@ -118,12 +124,15 @@ class Receipt(Enqueued, Generic[R_co]):
         return await sync_to_async(self.cancel)()
 
     def _as_cancellable(self) -> Cancellable:
-        if self.database is None:
-            raise CloudTaskError(
-                f"{self.id} is a chain or a group, which can't be cancelled. Cancel an "
-                "iteration by its handle, and a call by the receipt of its task."
+        if self.is_chain:
+            return CancellableChain(
+                self,
+                self.database,
+                is_exact=self.is_cancellable,
+                kept_in=self.kept_in,
+                keeps_result=self.keeps_result,
             )
-        return Cancellable(
+        return CancellableCall(
             self,
             self.database,
             is_atomic=self.kept_in is not None,
@@ -133,11 +142,9 @@ class Receipt(Enqueued, Generic[R_co]):
 
     def _refuse_cancelled(self) -> None:
         """Raise TaskFailed for a call that was cancelled and so has no result."""
-        can_be = self.is_cancellable or self.kept_in is not None
-        if self.database is None or not can_be:
-            return
-        if cancelling.is_cancelled(self._as_cancellable()):
-            raise TaskFailed(f"The call {self.id} was cancelled.", "")
+        if self._as_cancellable().is_cancelled():
+            what = "chain or group" if self.is_chain else "call"
+            raise TaskFailed(f"The {what} {self.id} was cancelled.", "")
 
     def _look(self) -> StoredResult | None:
         found = results.find(self.id, self.kept_in)

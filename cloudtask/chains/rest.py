@@ -30,7 +30,8 @@ class Rest:
     """The lines of the next steps of `chain`, the first of which has `place`.
 
     The value of the last step goes to `member` of `group`, if there is a group. `keep`
-    is how long that of a group that ends a chain is kept, in seconds.
+    is how long that of a group that ends a chain is kept, in seconds. `root` is the
+    outermost chain, if that is another one; `exact` is as in a message.
     """
 
     chain: str
@@ -39,6 +40,8 @@ class Rest:
     group: str | None = None
     member: int = 0
     keep: float | None = None
+    root: str | None = None
+    exact: bool = False
     carried: Carried = field(default=Carried(), repr=False)
 
     @property
@@ -63,6 +66,8 @@ class Rest:
                 place=self.place,
                 group=self.group,
                 member=self.member,
+                root=self.root,
+                exact=self.exact,
             )
         )
 
@@ -91,6 +96,8 @@ class Rest:
             lines=member,
             group=self.next_id,
             member=index,
+            root=self.root or self.chain,
+            exact=self.exact,
             carried=self.carried,
         )
 
@@ -135,6 +142,8 @@ def rest_of(message: Message, payload: bytes) -> Rest | None:
         lines=steps.behind(payload),
         group=message.group,
         member=message.member,
+        root=message.root,
+        exact=message.exact,
         carried=Carried(message.carried, message.telemetry),
     )
 
@@ -150,14 +159,14 @@ def sealed(rest: Rest, group: str, total: int) -> bytes:
     values = [rest.chain, rest.place, rest.group, rest.member, rest.keep]
     text = [line.decode(errors="surrogatepass") for line in rest.lines]
     carried = [rest.carried.project, rest.carried.telemetry]
-    data = codec.dumps([*values, carried, text])
+    data = codec.dumps([*values, carried, text, rest.root, rest.exact])
     return envelope.seal_value(data, place=_place(group, total))
 
 
 def unsealed(data: bytes, group: str, total: int) -> Rest:
     """The reverse of `sealed`; raises BadSignature for what another group keeps."""
     opened = codec.loads(envelope.unseal_value(data, place=_place(group, total)))
-    values: list[Any] = shapes.parts(opened, 7)
+    values: list[Any] = shapes.parts(opened, 9)
     return Rest(
         chain=shapes.text(values[0]),
         place=shapes.whole(values[1]),
@@ -168,4 +177,6 @@ def unsealed(data: bytes, group: str, total: int) -> Rest:
         lines=tuple(
             line.encode(errors="surrogatepass") for line in shapes.texts(values[6])
         ),
+        root=shapes.text_or_none(values[7]),
+        exact=shapes.flag(values[8]),
     )

@@ -1,7 +1,7 @@
 """Marks that a call begins which others may keep from it.
 
-A call with the option `cancellable` looks for a cancel. A call of a schedule with
-`overlap="skip"` looks for an earlier call.
+A call with the option `cancellable` looks for a cancel, and a step for one of its
+chain. A call of a schedule with `overlap="skip"` looks for an earlier call.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 
+from cloudtask.chains import cancelled
 from cloudtask.message import Message
 from cloudtask.stores import AlreadyDone, CallCancelled, CallSkipped, store
 from cloudtask.stores.schedules import ScheduleStore
@@ -34,6 +35,8 @@ def refusal_of(message: Message) -> AlreadyDone | None:
     """
     if is_marked(message) and not store().begin_call(message.id):
         return CallCancelled(message.id)
+    if message.chain is not None and not cancelled.goes_on(message):
+        return CallCancelled(message.id)
     if message.alone and not _begins_alone(message, timedelta(0)):
         return CallSkipped(message.id)
     return None
@@ -41,13 +44,15 @@ def refusal_of(message: Message) -> AlreadyDone | None:
 
 def cancellation_of(message: Message) -> Callable[[], bool] | None:
     """A function that tells whether the call was cancelled, if it can be."""
-    if not is_marked(message):
+    if message.chain is None and not is_marked(message):
         return None
-    return partial(_is_cancelled, message.id)
+    return partial(_is_cancelled, message)
 
 
-def _is_cancelled(key: str) -> bool:
-    return store().is_cancelled(key)
+def _is_cancelled(message: Message) -> bool:
+    if is_marked(message) and store().is_cancelled(message.id):
+        return True
+    return cancelled.is_cancelled(message)
 
 
 # Calls of schedules that must not overlap

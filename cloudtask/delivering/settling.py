@@ -15,8 +15,8 @@ from functools import partial
 from django.db import DatabaseError, Error, connections
 
 from cloudtask import clock, conf, failpoints, quotas
-from cloudtask.chains import failure, handing
-from cloudtask.chains.rest import rest_of
+from cloudtask.chains import cancelled, failure, handing
+from cloudtask.chains.rest import Rest, rest_of
 from cloudtask.delivering import failed, marks, results
 from cloudtask.delivering.calls import Attempt, Call, backoff_of, service_backoff_of
 from cloudtask.exceptions import (
@@ -88,6 +88,7 @@ def _settle(attempt: Attempt) -> Outcome:
         return Outcome.SUCCEEDED
     if isinstance(error, CallCancelled) or _is_cancelled(attempt):
         logger.info("Task %s is cancelled, and is not tried again.", call)
+        _insisting(partial(_tell_cancelled, attempt))
         _tidy(attempt, _remove_remains)
         return Outcome.CANCELLED
     if isinstance(error, CallSkipped):
@@ -222,15 +223,35 @@ def _tell_failure(attempt: Attempt, error: BaseException) -> None:
     """Keep the failure as the result, and tell the chain of it."""
     message = attempt.call.message
     results.keep_failure(message, error)
-    if message.chain is None:
-        return
-    try:
-        rest = rest_of(message, payloads.payload_of(message))
-    except (AlreadyDone, PayloadError) as lost:
-        logger.error("The chain of %s can't be told of it: %s", attempt.call, lost)
-        return
+    rest = _rest(attempt)
     if rest is not None:
         failure.tell(message, rest, *results.texts_of(error))
+
+
+def _tell_cancelled(attempt: Attempt) -> None:
+    """Tell the receipts around a step that it was cancelled: nothing follows on it.
+
+    The receipt of a chain that was cancelled as a whole looks for that itself.
+    """
+    message = attempt.call.message
+    if message.chain is None or cancelled.is_cancelled(message):
+        return
+    rest = _rest(attempt)
+    if rest is not None:
+        text = f"{message.task} ({message.id}) was cancelled."
+        handing.tell_result(rest, text, "")
+
+
+def _rest(attempt: Attempt) -> Rest | None:
+    """What follows on a call that has not succeeded, if that can still be read."""
+    message = attempt.call.message
+    if message.chain is None:
+        return None
+    try:
+        return rest_of(message, payloads.payload_of(message))
+    except (AlreadyDone, PayloadError) as lost:
+        logger.error("The chain of %s can't be told of it: %s", attempt.call, lost)
+        return None
 
 
 def _insisting(work: Callable[[], None]) -> None:

@@ -182,19 +182,18 @@ def relay_after(messages: Sequence[Message], alias: str) -> None:
     _commit_on(alias).add(messages, None)
 
 
-def withdraw(key: str, alias: str) -> bool:
-    """Whether the open transaction has itself written the outbox row of `key`.
+def withdraw(is_meant: Callable[[Message], bool], alias: str) -> list[str]:
+    """The keys of meant messages whose outbox rows the open transaction has written.
 
-    The commit then looks which rows exist, so the caller can delete that row.
+    The commit then looks which rows exist, so the caller can delete those rows.
     """
     commit = commits.get(connections[alias])
     if commit is None or commit.hooks is not connections[alias].run_on_commit:
-        return False
+        return []
     waiting = (entry for entry in commit.entries if entry.send is None)
-    if not any(message.key == key for entry in waiting for message in entry.messages):
-        return False
-    commit.is_doubtful = True
-    return True
+    found = [one.key for entry in waiting for one in entry.messages if is_meant(one)]
+    commit.is_doubtful = commit.is_doubtful or bool(found)
+    return found
 
 
 def _commit_on(alias: str) -> Commit:

@@ -20,6 +20,14 @@ class MarkStore(ABC):
         """
 
     @abstractmethod
+    def begin_step(self, key: str, *, is_marked: bool) -> bool:
+        """Look whether a chain goes on; returns False if it was cancelled.
+
+        With `is_marked` the first step marks that the chain has begun, as `begin_call`
+        does. All other looks only read.
+        """
+
+    @abstractmethod
     def cancel_call(self, key: str) -> bool:
         """Mark a call as cancelled; returns whether it had begun before.
 

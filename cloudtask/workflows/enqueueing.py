@@ -34,6 +34,7 @@ class Policy:
     countdown: timedelta | None = None
     transactional: bool | None = None
     keep_result: timedelta | None = None
+    cancellable: bool = False
 
 
 class Tree(Protocol):
@@ -98,6 +99,7 @@ def enqueued(tree: Tree) -> Receipt[Any]:
         place=0,
         lines=lines,
         carried=carriers.capture(first),
+        exact=_is_exact(tree, step),
     )
     if isinstance(step, CallStep):
         message = rest.next_call(step, b"null", after, clock.now())
@@ -106,23 +108,29 @@ def enqueued(tree: Tree) -> Receipt[Any]:
         limits.check_database(options, "A chain")
         messages = _delayed([message], tree.policy.countdown)
         enqueueing.leave(messages, options)
+        database = options.database
     else:
-        messages = _leave_group(rest, tree.policy, _databases(step.members))
-    return _receipt(rest, messages)
+        database = _database(step.members)
+        messages = _leave_group(rest, tree.policy, database)
+    return _receipt(rest, messages, database)
 
 
-def _leave_group(rest: Rest, policy: Policy, databases: set[str]) -> list[Message]:
+def _is_exact(tree: Tree, first: CallStep | GroupStep) -> bool:
+    """Whether the first step marks that the chain begins.
+
+    A group needs the store in any case, so its members mark it always.
+    """
+    if isinstance(first, GroupStep) or tree.policy.cancellable:
+        return True
+    return bool(tree.parts[0].options.cancellable)
+
+
+def _leave_group(rest: Rest, policy: Policy, alias: str) -> list[Message]:
     """Save the group and all its first messages in one transaction, or nothing.
 
     They are sent after its commit. Without an SQL database the record of the group is
     saved first.
     """
-    if len(databases) > 1:
-        names = ", ".join(sorted(map(repr, databases)))
-        raise ValueError(
-            f"All members of a group need the same option database, not {names}."
-        )
-    alias = next(iter(databases), "default")
     if not is_relational(alias):
         messages = _delayed(begun(rest, b"null", joins=None), policy.countdown)
         options = Options(database=alias, transactional=policy.transactional)
@@ -144,9 +152,15 @@ def _together(alias: str, policy: Policy) -> AbstractContextManager[Any]:
     return cast("AbstractContextManager[Any]", transaction.atomic(using=alias))
 
 
-def _databases(members: Iterable[Lines]) -> set[str]:
-    """The databases of the first calls of all members."""
-    return {step.options.database for step in _first_calls(members)}
+def _database(members: Iterable[Lines]) -> str:
+    """The database of the first calls of all members."""
+    databases = {step.options.database for step in _first_calls(members)}
+    if len(databases) > 1:
+        names = ", ".join(sorted(map(repr, databases)))
+        raise ValueError(
+            f"All members of a group need the same option database, not {names}."
+        )
+    return next(iter(databases), "default")
 
 
 def _first_calls(members: Iterable[Lines]) -> Iterator[CallStep]:
@@ -166,7 +180,7 @@ def _delayed(messages: Sequence[Message], by: timedelta | None) -> list[Message]
     return [replace(m, eta=(m.eta or m.created) + seconds) for m in messages]
 
 
-def _receipt(rest: Rest, messages: Sequence[Message]) -> Receipt[Any]:
+def _receipt(rest: Rest, messages: Sequence[Message], database: str) -> Receipt[Any]:
     last = steps.last(rest.lines)
     is_atomic = isinstance(last, CallStep) and last.options.atomic
     return Receipt(
@@ -175,4 +189,7 @@ def _receipt(rest: Rest, messages: Sequence[Message]) -> Receipt[Any]:
         messages[0].queue if messages else "default",
         steps.keep_of(rest.lines) is not None,
         last.options.database if isinstance(last, CallStep) and is_atomic else None,
+        rest.exact,
+        database,
+        is_chain=True,
     )

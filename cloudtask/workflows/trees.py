@@ -89,14 +89,20 @@ class Chain(
         *,
         countdown: timedelta | float | None = None,
         transactional: bool | None = None,
+        cancellable: bool = False,
     ) -> Chain[T_contra, R_co]:
         """This chain with another start.
 
         `countdown` is the earliest start of its first step. `transactional` is as in
-        `.using()` of a task.
+        `.using()` of a task. With `cancellable` its receipt can promise that no step
+        has begun; the first step then writes a mark to the store.
         """
         made: Chain[T_contra, R_co] = self._with(
-            {"countdown": countdown, "transactional": transactional}
+            {
+                "countdown": countdown,
+                "transactional": transactional,
+                "cancellable": cancellable,
+            }
         )
         return made
 

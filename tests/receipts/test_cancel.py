@@ -12,7 +12,7 @@ from asgiref.sync import async_to_sync
 from django.core.management import call_command
 from django.db import connections, transaction
 
-from cloudtask import Cancellation, CloudTaskError, TaskFailed, chain, failpoints
+from cloudtask import Cancellation, TaskFailed, failpoints
 from cloudtask.delivering.settling import Outcome
 from cloudtask.models import CallMark, Execution, OutboxMessage
 from cloudtask.sending import relay
@@ -160,13 +160,6 @@ def test_a_unique_key_is_free_at_once(db: None) -> None:
     assert second.id != first.id
     run_queued()
     assert tasks.asked[-1] == "end"
-
-
-def test_a_chain_is_refused(db: None) -> None:
-    receipt = chain(tasks.stoppable.s()).defer()
-
-    with pytest.raises(CloudTaskError, match="can't be cancelled"):
-        receipt.cancel()
 
 
 def test_asynchronous_code_awaits_it(db: None) -> None:

@@ -27,6 +27,18 @@ class MarksContract:
         assert store.cancel_call("k") is True
         assert not store.is_cancelled("other")
 
+    def test_a_step_only_reads_unless_it_marks(self, store: Store) -> None:
+        assert store.begin_step("k", is_marked=False) is True
+        assert store.cancel_call("k") is False
+        assert store.begin_step("k", is_marked=False) is False
+        assert store.begin_step("k", is_marked=True) is False
+
+    def test_the_first_step_marks_that_its_chain_has_begun(self, store: Store) -> None:
+        assert store.begin_step("k", is_marked=True) is True
+        assert store.begin_step("k", is_marked=True) is True
+        assert store.cancel_call("k") is True
+        assert store.begin_step("k", is_marked=True) is False
+
     def test_old_marks_are_pruned_up_to_a_limit(self, store: Store) -> None:
         for key in "abc":
             store.begin_call(key)

@@ -140,3 +140,27 @@ def untransportable() -> Any:
 def unspeakable_atomically(value: int) -> Any:
     Author.objects.create(name="unspeakable")
     return lambda: value
+
+
+@task
+def unkept(value: int) -> int:
+    return value
+
+
+@task(keep_result=A_DAY, cancellable=True)
+def stoppable(value: int) -> int:
+    seen.append(("stoppable", value))
+    return value
+
+
+@task(keep_result=A_DAY, max_attempts=5)
+def watching() -> None:
+    seen.append(("watching", current(required=True).is_cancelled))
+    if "watching" in broken:
+        raise ValueError("broken")
+
+
+@task(keep_result=A_DAY, atomic=True)
+def note_atomically(value: Any) -> Any:
+    Author.objects.create(name="noted")
+    return value

@@ -471,3 +471,9 @@ def test_a_signature_has_no_other_names_and_can_be_copied():
     with pytest.raises(AttributeError, match=r"has no attribute 'nothing'$"):
         _ = signature(1).nothing
     assert copy.copy(signature(1)).args == (1,)
+
+
+def test_a_chain_runs_in_a_test_without_a_database() -> None:
+    chain(tasks.unkept.s(1), tasks.unkept.s()).defer()
+
+    assert len(run_queued().attempts) == 2

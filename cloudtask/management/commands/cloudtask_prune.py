@@ -131,7 +131,7 @@ def _of_the_store(
             "groups": work.off(partial(kept.prune_groups, unneeded)),
             "schedules": work.off(partial(kept.prune_schedules, settings.keep_failed)),
             "late starts": work.off(partial(kept.prune_starts, max_age)),
-            "marks of calls": work.off(partial(kept.prune_marks, max_age + HORIZON)),
+            "marks of calls": work.off(partial(kept.prune_marks, unneeded + HORIZON)),
         }
     )
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 
 from cloudtask.clock import database_now as now
 from cloudtask.stores.marks import MarkStore
 from cloudtask.stores.transactions import Database, delete_by_key
+
+A_WHILE = timedelta(days=1)
 
 if TYPE_CHECKING:
     from cloudtask.models import CallMark
@@ -27,6 +29,16 @@ class DatabaseMarks(Database, MarkStore):
         with self.writing(f"Marking that {key} begins"):
             mark = self._marked(key, is_begun=True)
             return not mark.is_cancelled
+
+    def begin_step(self, key: str, *, is_marked: bool) -> bool:
+        is_old = Q(noted_at__lt=now() - A_WHILE)
+        with self.reading(f"Looking whether {key} goes on"):
+            row = self._marks().filter(pk=key).annotate(is_old=is_old).first()
+            if row is None:
+                return self.begin_call(key) if is_marked else True
+            if row.is_old and is_marked:  # a chain may go on for months
+                self._marks().filter(pk=key).update(noted_at=now())
+        return not row.is_cancelled
 
     def cancel_call(self, key: str) -> bool:
         with self.writing(f"Cancelling {key}"):

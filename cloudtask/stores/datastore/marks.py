@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
 
-from cloudtask.stores.datastore.access import Access, Row, Try
+from cloudtask.stores.datastore.access import Access, Path, Row, Try
+from cloudtask.stores.datastore.entities import moment
 from cloudtask.stores.marks import MarkStore
 
 MARK = "CloudtaskCallMark"
+A_WHILE = timedelta(days=1)
 
 
 class DatastoreMarks(Access, MarkStore):
@@ -25,6 +29,15 @@ class DatastoreMarks(Access, MarkStore):
             return True
 
         return self.transact(f"Marking that {key} begins", work)
+
+    def begin_step(self, key: str, *, is_marked: bool) -> bool:
+        what, now = f"Looking whether {key} goes on", self.now()
+        [row] = self.get(what, (MARK, key))
+        if row is None:
+            return self.begin_call(key) if is_marked else True
+        if is_marked and moment(row.values["noted_at"]) < now - A_WHILE:
+            self.transact(what, partial(_touch, path=row.path, now=now))
+        return not row.values["is_cancelled"]
 
     def cancel_call(self, key: str) -> bool:
         path, now = (MARK, key), self.now()
@@ -48,3 +61,10 @@ class DatastoreMarks(Access, MarkStore):
         rows = self.query(what, MARK, old, projection=["__key__"], limit=limit)
         self.delete(what, [row.path for row in rows])
         return len(rows)
+
+
+def _touch(attempt: Try, *, path: Path, now: datetime) -> None:
+    """Keep the mark of a chain that goes on for months."""
+    row = attempt.get(path)
+    if row is not None:
+        attempt.put(replace(row, values={**row.values, "noted_at": now}))
