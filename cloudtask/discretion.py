@@ -11,6 +11,7 @@ import logging
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from datetime import date, timedelta
 from functools import lru_cache, wraps
 from inspect import iscoroutinefunction
 from types import CodeType, FrameType, FunctionType, TracebackType
@@ -157,6 +158,17 @@ def said(value: object, form: Callable[[Any], str] = str) -> str:
         raise
     except BaseException:  # noqa: BLE001  as the traceback module does
         return f"<exception {form.__name__}() failed>"
+
+
+def shown(value: object) -> str:
+    """How the text of an error names a value that a caller gave.
+
+    A number or a moment is itself, at most 60 characters of it. Anything else is its
+    type, since the value may be a secret.
+    """
+    if value is None or isinstance(value, int | float | timedelta | date):
+        return said(value, repr)[:60]
+    return type(value).__name__
 
 
 def printable(text: str) -> str:

@@ -25,7 +25,6 @@ CloudTaskError
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -169,10 +168,15 @@ def _checked_delay(delay: timedelta | float | None) -> timedelta | float | None:
         return None
     is_number = isinstance(delay, int | float) and not isinstance(delay, bool)
     if not is_number and not isinstance(delay, timedelta):
-        raise TypeError(f"The delay of Retry is a timedelta or seconds, not {delay!r}.")
-    seconds = delay.total_seconds() if isinstance(delay, timedelta) else float(delay)
-    if not 0 <= seconds < math.inf:
-        raise ValueError(f"The delay of Retry is 0 or more seconds, not {delay!r}.")
+        kind = type(delay).__name__  # its value may be a secret
+        raise TypeError(f"The delay of Retry is a timedelta or seconds, not {kind}.")
+    try:
+        given = delay if isinstance(delay, timedelta) else timedelta(seconds=delay)
+        is_right = given >= timedelta(0)
+    except (ValueError, OverflowError):
+        is_right = False
+    if not is_right:
+        raise ValueError("The delay of Retry is 0 or more seconds, and no infinity.")
     return delay
 
 

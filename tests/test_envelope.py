@@ -32,6 +32,13 @@ def test_a_message_comes_back_as_it_was() -> None:
     assert opened.options.max_attempts == 3
 
 
+@pytest.mark.parametrize("name", ["$", "$$", "\\u0024", "$ref"])
+def test_a_header_named_as_a_tag_is_a_header(name: str) -> None:
+    for headers in ({name: "task"}, {name: "x", "X-Other": "y"}):
+        sealed = envelope.seal(replace(SMALL, options=Options(headers=headers)))
+        assert envelope.unseal(sealed, now=NOW).options.headers == headers
+
+
 def test_a_large_message_is_compressed() -> None:
     large = replace(SMALL, payload=codec.dumps_call(("x" * 50_000,), {}))
     sealed = envelope.seal(large)

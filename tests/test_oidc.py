@@ -13,8 +13,8 @@ from google.auth import jwt
 
 from cloudtask.exceptions import UntrustedRequest
 from cloudtask.targets import oidc
-from tests.support import tokens
-from tests.support.site import ACCOUNT, Site, http_settings
+from tests.support import recording, tokens
+from tests.support.site import ACCOUNT, Site, asgi_status, http_settings
 from tests.support.tokens import Issuer, issuing
 from tests.testapp import tasks
 
@@ -65,8 +65,12 @@ WRONG_CLAIMS: dict[str, dict[str, Any]] = {
     "wrong account": {"email": "tasks@other.iam.gserviceaccount.com"},
     "account in other letters": {"email": ACCOUNT.upper()},
     "no account": {"email": None},
+    "list of accounts": {"email": [ACCOUNT]},
+    "account after a space": {"email": f" {ACCOUNT}"},
+    "account with a letter that looks alike": {"email": ACCOUNT.replace("a", "\u0430")},
     "unverified email": {"email_verified": False},
     "email that says it is verified": {"email_verified": "true"},
+    "email that is verified once": {"email_verified": 1},
     "no word on the email": {"email_verified": None},
     "expired": {"iat": PAST, "exp": PAST + 3600},
     "issued in the future": {"iat": FUTURE, "exp": FUTURE + 3600},
@@ -75,9 +79,19 @@ WRONG_CLAIMS: dict[str, dict[str, Any]] = {
     "no time of issue": {"iat": None},
     "expiry that is no number": {"exp": "never"},
     "expiry that is a list": {"exp": [FUTURE]},
+    "expiry that never comes": {"exp": float("inf")},
+    "expiry after all moments": {"exp": 10**18},
+    "expiry of thousands of digits": {"exp": 10**4000},
+    "expiry that is text": {"exp": str(FUTURE)},
+    "expiry that is true": {"exp": True, "iat": -FUTURE},
+    "issued before all moments": {"iat": float("-inf")},
+    "issued at no moment": {"iat": float("nan")},
     "start that is no number": {"nbf": "now"},
+    "start that is no moment": {"nbf": float("nan")},
+    "start that is a list": {"nbf": [PAST]},
     "wrong issuer": {"iss": "https://evil.example"},
     "issuer that is Google": {"iss": "https://accounts.google.com"},
+    "list of issuers": {"iss": ["https://accounts.google.com"]},
     "no issuer": {"iss": None},
 }
 
@@ -121,6 +135,16 @@ def forged(issuer: Issuer) -> dict[str, str]:
         "four parts": f"{good}.{signature}",
         "half of it": good[: len(good) // 2],
         "header that is a list": f"{tokens.encoded(b'[]')}.{body}.{signature}",
+        "key id that is a path": tokens.token(claims, key=2, kid="../../etc/passwd"),
+        "address of other keys": tokens.token(
+            claims, key=2, kid="key-1", jku=f"{issuer.url}/x", x5u=f"{issuer.url}/x"
+        ),
+        "header that brings its key": tokens.token(
+            claims, key=2, kid="key-1", jwk={"kty": "RSA", "kid": "key-1"}
+        ),
+        "header that asks for extensions": tokens.token(claims, key=2, crit=["exp"]),
+        "claims of thousands of digits": f"{head}.{tokens.encoded(VAST)}.{signature}",
+        "deep claims": f"{head}.{tokens.encoded(b'[' * 100_000)}.{signature}",
         "header that is no JSON": f"{tokens.encoded(b'{')}.{body}.{signature}",
         "header of bytes": f"{tokens.encoded(bytes(range(256)))}.{body}.{signature}",
         "deep header": f"{tokens.encoded(b'[' * 100_000)}.{body}.{signature}",
@@ -132,6 +156,9 @@ def forged(issuer: Issuer) -> dict[str, str]:
         "not base64": "!!!.???.***",
         "other letters": "\u00e4.\u00f6.\u00fc",
     }
+
+
+VAST = b'{"iat":' + b"9" * 5000 + b"}"
 
 
 def test_no_forged_token_is_believed(site: Site) -> None:
@@ -173,6 +200,41 @@ def test_the_token_must_stand_where_a_bearer_token_stands(
     headers = {"Authorization": authorization.replace("{}", site.issuer.token())}
     assert site.deliver(token=None, headers=headers).status_code == 403
     assert tasks.calls == []
+
+
+GOOD, BAD = "good", "bad"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        [("authorization", GOOD), ("authorization", BAD)],
+        [("authorization", BAD), ("authorization", GOOD)],
+        [("authorization", GOOD), ("authorization", GOOD)],
+        [("authorization_", GOOD)],
+        [("x-authorization", GOOD)],
+        [("proxy-authorization", GOOD)],
+        [("x-forwarded-authorization", GOOD)],
+        [("x-goog-iap-jwt-assertion", GOOD)],
+        [("x-appengine-queuename", "default"), ("x-appengine-cron", "true")],
+    ],
+    ids=lambda sent: "-".join(name for name, _ in sent),
+)
+def test_only_one_header_of_one_name_is_believed(
+    site: Site, sent: list[tuple[str, str]]
+) -> None:
+    tasks.note.defer()
+    good = site.issuer.token()
+    written = {GOOD: f"Bearer {good}", BAD: f"Bearer {good[:-8]}AAAAAAAA"}
+    pairs = [(name, written.get(value, value)) for name, value in sent]
+    assert asgi_status(recording.bodies()[-1:], pairs) == 403
+    assert tasks.calls == []
+
+
+def test_the_same_request_with_one_good_header_is_believed(site: Site) -> None:
+    tasks.note.defer()
+    pairs = [("authorization", f"Bearer {site.issuer.token()}")]
+    assert asgi_status(recording.bodies()[-1:], pairs) == 200
 
 
 def test_the_scheme_may_be_in_any_letters(site: Site) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 from dataclasses import replace
@@ -12,15 +11,13 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.conf import settings
-from django.core import signals
-from django.core.handlers.asgi import ASGIHandler
-from django.db import close_old_connections, connections
+from django.db import connections
 from django.test import AsyncClient, RequestFactory, override_settings
 
 from cloudtask import conf, envelope, quotas, registry, views
 from cloudtask.models import FailedTask
 from tests.support import clock, recording
-from tests.support.site import Site, http_settings
+from tests.support.site import Site, asgi_status, http_settings
 from tests.testapp import tasks
 from tests.testapp.models import Author
 
@@ -539,61 +536,24 @@ def test_the_relay_lets_in_a_token_of_the_target_or_its_own(site: Site) -> None:
 # Servers.
 
 
-def asgi_status(site: Site, chunks: list[bytes], token: str | None = None) -> int:
+def chunked(site: Site, chunks: list[bytes], token: str | None = None) -> int:
     """The status of a POST in chunks, without a Content-Length, as servers pass it."""
-    events = [
-        {"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks
-    ] + [{"type": "http.request", "body": b"", "more_body": False}]
-    sent: list[dict[str, Any]] = []
-
-    async def receive() -> dict[str, Any]:
-        if events:
-            return events.pop(0)
-        await asyncio.sleep(60)
-        return {"type": "http.disconnect"}
-
-    async def send(event: dict[str, Any]) -> None:
-        sent.append(event)
-
-    authorization = f"Bearer {token or site.issuer.token()}".encode()
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": "POST",
-        "scheme": "https",
-        "path": "/_cloudtask/run/tests.testapp.tasks.note",
-        "query_string": b"",
-        "headers": [
-            (b"host", b"testserver"),
-            (b"authorization", authorization),
-            (b"transfer-encoding", b"chunked"),
-        ],
-        "server": ("testserver", 443),
-        "client": ("127.0.0.1", 4),
-    }
-    # As a test client does: the connections of this thread stay open.
-    signals.request_started.disconnect(close_old_connections)
-    signals.request_finished.disconnect(close_old_connections)
-    try:
-        async_to_sync(ASGIHandler())(scope, receive, send)
-    finally:
-        signals.request_started.connect(close_old_connections)
-        signals.request_finished.connect(close_old_connections)
-    return int(sent[0]["status"])
+    authorization = f"Bearer {token or site.issuer.token()}"
+    headers = [("authorization", authorization), ("transfer-encoding", "chunked")]
+    return asgi_status(chunks, headers)
 
 
 def test_a_body_in_chunks_is_read_to_its_end(site: Site) -> None:
     body = sealed("in chunks")
     chunks = [body[place : place + 7] for place in range(0, len(body), 7)]
-    assert asgi_status(site, chunks) == 200
+    assert chunked(site, chunks) == 200
     assert tasks.calls == [(("in chunks",), {})]
-    assert asgi_status(site, chunks, token="x.y.z") == 403
+    assert chunked(site, chunks, token="x.y.z") == 403
 
 
 def test_a_body_in_chunks_may_not_be_too_large_either(site: Site) -> None:
-    assert asgi_status(site, [b"x" * 100_000] * 13) == 413
-    assert asgi_status(site, []) == 400
+    assert chunked(site, [b"x" * 100_000] * 13) == 413
+    assert chunked(site, []) == 400
     assert tasks.calls == []
 
 

@@ -16,6 +16,7 @@ from django.db import connections, transaction
 
 from cloudtask import carriers, clock, codec, stores
 from cloudtask.asynchrony import synchronous
+from cloudtask.discretion import shown
 from cloudtask.iteration import finalizing, planning, walking  # noqa: F401  the steps
 from cloudtask.iteration.control import prune, sweep
 from cloudtask.iteration.description import (
@@ -97,7 +98,7 @@ def map_items(
             "write [item]; for a mapping, its .items() or .values()."
         )
     if not isinstance(items, Iterable):
-        raise TypeError(f"map() takes an iterable of items, not {items!r}.")
+        raise TypeError(f"map() takes an iterable of items, not {shown(items)}.")
     encoded = codec.dumps(
         [*items],
         wipe_related_caches=options.wipe_related_caches,

@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import Any, Literal, TypedDict
 
 from cloudtask import codec, stores
+from cloudtask.discretion import shown
 from cloudtask.exceptions import ConfigurationError, PayloadTooLarge
 from cloudtask.iteration.planner import MAX_SHARDS
 from cloudtask.iteration.sources import ListSource, QuerySetSource, Source
@@ -149,8 +150,8 @@ def _encoded(function: Any, what: str, of: str) -> bytes | None:
         return None
     if not callable(function):
         raise TypeError(
-            f"{what} must be a task or a function, not {function!r}. Its options are "
-            "those of its @task, and its queue is that of the iteration."
+            f"{what} must be a task or a function, not {shown(function)}. Its options "
+            "are those of its @task, and its queue is that of the iteration."
         )
     return codec.dumps(function, root=what, of=of)
 
@@ -160,9 +161,9 @@ def _arguments(
 ) -> bytes:
     args, kwargs = policy.get("args", ()), policy.get("kwargs")
     if isinstance(args, str) or not isinstance(args, Sequence):
-        raise TypeError(f"args must be a list or a tuple, not {args!r}.")
+        raise TypeError(f"args must be a list or a tuple, not {shown(args)}.")
     if not isinstance(kwargs, dict | None):
-        raise TypeError(f"kwargs must be a dict, not {kwargs!r}.")
+        raise TypeError(f"kwargs must be a dict, not {shown(kwargs)}.")
     return codec.dumps_call(
         tuple(args),
         kwargs or {},
@@ -198,7 +199,7 @@ def _check_last(
         check_signature(what, function, args, kwargs)
     except ValueError:
         raise TypeError(
-            f"{what} must be a task or a function of a module, not {function!r}."
+            f"{what} must be a task or a function of a module, not {shown(function)}."
         ) from None
     options = getattr(function, "options", None)
     if not isinstance(options, Options) or not options.atomic:
@@ -229,7 +230,7 @@ def _check_values(description: Description) -> None:
     for name, allowed in (("on_error", _ON_ERROR), ("atomic", _ATOMIC)):
         value = getattr(description, name)
         if value not in allowed:
-            raise ValueError(f"{name} must be one of {allowed}, not {value!r}.")
+            raise ValueError(f"{name} must be one of {allowed}, not {value!r:.60}.")
     for name, most in (("shards", MAX_SHARDS), ("batch_size", sys.maxsize)):
         _check_number(name, getattr(description, name), most)
     limit = description.max_failures
@@ -237,10 +238,12 @@ def _check_values(description: Description) -> None:
         not isinstance(limit, int | float) or isinstance(limit, bool) or not limit >= 0
     ):
         raise ValueError(
-            f"max_failures must be a number of rows or a share, not {limit!r}."
+            f"max_failures must be a number of rows or a share, not {shown(limit)}."
         )
     if description.margin < 0:
-        raise ValueError(f"margin must not be negative, not {description.margin!r} s.")
+        raise ValueError(
+            f"margin must not be negative, not {shown(description.margin)} s."
+        )
     if description.atomic == "row" and description.batch_size is not None:
         raise ValueError(
             'atomic="row" is a transaction for each row, batch_size a call for many '
@@ -252,6 +255,6 @@ def _check_number(name: str, value: Any, most: int) -> None:
     if value is None:
         return
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(f"{name} must be a whole number from 1, not {value!r}.")
+        raise ValueError(f"{name} must be a whole number from 1, not {shown(value)}.")
     if value > most:
-        raise ValueError(f"{name} must be {most} at most, not {value!r}.")
+        raise ValueError(f"{name} must be {most} at most, not {shown(value)}.")

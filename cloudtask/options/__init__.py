@@ -222,7 +222,7 @@ class Options:
         for name in given:
             if name not in OPTIONS:
                 raise TypeError(
-                    f"Unknown task option {name!r}; {nearest(name, OPTIONS)}"
+                    f"Unknown task option {name!r:.60}; {nearest(name, OPTIONS)}"
                 )
         if "countdown" in given and "eta" not in given:
             given = {"eta": None, **given}

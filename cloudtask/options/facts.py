@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from django.utils.timezone import is_naive
 
 from cloudtask import quotas
+from cloudtask.discretion import shown
 
 if TYPE_CHECKING:
     from cloudtask.context import TaskContext
@@ -87,8 +88,8 @@ def as_timedelta(value: timedelta | float, what: str) -> timedelta:
         try:
             return timedelta(seconds=value)
         except (ValueError, OverflowError) as error:
-            raise ValueError(f"{what} is not a duration: {value!r}.") from error
-    raise TypeError(f"{what} must be a timedelta or seconds, not {value!r}.")
+            raise ValueError(f"{what} is not a duration: {shown(value)}.") from error
+    raise TypeError(f"{what} must be a timedelta or seconds, not {shown(value)}.")
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -115,7 +116,9 @@ class Backoff:
         object.__setattr__(self, "max", as_timedelta(max, "Backoff.max"))
         object.__setattr__(self, "doublings", doublings)
         if type(doublings) is not int:
-            raise TypeError(f"Backoff.doublings must be an int, not {doublings!r}.")
+            raise TypeError(
+                f"Backoff.doublings must be an int, not {shown(doublings)}."
+            )
         # RetryConfig.max_doublings is an int32.
         is_right = timedelta(0) <= self.min <= self.max and 0 <= doublings < 2**31
         if not is_right:
@@ -161,34 +164,34 @@ def kept(name: str, value: Any) -> timedelta:
     """How long something is kept: above 0."""
     found = as_timedelta(value, name)
     if found <= timedelta(0):
-        raise ValueError(f"{name} must be above 0, not {value!r}.")
+        raise ValueError(f"{name} must be above 0, not {shown(value)}.")
     return found
 
 
 def moment(name: str, value: Any) -> datetime:
     found: datetime = is_a(datetime)(name, value)
     if is_naive(found):
-        raise ValueError(f"{name} must be an aware datetime, not {value!r}.")
+        raise ValueError(f"{name} must be an aware datetime, not {shown(value)}.")
     return found
 
 
 def attempts(name: str, value: Any) -> int:
     count: int = is_a(int)(name, value)
-    if count < 1:
-        raise ValueError(f"{name} must be 1 or more: {value}.")
+    if not 1 <= count < 2**31:  # RetryConfig.max_attempts is an int32
+        raise ValueError(f"{name} must be 1 or more, and below 2**31: {shown(value)}.")
     return count
 
 
 def backoff(name: str, value: Any) -> Any:
     if isinstance(value, Backoff) or callable(value):
         return value
-    raise TypeError(f"{name} must be a Backoff or a function, not {value!r}.")
+    raise TypeError(f"{name} must be a Backoff or a function, not {shown(value)}.")
 
 
 def unique(name: str, value: Any) -> Any:
     if isinstance(value, bool) or callable(value):
         return value
-    raise TypeError(f"{name} must be a bool or a function, not {value!r}.")
+    raise TypeError(f"{name} must be a bool or a function, not {shown(value)}.")
 
 
 _APP_ENGINE_ID = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,98}[A-Za-z0-9])?")
@@ -246,7 +249,7 @@ def check_headers(headers: Mapping[str, str]) -> None:
         folded = str(name).strip().casefold().replace("_", "-")
         reserved = (why for start, why in _RESERVED.items() if folded.startswith(start))
         if reason := _TAKEN.get(folded) or next(reserved, None):
-            raise ValueError(f"headers can't have {name!r}: {reason}.")
+            raise ValueError(f"headers can't have {name!r:.60}: {reason}.")
         _check_header(name, value)
     if len({str(name).casefold() for name in headers}) < len(headers):
         raise ValueError("headers has the same name twice: case makes no difference.")
@@ -260,23 +263,25 @@ def check_headers(headers: Mapping[str, str]) -> None:
 def _check_header(name: Any, value: Any) -> None:
     if type(name) is not str or not _HEADER.fullmatch(name):
         raise ValueError(
-            f"A header can't be named {name!r}: a name has letters, digits and "
+            f"A header can't be named {name!r:.60}: a name has letters, digits and "
             "some signs, no space."
         )
     if "_" in name:
         raise ValueError(
-            f"A header can't be named {name!r}: servers drop names with an underscore. "
-            f"Write {name.replace('_', '-')!r}."
+            f"A header can't be named {name!r:.60}: servers drop names with an "
+            f"underscore. Write {name.replace('_', '-')!r:.60}."
         )
     if type(value) is not str or not value.replace("\t", " ").isprintable():
-        raise ValueError(f"The header {name!r} must be a line of str.")
+        raise ValueError(f"The header {name!r:.60} must be a line of str.")
     if not value.isascii():
         raise ValueError(
-            f"The header {name!r} must be ASCII: servers disagree about other "
+            f"The header {name!r:.60} must be ASCII: servers disagree about other "
             "characters. Encode it, for example with urllib.parse.quote."
         )
     if value != value.strip():
-        raise ValueError(f"The header {name!r} would arrive without its outer spaces.")
+        raise ValueError(
+            f"The header {name!r:.60} would arrive without its outer spaces."
+        )
 
 
 # Hints for misspelled names
@@ -297,4 +302,4 @@ def check_known(call: str, given: Iterable[str], known: Collection[str]) -> None
     """Raise TypeError, with the nearest known one, for a keyword that `call` lacks."""
     for name in given:
         if name not in known:
-            raise TypeError(f"{call} takes no {name!r}; {nearest(name, known)}")
+            raise TypeError(f"{call} takes no {name!r:.60}; {nearest(name, known)}")

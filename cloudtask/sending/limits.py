@@ -45,13 +45,13 @@ def check(message: Message, now: float) -> None:
     EnqueueError. Raises ConfigurationError if a setting that a send needs is missing.
     """
     check_settings()
-    what = f"Task {message.task} ({message.id}) for queue {message.queue!r}"
+    what = f"Task {message.task} ({message.id}) for queue {message.queue!r:.120}"
     _check_queue(message, what)
     check_database(message.options, what)
     if message.named and not quotas.NAME.fullmatch(message.name):
         raise EnqueueError(
-            f"{what} was refused: its name {message.name!r} must be 1 to 500 letters, "
-            "digits, hyphens and underscores."
+            f"{what} was refused: its name {message.name!r:.60} must be 1 to 500 "
+            "letters, digits, hyphens and underscores."
         )
     if message.eta is not None:
         _check_eta(message.eta - now, what)
@@ -95,7 +95,7 @@ def check_database(options: Options, what: str) -> None:
     alias = options.database
     if alias != "default" and alias not in connections:
         raise ConfigurationError(
-            f"{what} was refused: DATABASES has no alias {alias!r}; "
+            f"{what} was refused: DATABASES has no alias {alias!r:.60}; "
             f"{nearest(alias, connections)}"
         )
     if need := _need_of_tables(options):

@@ -215,7 +215,6 @@ def using(chosen: Target) -> Iterator[None]:
 # .../creating-appengine-handlers, "Reading request headers".
 
 PREFIXES = ("X-CloudTasks-", "X-AppEngine-")
-LATEST = 253_402_300_800.0  # unix seconds; no datetime is later
 
 
 class SentHeaders:
@@ -282,4 +281,4 @@ def _seconds(headers: Headers, name: str) -> float | None:
     if not text.replace(".", "", 1).isdecimal():
         return None
     seconds = float(text)
-    return seconds if seconds < LATEST else None
+    return seconds if seconds < oidc.LATEST else None

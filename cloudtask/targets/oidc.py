@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 import threading
@@ -26,6 +27,8 @@ DEFAULT_LIFETIME = 300.0  # seconds, if the answer has none
 LONGEST_LIFETIME = 86_400.0  # seconds; Google changes its keys about once a day
 PAUSE = 10.0  # seconds between two fetches, whatever keys the tokens name
 GRACE = 3600.0  # seconds for which old certificates are used while fetches fail
+TIMES = ("iat", "exp", "nbf")  # claims in unix seconds
+LATEST = 253_402_300_800  # unix seconds; no datetime is later
 TIMEOUT = 5.0  # seconds for a fetch, for which deliveries wait
 
 
@@ -173,7 +176,15 @@ def _signed(
     claims: dict[str, Any] = jwt.decode(  # type: ignore[no-untyped-call]
         token, certs=dict(pems), audience=audience, clock_skew_in_seconds=CLOCK_SKEW
     )
+    if not all(-LATEST < _number(claims, name) < LATEST for name in TIMES):
+        raise ValueError("its times are not moments")
     return MappingProxyType(claims)
+
+
+def _number(claims: Mapping[str, Any], name: str) -> float:
+    """A claim, if it is a number, else NaN. JSON of Python also has Infinity."""
+    value = claims.get(name, 0)
+    return value if type(value) in (int, float) else math.nan
 
 
 def _key_id(token: str) -> str | None:

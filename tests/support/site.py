@@ -5,10 +5,15 @@ The `site` fixture is one behind an HttpTarget, its tokens issued by `site.issue
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
+from django.core import signals
+from django.core.handlers.asgi import ASGIHandler
+from django.db import close_old_connections
 from django.test import Client, override_settings
 
 from cloudtask import envelope
@@ -75,3 +80,46 @@ def site(settings: Any) -> Iterator[Site]:
         recording.sent.clear()
         yield Site(issuer)
         oidc.certificates.clear()
+
+
+def asgi_status(chunks: Sequence[bytes], headers: Sequence[tuple[str, str]]) -> int:
+    """The status of a POST in chunks, as servers pass it. The names of headers may
+    repeat, which Django's client can't send."""
+    events = [
+        {"type": "http.request", "body": chunk, "more_body": True} for chunk in chunks
+    ] + [{"type": "http.request", "body": b"", "more_body": False}]
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        if events:
+            return events.pop(0)
+        await asyncio.sleep(60)
+        return {"type": "http.disconnect"}
+
+    async def send(event: dict[str, Any]) -> None:
+        sent.append(event)
+
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "POST",
+        "scheme": "https",
+        "path": "/_cloudtask/run/tests.testapp.tasks.note",
+        "query_string": b"",
+        "headers": [
+            (b"host", b"testserver"),
+            *((name.encode(), value.encode()) for name, value in headers),
+        ],
+        "server": ("testserver", 443),
+        "client": ("127.0.0.1", 4),
+    }
+    # As a test client does: the connections of this thread stay open.
+    signals.request_started.disconnect(close_old_connections)
+    signals.request_finished.disconnect(close_old_connections)
+    try:
+        async_to_sync(ASGIHandler())(scope, receive, send)
+    finally:
+        signals.request_started.connect(close_old_connections)
+        signals.request_finished.connect(close_old_connections)
+    return int(sent[0]["status"])
