@@ -88,6 +88,10 @@ chain(a.using(queue="slow").s(1), b.using(countdown=3).s())
 chain(a.s(1), b.s(), on_failure=total_of_any.s())
 
 # Refused.
+chain(a.s("x"), b.s())  # type: ignore[call-overload]
+chain(a.s(1), b.s("q"), c.s())  # type: ignore[call-overload]
+chain(a.s(1), b.s(m=1))  # type: ignore[call-overload]
+group(a.s(i) for i in "ab")  # type: ignore[call-overload]
 b.si()  # type: ignore[call-arg]
 a.si("x")  # type: ignore[arg-type]
 chain(a.s(1), 5)  # type: ignore[call-overload]
