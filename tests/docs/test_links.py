@@ -51,3 +51,11 @@ def test_every_page_is_in_the_navigation() -> None:
         name = page.removeprefix("docs/").removesuffix(".md")
         found = [pattern for pattern in patterns if fnmatchcase(name, pattern)]
         assert found or name == "index", f"No toctree of docs/index.md lists {name}."
+
+
+def test_readme_is_short() -> None:
+    """600 words at most, beside code and addresses."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = re.sub(r"^```.*?^```|^    .*?$", "", text, flags=FLAGS)
+    text = re.sub(r"!\[[^]]*\]|\]\([^)]*\)", "", text)
+    assert 300 < len(re.findall(r"\w[^\s|]*", text)) <= 600
