@@ -38,7 +38,7 @@ FLOORS = [
     {"delivering"},
     {"runtime"},
     {"iteration", "receipts", "schedules"},
-    {"workflows"},
+    {"inspect", "workflows"},
     {"deferrable"},
     {"decorators"},
     {"backend", "deferred", "environment", "gauges"},

@@ -52,9 +52,16 @@ def cancel(key: str, alias: str) -> bool:
 
 
 def is_cancelled(key: str, alias: str) -> bool:
+    return state_of(key, alias) is True
+
+
+def state_of(key: str, alias: str) -> bool | None:
+    """Whether an atomic call was cancelled; None if it has not been executed either."""
     from cloudtask.models import Execution
 
-    return Execution.objects.using(alias).filter(pk=key, is_cancelled=True).exists()
+    found = Execution.objects.using(alias).filter(pk=key)
+    state: bool | None = found.values_list("is_cancelled", flat=True).first()
+    return state
 
 
 def prune(alias: str, older_than: timedelta, limit: int = 10_000) -> int:

@@ -22,11 +22,11 @@ from cloudtask.doctor.findings import (
     skipped,
     warning,
 )
-from cloudtask.doctor.service import is_in_memory, wanted_queues
 from cloudtask.exceptions import EnqueueError
 from cloudtask.message import Enqueued
 from cloudtask.options import Options
 from cloudtask.queues import QueuesUnknown
+from cloudtask.queues.listing import is_in_memory, used
 from cloudtask.registry import Definition
 from cloudtask.sending import enqueueing
 from cloudtask.stores.results import ResultState
@@ -160,7 +160,7 @@ def there_and_back(wish: Wish) -> Iterator[Finding]:
         yield skipped("Tasks stay in the memory of this process.")
         return
     under_way: list[_Sent] = []
-    for name in wanted_queues() or ["default"]:
+    for name in used() or ["default"]:
         try:
             under_way.append(sent(name))
         except EnqueueError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cloudtask import conf, queues, registry
+from cloudtask import conf, queues
 from cloudtask.conf.queues import queues_of_service
 from cloudtask.doctor.findings import (
     Finding,
@@ -17,16 +17,14 @@ from cloudtask.doctor.findings import (
 )
 from cloudtask.exceptions import ConfigurationError
 from cloudtask.queues import ActualQueue, QueuesUnknown
+from cloudtask.queues.listing import is_in_memory, used
 from cloudtask.queues.plan import differences
 from cloudtask.transports.cloud.requests import project, queue_path
 
 SYNC = "Run `manage.py cloudtask_queues apply`."
 MAY_CREATE = "cloudtasks.tasks.create"
-
-
-def is_in_memory() -> bool:
-    backend: str = conf.transport_options(conf.settings())["BACKEND"]
-    return backend == conf.MEMORY_TRANSPORT
+MAY_DELETE = "cloudtasks.tasks.delete"  # cancel() works without it, but less soon
+LOOKING = ("cloudtasks.tasks.get", "cloudtasks.tasks.list")  # cloudtask.inspect
 
 
 def credentials(wish: Wish) -> Iterator[Finding]:
@@ -71,22 +69,12 @@ def queue_states(wish: Wish) -> Iterator[Finding]:
     yield ok(f"{number} queues are as they must be.")
 
 
-def wanted_queues() -> list[str]:
-    """The queues that are declared, or that the project's tasks name."""
-    used = {
-        definition.options.queue
-        for path, definition in registry.tasks().items()
-        if not path.startswith("cloudtask.")
-    }
-    return sorted(used | {*conf.settings().queues})
-
-
 def _wanted_of_service() -> list[str]:
     """The same as the service has them: all parts of those that are spread."""
     declared = conf.settings().queues
     return [
         part
-        for name in wanted_queues()
+        for name in used()
         for part in (declared[name].parts if name in declared else (name,))
     ]
 
@@ -148,13 +136,15 @@ def permissions(wish: Wish) -> Iterator[Finding]:
     if is_in_memory():
         yield skipped("Tasks stay in the memory of this process.")
         return
-    for name in wanted_queues()[:1] or ["default"]:
+    for name in used()[:1] or ["default"]:
         try:
-            may = MAY_CREATE in queues.permissions(name, [MAY_CREATE])
+            asked = [MAY_CREATE, MAY_DELETE, *LOOKING]
+            found = queues.permissions(name, asked)
         except QueuesUnknown as error:
             yield skipped(f"The service did not tell: {error}")
             continue
-        if may:
+        yield from _further(found)
+        if MAY_CREATE in found:
             yield ok(f"The account may create tasks in {name!r}.")
             continue
         yield failed(
@@ -162,6 +152,20 @@ def permissions(wish: Wish) -> Iterator[Finding]:
             "Grant roles/cloudtasks.enqueuer to the account of this process: `gcloud "
             f"projects add-iam-policy-binding {_project_or_blank()} --role="
             "roles/cloudtasks.enqueuer --member=serviceAccount:ACCOUNT`.",
+        )
+
+
+def _further(found: set[str]) -> Iterator[Finding]:
+    """What the account may not do that only some projects need."""
+    if missing := [right for right in LOOKING if right not in found]:
+        yield skipped(
+            f"cloudtask.inspect and cloudtask_cancel can't look into queues: the "
+            f"account lacks {' and '.join(missing)}. roles/cloudtasks.viewer has them."
+        )
+    if MAY_DELETE not in found:
+        yield skipped(
+            f"A cancelled call stays in its queue until it is due: the account lacks "
+            f"{MAY_DELETE}. roles/cloudtasks.taskDeleter has it."
         )
 
 

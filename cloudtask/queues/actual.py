@@ -33,8 +33,25 @@ _RIGHTS = {
     "resume_queue": "cloudtasks.queues.resume",
     "purge_queue": "cloudtasks.queues.purge",
     "get_task": "cloudtasks.tasks.get",
+    "get_whole_task": "cloudtasks.tasks.get and cloudtasks.tasks.fullView",
+    "list_tasks": "cloudtasks.tasks.list",
     "delete_task": "cloudtasks.tasks.delete",
 }
+
+
+# The roles that have them, if it is not the one of administrators.
+_ROLES = {
+    **dict.fromkeys(
+        ("list_queues", "get_queue", "get_task", "list_tasks"),
+        "roles/cloudtasks.viewer for reading",
+    ),
+    "get_whole_task": "roles/cloudtasks.viewer and roles/cloudtasks.enqueuer",
+    "delete_task": "roles/cloudtasks.taskDeleter",
+}
+
+
+def _role(call: str) -> str:
+    return _ROLES.get(call, "roles/cloudtasks.queueAdmin")
 
 
 class QueuesUnknown(CloudTaskError):
@@ -71,7 +88,7 @@ def parent() -> str:
 def list_queues() -> dict[str, ActualQueue]:
     """All queues of the location by name; raises QueuesUnknown."""
     found = rpc("list_queues", lambda: {"parent": parent()})
-    with _told("list_queues"):
+    with told("list_queues"):
         queues = [actual(one) for one in found]
     return {queue.name: queue for queue in sorted(queues, key=lambda one: one.name)}
 
@@ -134,7 +151,7 @@ def delete(name: str) -> None:
 def permissions(name: str, asked: Sequence[str]) -> set[str]:
     """Those of the permissions that this process has on a queue; raises
     QueuesUnknown."""
-    path = queue_path(_declared(name).parts[0])
+    path = queue_path(declared(name).parts[0])
     request = {"resource": path, "permissions": list(asked)}
     answer = rpc("test_iam_permissions", lambda: {"request": request})
     return set(answer.permissions)
@@ -180,9 +197,9 @@ def _found(queue: str, name: str) -> Any:
     It is also looked for in the queue's own name, where tasks from before its spread
     wait.
     """
-    declared = _declared(queue)
-    likely = declared.part_for(name)
-    for part in dict.fromkeys((likely, *declared.parts, queue)):
+    chosen = declared(queue)
+    likely = chosen.part_for(name)
+    for part in dict.fromkeys((likely, *chosen.parts, queue)):
         path = f"{queue_path(part)}/tasks/{name}"
         try:
             return rpc("get_task", partial(dict, name=path))
@@ -192,7 +209,8 @@ def _found(queue: str, name: str) -> Any:
     return None
 
 
-def _declared(name: str) -> Queue:
+def declared(name: str) -> Queue:
+    """The queue of that name, with its parts."""
     return conf.settings().queues.get(name) or Queue(name=name)
 
 
@@ -202,7 +220,7 @@ def _change_whole(call: str, name: str) -> None:
     Tasks that were enqueued before it was spread wait in a queue of its own name.
     """
     problems = []
-    parts = _declared(name).parts
+    parts = declared(name).parts
     for part in dict.fromkeys((*parts, name)):
         try:
             _change(call, part)
@@ -218,19 +236,29 @@ def _change(call: str, name: str) -> None:
     forget_cached()
 
 
-def rpc(call: str, arguments: Callable[[], dict[str, Any]], **options: Any) -> Any:
-    """The answer of the service to one call; raises QueuesUnknown."""
+def rpc(
+    call: str,
+    arguments: Callable[[], dict[str, Any]],
+    *,
+    what: str | None = None,
+    **options: Any,
+) -> Any:
+    """The answer of the service to one call; raises QueuesUnknown.
+
+    `what` names the right that the call needs, if `call` does not.
+    """
     if conf.transport_options(conf.settings())["BACKEND"] == conf.MEMORY_TRANSPORT:
         raise QueuesUnknown(
             "Tasks stay in the memory of this process: there is no service to ask."
         )
-    with _told(call):
+    with told(what or call):
         method = partial(getattr(clients.get(), call), **arguments())
         return method(timeout=SECONDS, retry=None, **options)
 
 
 @contextmanager
-def _told(call: str) -> Iterator[None]:
+def told(call: str) -> Iterator[None]:
+    """Raise QueuesUnknown for the errors of Google's client in the block."""
     from google.api_core.exceptions import GoogleAPICallError
     from google.auth.exceptions import GoogleAuthError
 
@@ -248,8 +276,7 @@ def _unknown(call: str, error: Exception) -> QueuesUnknown:
         right = _RIGHTS.get(call, call)
         unknown = QueuesUnknown(
             f"The account of this process lacks the right {right}. Grant it, for "
-            "example with roles/cloudtasks.viewer for reading. "
-            f"({text})"
+            f"example with {_role(call)}. ({text})"
         )
         unknown.right = right
         return unknown

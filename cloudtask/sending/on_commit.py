@@ -182,6 +182,16 @@ def relay_after(messages: Sequence[Message], alias: str) -> None:
     _commit_on(alias).add(messages, None)
 
 
+def uncommitted(alias: str) -> list[Message]:
+    """The messages that the open transaction of this thread has left for its commit."""
+    commit = commits.get(connections[alias])
+    if commit is None or commit.hooks is not connections[alias].run_on_commit:
+        return []
+    rowless = [m for e in commit.entries if e.send is not None for m in e.messages]
+    rows = [m for e in commit.entries if e.send is None for m in e.messages]
+    return [*rowless, *existing(rows, alias)]
+
+
 def withdraw(is_meant: Callable[[Message], bool], alias: str) -> list[str]:
     """The keys of meant messages whose outbox rows the open transaction has written.
 

@@ -43,8 +43,9 @@ class OutboxCounts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitingRow:
-    """A row of an outbox, without its envelope."""
+    """A row of an outbox, without its envelope. `database` is the alias."""
 
+    database: str
     key: str
     task: str
     queue: str
@@ -114,6 +115,7 @@ def page(
 
 def _row(row: Any) -> WaitingRow:
     return WaitingRow(
+        database=row._state.db,
         key=row.key,
         task=row.task,
         queue=row.queue,

@@ -78,8 +78,8 @@ def at(monkeypatch: pytest.MonkeyPatch, configure: Any) -> Callable[[str], None]
 
     def used(address: str) -> None:
         monkeypatch.setenv("CLOUD_TASKS_EMULATOR_HOST", address)
-        monkeypatch.setattr("cloudtask.doctor.service.wanted_queues", lambda: ["mail"])
-        monkeypatch.setattr(delivery, "wanted_queues", lambda: ["mail"])
+        monkeypatch.setattr("cloudtask.doctor.service.used", lambda: ["mail"])
+        monkeypatch.setattr(delivery, "used", lambda: ["mail"])
         configure()
 
     return used

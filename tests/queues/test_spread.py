@@ -246,7 +246,7 @@ def test_the_doctor_looks_at_each_part(
     spread: Callable[[int], None],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("cloudtask.doctor.service.wanted_queues", lambda: ["bulk"])
+    monkeypatch.setattr("cloudtask.doctor.service.used", lambda: ["bulk"])
     spread(2)
     queues.pause("bulk-1")
 

@@ -102,3 +102,8 @@ def stoppable() -> int:
 
 def receipt_of(message: Message) -> Receipt[Any]:
     return receipts.receipt_of(message.receipt, stoppable.options)
+
+
+@task(keep_result=A_DAY, max_attempts=1)
+def secretive(number: int, password: str) -> None:
+    raise ValueError(f"not with {number}")
