@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from cloudtask.options import Options
@@ -41,11 +41,15 @@ def known_tasks(failed: dict[str, int]) -> list[KnownTask]:
     ]
 
 
+HIDDEN = "(hidden)"  # the value of an option that may hold a secret
+_HIDDEN = {one.name for one in fields(Options) if not one.repr}
+
+
 def _options(definition: Definition) -> dict[str, Any]:
-    """The options that differ from the defaults."""
+    """The options that differ from the defaults, as lists may show them."""
     own, default = definition.options, Options()
     return {
-        name: value
+        name: HIDDEN if name in _HIDDEN else value
         for name, value in own.travelling.items()
         if name != "queue" and value != default.travelling.get(name)
     }

@@ -5,23 +5,26 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from io import StringIO
 from typing import Any, Unpack
 
+from asgiref.sync import async_to_sync
+from django.conf import settings as django_settings
 from django.contrib.auth.models import Permission, User
 from django.core.management import call_command
 from django.db import transaction
 from django.db.models.functions import Now
 from django.dispatch import Signal
-from django.test import Client
+from django.test import Client, override_settings
 
 from cloudtask import (
     Schedule,
     call,
+    chain,
     deferred,
     envelope,
     failpoints,
@@ -43,7 +46,7 @@ from tests.secrecy.reporters import Records, recorded
 from tests.support import clock
 from tests.testapp.models import Author
 
-MARK = "hunter2-marked-secret"
+MARK = tasks.MARK
 KEY = f"key-{MARK}"
 DELIVERIES = 60
 
@@ -302,6 +305,129 @@ def in_a_group(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
             watch.texts.append(repr(hidden))
 
 
+def in_a_chain(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
+    """Chains that hand the secret on: one to its end, one to a step that fails, one by
+    the store."""
+    filling = "-".join(secrets.token_hex(16) for _ in range(1000))
+    for second, more in (
+        (tasks.give_kept, ""),
+        (tasks.fail, ""),
+        (tasks.fail, filling),
+    ):
+        with watch.trying():
+            steps = (tasks.give_kept.s(more, *args.value), second.s(*args.value))
+            made = chain(*steps, on_failure=tasks.note_failure.s(*args.value))
+            watch.texts += (repr(steps), repr(made))
+            receipt = made.defer()
+            watch.texts.append(repr(receipt))
+            deliver_all(watch)
+            hidden = Hidden(receipt.result(timeout=0))
+            watch.texts.append(repr(hidden))
+
+
+def cancelled(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
+    """Calls that are cancelled before they begin, in a transaction, and too late."""
+    for one in (tasks.begin, tasks.take, tasks.fail_atomically):
+        with watch.trying():
+            receipt = one.defer(*args.value, **kwargs.value)
+            watch.texts.append(repr(receipt.cancel()))
+        with watch.trying(), transaction.atomic():
+            receipt = one.defer(*args.value, **kwargs.value)
+            watch.texts.append(repr(receipt.cancel()))
+        with watch.trying():
+            receipt = one.defer(*args.value, **kwargs.value)
+            deliver_all(watch)
+            watch.texts.append(repr(receipt.cancel()))
+
+
+def over_items(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
+    """Items that are secrets: each fails, and its key is its place."""
+    items = Hidden([Hidden.__name__, args.value[0], {"note": args.value[0]}])
+    with watch.trying():
+        run = tasks.look.map(
+            items.value,
+            args=args.value,
+            kwargs=kwargs.value,
+            on_error="skip",
+            keep=True,
+        )
+        watch.texts.append(repr(run))
+        deliver_all(watch)
+        for line in (("--shards",), ("--failures",), ("--failures", "--json")):
+            _command(watch, "cloudtask_iterations", "show", run.id, *line)
+        _control(watch, run)
+
+
+def asynchronously(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
+    async def begin() -> None:
+        await tasks.take.adefer(*args.value, **kwargs.value)
+        many = Hidden([call(*args.value, **kwargs.value) for _ in range(2)])
+        await tasks.afail.adefer_many(many.value)
+        await tasks.look.amap([args.value[0]], args=args.value, on_error="skip")
+
+    with watch.trying():
+        async_to_sync(begin)()
+
+
+def on_a_spread_queue(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
+    for one in (tasks.take, tasks.fail):
+        with watch.trying():
+            one.using(queue="bulk").defer(*args.value, **kwargs.value)
+        with watch.trying(), transaction.atomic():
+            many = Hidden([call(*args.value, **kwargs.value) for _ in range(4)])
+            one.using(queue="bulk").defer_many(many.value)
+
+
+def declared(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
+    """A task whose own options have the secret."""
+    watch.texts.append(repr(tasks.tell_partner))
+    with watch.trying():
+        tasks.tell_partner.defer(*args.value, **kwargs.value)
+    with watch.trying(), transaction.atomic():
+        tasks.tell_partner.defer(*args.value, **kwargs.value)
+    _command(watch, "cloudtask_tasks", "list")
+    _command(watch, "cloudtask_tasks", "list", "--json")
+    with watch.trying():
+        raise TypeError(tasks.tell_partner.using(nme="x"))  # type: ignore[call-arg]
+
+
+class Observed:
+    """A carrier of the project that takes a secret along."""
+
+    name = "observed"
+
+    def capture(self) -> dict[str, str]:
+        return {"session": MARK}
+
+    @contextmanager
+    def restore(self, carried: Any, context: Any) -> Iterator[None]:
+        del carried
+        yield
+
+
+def carried(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
+    """Calls that spans, metrics and events tell of."""
+    given = {**django_settings.CLOUDTASK, "CARRIERS": CARRIERS}
+    with reporters.telemetry() as told, override_settings(CLOUDTASK=given):
+        for one in (tasks.give_kept, tasks.fail, tasks.afail, tasks.again):
+            with watch.trying():
+                one.using(**options().value).defer(*args.value, **kwargs.value)
+        with watch.trying(), transaction.atomic():
+            tasks.fail_atomically.defer(*args.value, **kwargs.value)
+        iterating(watch, args, kwargs, on_error="skip")
+        deliver_all(watch)
+        with watch.trying():
+            call_command("cloudtask_relay", stdout=StringIO())
+    watch.texts += told
+
+
+CARRIERS = (
+    f"{__name__}.Observed",
+    "tests.carriers.tracing.linked",
+    "cloudtask.contrib.sentry.Sentry",
+)
+
+
 def kept(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
     with watch.trying():
         receipt = tasks.give_kept.defer(*args.value, **kwargs.value)
@@ -357,6 +483,13 @@ JOURNEYS = (
     in_a_group,
     kept,
     on_a_schedule,
+    in_a_chain,
+    cancelled,
+    over_items,
+    asynchronously,
+    on_a_spread_queue,
+    declared,
+    carried,
 )
 
 
@@ -374,7 +507,8 @@ def commands(watch: Watch) -> None:
 
 def _command(watch: Watch, *arguments: str) -> None:
     out = StringIO()
-    with watch.trying():
+    # A command may say by its exit status that it has found something.
+    with watch.trying(), suppress(SystemExit):
         call_command(*arguments, stdout=out, stderr=out)
     watch.texts.append(out.getvalue())
 
@@ -387,7 +521,13 @@ def lists(watch: Watch) -> None:
         ("cloudtask_tasks", "list"),
         ("cloudtask_outbox", "list"),
         ("cloudtask_iterations", "list"),
+        ("cloudtask_failed", "list", "--json"),
         ("cloudtask_failed", "list", "--group-by", "error", "--json"),
+        ("cloudtask_outbox", "list", "--json"),
+        ("cloudtask_results", "list", "--json"),
+        ("cloudtask_schedules", "list", "--json"),
+        ("cloudtask_doctor",),
+        ("cloudtask_doctor", "--json"),
     ):
         _command(watch, *line)
     user = User.objects.create(username="ann", is_staff=True)
@@ -395,10 +535,27 @@ def lists(watch: Watch) -> None:
     user.user_permissions.set(seen.exclude(codename="view_failed_details"))
     visitor = Client()
     visitor.force_login(user)
-    for part in ("", "iteration/", "failed/", "outbox/", "task/", "result/"):
+    for part in PAGES:
         with watch.trying():
             _visit(watch, visitor, f"/tasks/{part}")
+    for part, data in ACTS:
+        with watch.trying():
+            answer = visitor.post(f"/tasks/{part}", data, follow=True)
+            watch.texts.append(answer.content.decode())
     user.delete()
+
+
+PAGES = (
+    *("", "iteration/", "failed/", "outbox/", "queue/", "task/", "schedule/"),
+    *("group/", "result/"),
+)
+ACTS: tuple[tuple[str, dict[str, str]], ...] = (
+    ("doctor/", {}),
+    ("failed/", {"verb": "discard-all"}),  # the question shows some of them
+    ("failed/", {"verb": "retry-all", "confirmed": "1", "all": "1"}),
+    ("outbox/", {"verb": "all:default"}),
+    ("schedule/", {"verb": "run:hourly"}),
+)
 
 
 def _visit(watch: Watch, visitor: Client, place: str) -> None:

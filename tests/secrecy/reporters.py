@@ -16,6 +16,9 @@ from rich.console import Console
 from rich.traceback import Traceback
 from sentry_sdk.transport import Transport
 
+from cloudtask.logging import TaskFilter
+from tests.carriers import tracing
+
 DSN = "http://key@127.0.0.1:1/1"
 
 
@@ -112,11 +115,40 @@ def _of_rich(error: BaseException) -> str:
     return text.getvalue()
 
 
+@contextmanager
+def telemetry() -> Iterator[list[str]]:
+    """What collectors are sent of the block, as texts: spans and metrics of
+    OpenTelemetry, transactions and events of Sentry. The list is filled at the end."""
+    told: list[str] = []
+    tracing.exporter.clear()
+    kept = _Kept()
+    client = sentry_sdk.Client(
+        dsn=DSN, transport=kept, traces_sample_rate=1.0, event_scrubber=None
+    )
+    try:
+        with sentry_sdk.isolation_scope() as scope:
+            scope.set_client(client)
+            yield told
+        client.flush()
+    finally:
+        client.close(timeout=0)
+    finished = tracing.exporter.get_finished_spans()
+    assert finished
+    assert kept.events
+    told += [one.to_json() for one in finished]
+    told += [repr(one) for one in finished]
+    told += kept.events
+    metrics = tracing.reader.get_metrics_data()
+    assert metrics is not None
+    told.append(metrics.to_json())
+
+
 class Records(logging.Handler):
     """Every log record of ours and of Django, as handlers may look at it."""
 
     def __init__(self) -> None:
         super().__init__(level=1)
+        self.addFilter(TaskFilter())
         self.texts: list[str] = []
         self.errors: list[BaseException] = []
 

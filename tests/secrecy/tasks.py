@@ -9,6 +9,8 @@ from cloudtask import Retry, current, task
 from cloudtask.backend.library import task as library_task
 from tests.testapp.models import Author
 
+MARK = "hunter2-marked-secret"
+
 
 @task
 def take(*args: Any, **kwargs: Any) -> None:
@@ -36,6 +38,19 @@ def fail_atomically(*args: Any, **kwargs: Any) -> None:
 
 @task(max_attempts=1)
 async def afail(*args: Any, **kwargs: Any) -> None:
+    del args, kwargs
+    raise ValueError("broken")
+
+
+@task(headers={"X-Api-Key": MARK}, url=f"/hook?token={MARK}")
+def tell_partner(*args: Any, **kwargs: Any) -> None:
+    """A task whose declaration has secrets."""
+    del args, kwargs
+
+
+@task(cancellable=True, max_attempts=2)
+def begin(*args: Any, **kwargs: Any) -> None:
+    """A call that is cancelled while it runs, and then fails."""
     del args, kwargs
     raise ValueError("broken")
 
@@ -84,6 +99,12 @@ def visit(row: Any, *args: Any, **kwargs: Any) -> None:
 @task(max_attempts=2)
 def finish(*args: Any, **kwargs: Any) -> None:
     del args, kwargs
+    raise ValueError("broken")
+
+
+@task(max_attempts=1)
+def look(item: Any, *args: Any, **kwargs: Any) -> None:
+    del item, args, kwargs
     raise ValueError("broken")
 
 

@@ -2,7 +2,7 @@
 
 from cloudtask.emulator.dispatch.chaos import Chaos, parse_chaos
 from cloudtask.emulator.dispatch.dispatcher import Dispatcher
-from cloudtask.emulator.dispatch.log import DispatchLog, DispatchRecord
+from cloudtask.emulator.dispatch.log import DispatchLog, DispatchRecord, without_secrets
 from cloudtask.emulator.dispatch.request import Target
 from cloudtask.emulator.dispatch.ticker import Tick, Ticker
 
@@ -15,4 +15,5 @@ __all__ = [
     "Tick",
     "Ticker",
     "parse_chaos",
+    "without_secrets",
 ]

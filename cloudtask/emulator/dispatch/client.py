@@ -33,7 +33,7 @@ def address_of(url: str) -> Address:
     """The parts of `url`; `ValueError` when it can't be called."""
     parts = urlsplit(url)
     if not parts.hostname:
-        raise ValueError(f"{url!r} names no host")
+        raise ValueError("the URL names no host")
     is_tls = parts.scheme == "https"
     path = quote(parts.path or "/", safe=_SAFE)
     query = f"?{quote(parts.query, safe=_SAFE)}" if parts.query else ""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _logger = logging.getLogger("cloudtask.emulator")
 
@@ -33,14 +34,15 @@ class DispatchRecord:
     X-CloudTask-Outcome. `verdict` is the effect on the task: "done", "retry", "given
     up", "already gone", or "duplicate" for a second delivery that `Chaos` asked for.
     `started` is unix seconds, `duration` seconds, as is `next_in`: the time until the
-    next attempt, None when there is none.
+    next attempt, None when there is none. Text and repr leave out what may be a secret:
+    the headers, and the query of the URL.
     """
 
     task: str
     attempt: int
     method: str
-    url: str
-    headers: Mapping[str, str]
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
     status: int | None
     verdict: str
     started: float
@@ -74,8 +76,8 @@ class DispatchRecord:
         name = f"{self.queue}/{self.task_id}" if self.queue else self.task
         answer = str(self.status) if self.status is not None else "no response"
         parts = [
-            f"{name} attempt {self.attempt} {self.method} {self.url} -> {answer} "
-            f"in {self.duration * 1000:.0f} ms",
+            f"{name} attempt {self.attempt} {self.method} "
+            f"{without_secrets(self.url)} -> {answer} in {self.duration * 1000:.0f} ms",
             _OUTCOMES.get(self.outcome, self.outcome),
             "" if self.verdict == "done" else self._followed(),
         ]
@@ -86,6 +88,12 @@ class DispatchRecord:
         if self.next_in is None:
             return self.verdict
         return f"{self.verdict} in {self.next_in:.1f} s"
+
+
+def without_secrets(url: str) -> str:
+    """`url` without user name, password and the query, which may hold a token."""
+    place, question, _ = url.partition("?")
+    return re.sub(r"//[^/@]*@", "//", place) + ("?..." if question else "")
 
 
 class DispatchLog:

@@ -35,9 +35,9 @@ class Outgoing:
     """A request that is ready to send; `deadline` is in seconds."""
 
     method: str
-    url: str
-    headers: Mapping[str, str]
-    body: bytes
+    url: str = field(repr=False)
+    headers: Mapping[str, str] = field(repr=False)
+    body: bytes = field(repr=False)
     deadline: float
 
 

@@ -30,7 +30,7 @@ class Tick:
     """
 
     url: str
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     account: str = ""
     audience: str = ""
     quiet: bool = False

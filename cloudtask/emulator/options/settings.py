@@ -269,7 +269,7 @@ def _tick(options: dict[str, Any]) -> Tick | None:
 def _header(text: str) -> tuple[str, str]:
     name, separator, value = (part.strip() for part in text.partition(":"))
     if not separator or not name:
-        raise ValueError(f"--tick-header {text!r} is not NAME:VALUE.")
+        raise ValueError("A --tick-header is not NAME:VALUE.")
     return name, value
 
 

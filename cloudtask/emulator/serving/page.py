@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from html import escape
 from itertools import islice
 
-from cloudtask.emulator.dispatch import DispatchRecord
+from cloudtask.emulator.dispatch import DispatchRecord, without_secrets
 from cloudtask.emulator.queues import Queue, Task
 from cloudtask.emulator.serving.engine import Engine
 
@@ -134,7 +134,7 @@ def _task_row(queue: Queue, task: Task, now: float) -> str:
     buttons = _button("/tasks/run", task.name, "run")
     buttons += " " + _button("/tasks/delete", task.name, "delete")
     return (
-        f"<tr><td>{escape(task.id)}</td><td>{escape(_where(task))}</td>"
+        f"<tr><td>{escape(task.id)}</td><td>{escape(without_secrets(_where(task)))}</td>"
         f"<td>{_next_attempts(queue, task, now)}</td>"
         f'<td class="n">{task.dispatch_count:,}</td><td>{status}</td>'
         f'<td class="b">{buttons}</td></tr>'
