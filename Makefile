@@ -47,7 +47,7 @@ test: $(VENV)/.installed ## the tests, on SQLite, in five to seven minutes
 test-rest: $(VENV)/.installed ## the same on other databases and Pythons, and whole matrices
 	@$(call run_legs,$(REST))
 
-demo: $(VENV)/.installed ## the example: 2,000 tasks; STORE=datastore keeps its state there
+demo: $(VENV)/.installed-demo ## the example: 2,000 tasks; STORE=datastore keeps its state there
 	$(BIN)/python example/demo.py $(if $(STORE),--store=$(STORE))
 
 bench: $(VENV)/.installed-bench ## every benchmark, with the budgets
@@ -76,7 +76,16 @@ $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer is needed, as one of: $(PYTHONS)"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 
+# The demo needs far less than development does.
+$(VENV)/.installed-demo: pyproject.toml | $(BIN)/python
+	@echo "Installing into $(VENV), once, in about a minute: cloudtask with its local Cloud Tasks,"
+	@echo "Django, Google's clients, gunicorn, Pillow and the cities of GeoNames"
+	$(BIN)/python -m pip install --quiet --editable '.[demo]'
+	@touch $@
+
 $(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@echo "Installing into $(VENV), once, in some minutes: cloudtask, Django, Google's clients, and the"
+	@echo "tools of development, such as pytest, ruff, mypy and playwright"
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	@touch $@
 

@@ -28,6 +28,23 @@ def show(url: str, running: list[Server]) -> None:
     print(f"  There are a finished iteration and {POSTCARDS} failed tasks to look at.")
     if not is_kept:
         print("  Serve it again: cd example && python manage.py runserver 8000")
+    out = Path(os.environ["ATLAS_OUT"])
+    print("\nOpen and read next")
+    for what, where in (
+        ("the map", out / "atlas.png"),
+        ("the tasks, 90 lines", FOLDER / "cities/tasks.py"),
+        ("the settings", FOLDER / "atlas/settings.py"),
+        ("each request of Cloud Tasks", out / "emulator.log"),
+        ("your own first task", FOLDER.parent / "docs/tutorial/first-task.md"),
+        ("what is promised", FOLDER.parent / "docs/explanation/guarantees.md"),
+    ):
+        print(f"  {what:<28} {_short(where)}")
+
+
+def _short(path: Path) -> Path:
+    """The path from the root of the repository, if it lies there."""
+    root = FOLDER.parent
+    return path.relative_to(root) if path.is_relative_to(root) else path
 
 
 def can_wait() -> bool:

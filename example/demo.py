@@ -29,6 +29,13 @@ from progress import Failed, Progress
 
 FOLDER = Path(__file__).resolve().parent
 COUNTDOWN = 2.0  # seconds
+STORY = """\
+What you will see
+  1. A task for each of some cities, as requests of a local Cloud Tasks.
+  2. A task that fails once and is tried again, and one that waits.
+  3. All cities in parallel shards. A worker is killed on the way; nothing is lost.
+  4. Tasks that fail for good, and the dashboard.
+"""
 REYKJAVIK = 3413829  # its id in GeoNames
 
 
@@ -38,6 +45,7 @@ def main() -> int:
     stores = ("database", "datastore")
     parser.add_argument("--store", choices=stores, default="database")
     options = parser.parse_args()
+    print(STORY, flush=True)
     os.environ["ATLAS_STORE"] = options.store
     interrupts = servers.Interrupts()
     try:

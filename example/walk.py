@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 import urllib.request
@@ -13,6 +14,7 @@ from typing import Any
 
 from progress import PATIENCE, POLL, Failed
 from servers import Server
+from witness import Witness
 
 SHARDS = 6
 KILL_AT = 0.3  # share of the cities that are done by then
@@ -24,22 +26,26 @@ def show(url: str, servers: list[Server]) -> None:
     from cities.models import City
     from cities.tasks import draw_atlas, measure
 
+    from cloudtask import conf
+
     City.objects.update(metropolis=None, distance=None)
     print(f"\nProcessing all {City.objects.count():,} cities in {SHARDS} shards")
+    print("  measure.iterate(City.objects.all(), finalize=draw_atlas)")
     run = measure.iterate(
         City.objects.all(), finalize=draw_atlas, shards=SHARDS, keep=True
     )
-    started = time.monotonic()
-    killed = _follow(run, url, servers)
+    started, witness = time.monotonic(), Witness(run)
+    killed = _follow(run, url, servers, witness)
     _summarize(run, killed, time.monotonic() - started)
+    witness.tell(killed, conf.settings().lease.total_seconds())
 
 
-def _follow(run: Any, url: str, servers: list[Server]) -> int | None:
+def _follow(run: Any, url: str, servers: list[Server], witness: Witness) -> int:
     """Draw a line for each shard until the run has ended.
 
     Returns the process id of the worker that was killed.
     """
-    lines = _Lines()
+    lines, before = _Lines(), _cpu(servers[1].process.pid)
     killed: int | None = None
     last, moved = -1, time.monotonic()
     while str(run.refresh().state) not in ("finished", "failed", "aborted"):
@@ -49,8 +55,10 @@ def _follow(run: Any, url: str, servers: list[Server]) -> int | None:
         settled = report.done + report.failed + report.skipped
         lines.draw(report.shards)
         if killed is None and settled > KILL_AT * (run.progress().total or settled + 1):
-            killed = _kill_a_worker(url)
+            killed = _kill_a_worker(url, before, servers[1].process.pid)
             lines.say(f"  killed the worker {killed} of gunicorn with SIGKILL")
+        if killed is not None:
+            witness.look()
         if settled != last:
             last, moved = settled, time.monotonic()
         if time.monotonic() - moved > PATIENCE:
@@ -59,16 +67,43 @@ def _follow(run: Any, url: str, servers: list[Server]) -> int | None:
     lines.draw(run.report().shards)
     if str(run.state) != "finished":
         raise Failed(f"the iteration is {run.state}: {run.error}")
+    if killed is None:
+        raise Failed("the iteration ended before a worker was killed")
     return killed
 
 
-def _kill_a_worker(url: str) -> int:
-    """Kill the worker that answers a request; gunicorn starts another one."""
-    with urllib.request.urlopen(f"{url}/progress/", timeout=PATIENCE) as response:
-        worker: int = json.load(response)["worker"]
+def _kill_a_worker(url: str, before: dict[int, float], master: int) -> int:
+    """Kill the worker that has worked most since `before`; gunicorn starts another."""
+    spent = {pid: time - before.get(pid, 0) for pid, time in _cpu(master).items()}
+    worker = max(spent, key=spent.__getitem__) if spent else _answering(url)
     with suppress(ProcessLookupError):
         os.kill(worker, signal.SIGKILL)
     return worker
+
+
+def _cpu(master: int) -> dict[int, float]:
+    """The CPU time of each worker in seconds; none if `ps` is not installed."""
+    command = ["ps", "-A", "-o", "pid=,ppid=,time="]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    rows = [line.split() for line in done.stdout.splitlines()]
+    return {int(pid): _seconds(time) for pid, of, time in rows if int(of) == master}
+
+
+def _seconds(text: str) -> float:
+    """Seconds of a time such as 02:03:04 or 3:04.5; days only make it larger."""
+    total = 0.0
+    for part in text.replace("-", ":").split(":"):
+        total = 60 * total + float(part)
+    return total
+
+
+def _answering(url: str) -> int:
+    """The worker that answers a request."""
+    with urllib.request.urlopen(f"{url}/progress/", timeout=PATIENCE) as response:
+        return int(json.load(response)["worker"])
 
 
 class _Lines:
@@ -110,7 +145,7 @@ def _line(shard: Any) -> str:
     return f"  shard {shard.index} [{bar}] {settled:,} {shard.state}"
 
 
-def _summarize(run: Any, killed: int | None, seconds: float) -> None:
+def _summarize(run: Any, killed: int, seconds: float) -> None:
     from cities.models import City, Report
     from django.conf import settings
 
@@ -124,5 +159,5 @@ def _summarize(run: Any, killed: int | None, seconds: float) -> None:
         f"{len(report.shards)} shards, one worker killed ({killed})"
     )
     print(f"  finalize ran {atlases} time: {settings.OUT}/atlas.csv and atlas.png")
-    if missing or atlases != 1 or report.done != cities or killed is None:
+    if missing or atlases != 1 or report.done != cities:
         raise Failed("a city was left out, or finalize did not run exactly once")

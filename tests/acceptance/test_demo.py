@@ -102,6 +102,8 @@ def assert_all_was_shown(folder):
         "attempt 2 -> 200",
         "0 failed, 0 skipped, 0 left out",
         "finalize ran 1 time",
+        "Why nothing was lost",
+        "Open and read next",
         "A task of 'places' was back after",
         "/admin/cloudtask/overview/    account: demo",
     ):
