@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         SingularTaskFailure,
         TaskFailed,
     )
+    from cloudtask.inspect.cancelling import acancel, cancel
     from cloudtask.message import Enqueued
     from cloudtask.options import Backoff
     from cloudtask.receipts import Receipt
@@ -51,7 +52,9 @@ __all__ = [
     "Task",
     "TaskContext",
     "TaskFailed",
+    "acancel",
     "call",
+    "cancel",
     "chain",
     "current",
     "group",
@@ -77,7 +80,9 @@ _HOMES = {
     "Task": "deferrable",
     "TaskContext": "context",
     "TaskFailed": "exceptions",
+    "acancel": "inspect.cancelling",
     "call": "deferrable",
+    "cancel": "inspect.cancelling",
     "chain": "workflows",
     "current": "context",
     "group": "workflows",

@@ -42,6 +42,7 @@ from cloudtask.stores.results import ResultState, StoredResult, result_place
 logger = logging.getLogger("cloudtask")
 
 HAND_ON = "cloudtask.hand_on"
+WHOLE = "chain"  # the task of the result that a chain or a group has as a whole
 
 
 def _hand_on(value: object) -> object:
@@ -272,7 +273,7 @@ def _save(
 ) -> None:
     result = StoredResult(
         id=rest.chain,
-        task="chain",
+        task=WHOLE,
         queue=_queue_of(rest),
         state=state,
         value=value,

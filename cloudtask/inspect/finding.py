@@ -19,6 +19,7 @@ from typing import Any
 from django.db.models import Q
 
 from cloudtask import clock, envelope, registry
+from cloudtask.chains.handing import WHOLE
 from cloudtask.chains.rest import id_of
 from cloudtask.delivering import executions, failed
 from cloudtask.exceptions import PayloadError, TaskNotFound
@@ -97,9 +98,12 @@ def _ended(key: str) -> Located | None:
         return Located(_of_result(result))
     if (kept := _failed(key)) is not None:
         return _of_failed(kept)
-    if result is not None:
+    if result is None:
+        return _executed(key)
+    if result.task != WHOLE:
         return Located(_of_result(result))
-    return _executed(key)
+    told = Located(_of_result(result), is_chain=True)
+    return _as_chain(key, _failed_step(_steps(key))) or told
 
 
 def _result(key: str) -> StoredResult | None:
@@ -295,13 +299,22 @@ def _of_steps(key: str, *, full: bool) -> Located | None:
     """
     if not _ID.fullmatch(key):
         return None
-    steps = tuple(id_of(key, place) for place in range(STEPS))
+    steps = _steps(key)
     found = _row(Q(pk__in=steps), lambda one: one.whole == key)
     if found is None and listing.is_in_memory():
         found = _in_memory(lambda one: one.whole == key)
     elif found is None:
         found = _task(key, steps, full=full)
-    found = found or _failed_step(steps) or _group(key, steps)
+    return _as_chain(key, found or _failed_step(steps) or _group(steps))
+
+
+def _steps(key: str) -> tuple[str, ...]:
+    """The ids of the first steps of a chain."""
+    return tuple(id_of(key, place) for place in range(STEPS))
+
+
+def _as_chain(key: str, found: Located | None) -> Located | None:
+    """What was found of a step, as the state of its chain."""
     if found is None:
         return None
     called = replace(found.found, id=key, step=found.found.id, chain=key)
@@ -313,7 +326,7 @@ def _failed_step(steps: tuple[str, ...]) -> Located | None:
     return None if kept is None else _of_failed(kept)
 
 
-def _group(key: str, steps: tuple[str, ...]) -> Located | None:
+def _group(steps: tuple[str, ...]) -> Located | None:
     """The group that is a step of a chain, while its members are called."""
     for step in steps:
         group = store().load_group(step)
