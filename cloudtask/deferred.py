@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from django.db import connections
 from django.utils.timezone import is_naive
@@ -23,6 +23,7 @@ from cloudtask.iteration import Iteration
 from cloudtask.message import Enqueued
 from cloudtask.options import OPTIONS, Backoff, nearest
 from cloudtask.stores.transactions import is_relational
+from cloudtask.workflows import Signature
 
 __all__ = [
     "PermanentTaskFailure",
@@ -31,6 +32,8 @@ __all__ = [
     "defer",
     "defer_iteration_with_finalize",
     "get_deferred_shard_index",
+    "s",
+    "si",
 ]
 
 CALLBACK_TIME = timedelta(seconds=30)  # for a callback: shards stop that much early
@@ -89,6 +92,54 @@ def defer(obj: Any, /, *args: Any, **kwargs: Any) -> Enqueued:
     callables.check_call(obj, args, kwargs)
     definition, chosen, _ = (run.using(**options) if options else run)._parts()
     return runtime.enqueue(definition, chosen, (form, *args), kwargs)
+
+
+@discreet
+def s(obj: Any, /, *args: Any, **kwargs: Any) -> Signature:
+    """`obj(*args, **kwargs)` as a part of `chain()` and `group()`.
+
+    In a chain `obj` gets the value of the step before as its first argument. `obj` and
+    the options among the keywords are as in `defer`; steps take no `_eta`, `_name` and
+    `_transactional`. Raises as `defer` does.
+    """
+    return _signature(obj, args, kwargs, is_immutable=False)
+
+
+@discreet
+def si(obj: Any, /, *args: Any, **kwargs: Any) -> Signature:
+    """As `s`, but `obj` gets these arguments alone, and no value."""
+    return _signature(obj, args, kwargs, is_immutable=True)
+
+
+def _signature(
+    obj: Any, args: tuple[Any, ...], kwargs: dict[str, Any], *, is_immutable: bool
+) -> Signature:
+    countdown = kwargs.pop("_countdown", None)
+    options = _taken_from(kwargs)
+    if countdown is not None:
+        options["countdown"] = countdown
+    if isinstance(obj, Deferrable):
+        task: Any = obj.using(**options) if options else obj
+        return cast(Signature, (task.si if is_immutable else task.s)(*args, **kwargs))
+    form = callables.form_of(obj)
+    definition, chosen, _ = (run.using(**options) if options else run)._parts()
+    return CallableSignature(
+        *(definition, chosen, (form,), args, kwargs),
+        is_immutable=is_immutable,
+    )
+
+
+class CallableSignature(Signature):
+    """A call of a callable that is no task, which checks its arguments itself."""
+
+    def _check_arguments(self, where: str, takes_value: bool) -> None:
+        value = (None,) if takes_value else ()
+        try:
+            [form] = self.subject
+            found = callables.resolve(form)
+            callables.check_call(found, (*value, *self.args), self.kwargs)
+        except TypeError as error:
+            raise TypeError(f"{where}, {error}") from None
 
 
 @library_task(DEFER)

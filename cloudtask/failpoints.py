@@ -37,6 +37,7 @@ POINTS = frozenset(
         "chain.before_next",
         "chain.after_next",
         "member.saved",
+        "member.failed",
         "group.before_then",
         "group.after_then",
         "failure.before_send",

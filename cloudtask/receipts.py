@@ -15,7 +15,7 @@ from django.db import connections
 from cloudtask import codec, envelope
 from cloudtask.asynchrony import synchronous
 from cloudtask.context import current
-from cloudtask.delivering import cancelling, results
+from cloudtask.delivering import cancelling, results, retrying
 from cloudtask.delivering.cancelling import (
     Cancellable,
     CancellableCall,
@@ -49,7 +49,8 @@ class Receipt(Enqueued, Generic[R_co]):
     `keeps_result` says whether the task has `keep_result`; `kept_in` is the database
     that keeps the result of an atomic call. `is_cancellable` says whether the task has
     the option. `database` is that of the outbox. `is_chain` is true for the receipt of
-    a chain or a group, which has the name and the queue of its first task.
+    a chain or a group, which has the name and the queue of its first task; `places`
+    counts its steps.
     """
 
     keeps_result: bool = field(default=True, repr=False, compare=False)
@@ -57,6 +58,7 @@ class Receipt(Enqueued, Generic[R_co]):
     is_cancellable: bool = field(default=False, repr=False, compare=False)
     database: str = field(default="default", repr=False, compare=False)
     is_chain: bool = field(default=False, repr=False, compare=False)
+    places: int = field(default=0, repr=False, compare=False)
 
     @overload
     def result(
@@ -122,6 +124,23 @@ class Receipt(Enqueued, Generic[R_co]):
     async def acancel(self) -> Cancellation:
         """As `cancel`, for asynchronous code."""
         return await sync_to_async(self.cancel)()
+
+    @discreet
+    def retry_failures(self) -> int:
+        """Enqueue what is kept as failed again; returns the number of failed tasks.
+
+        In a chain the step that has failed runs again, and the steps after it follow.
+        In a group all members that have failed do, also in groups inside it; `then`
+        follows on the last success. A partial group whose `then` has run does not run
+        it again. Raises EnqueueError for the first task that the queue refuses.
+        """
+        with synchronous("receipt", "retry_failures"):
+            return retrying.retry_failures(self.id, self.places)
+
+    @discreet
+    async def aretry_failures(self) -> int:
+        """As `retry_failures`, for asynchronous code."""
+        return await sync_to_async(self.retry_failures)()
 
     def _as_cancellable(self) -> Cancellable:
         if self.is_chain:

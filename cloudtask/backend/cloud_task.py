@@ -6,8 +6,11 @@ from dataclasses import dataclass, fields, make_dataclass, replace
 from typing import Any
 
 from cloudtask.backend.backend_options import OF_TASK
-from cloudtask.backend.library import Task
+from cloudtask.backend.library import Task, normalize_json, task_backends
+from cloudtask.backend.runner import definition_of
+from cloudtask.backend.task_results import fields_of
 from cloudtask.options import nearest
+from cloudtask.workflows import Signature
 
 # `name` is a property of every task of `django.tasks`: the name of its function.
 _NAMES = ("name_of_call", *OF_TASK)
@@ -42,6 +45,33 @@ class CloudTask(_Fields):  # type: ignore[misc]
                 raise TypeError(f"Unknown option {name!r}; {nearest(name, known)}")
         given = {name: value for name, value in changes.items() if value is not None}
         return replace(self, **given)
+
+    def s(self, *args: Any, **kwargs: Any) -> Signature:
+        """A call for `chain()` and `group()` of cloudtask.
+
+        In a chain the function gets the value of the step before as its first argument,
+        after its context. Raises TypeError for arguments that are not JSON.
+        """
+        return self._signature(args, kwargs, is_immutable=False)
+
+    def si(self, *args: Any, **kwargs: Any) -> Signature:
+        """As `s`, but the function gets these arguments alone, and no value."""
+        return self._signature(args, kwargs, is_immutable=True)
+
+    def _signature(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], *, is_immutable: bool
+    ) -> Signature:
+        backend: Any = task_backends[self.backend]
+        backend.validate_task(self)
+        options = backend.options_of(self)
+        made_of = fields_of(self)
+        if options.atomic:
+            made_of["atomic"] = True
+        plain: Any = normalize_json([args, kwargs])
+        return Signature(
+            *(definition_of(self), options, (made_of,), tuple(plain[0]), plain[1]),
+            is_immutable=is_immutable,
+        )
 
     @property
     def task_options(self) -> dict[str, Any]:

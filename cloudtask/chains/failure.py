@@ -1,15 +1,12 @@
-"""Tells of a failure inside a chain: to its `on_failure`, and to its receipts."""
+"""Defines the failure of a step, and how the groups around it keep it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from cloudtask import clock, codec, failpoints
-from cloudtask.chains import steps
-from cloudtask.chains.handing import send, tell_result
-from cloudtask.chains.rest import Rest, id_of, message_of
+from cloudtask import codec, envelope
 from cloudtask.codec import shapes, tags
-from cloudtask.message import Message
+from cloudtask.stores.groups import StoredMember, failure_place
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +42,27 @@ codec.register(
 )
 
 
-def tell(message: Message, rest: Rest, error: str, traceback: str) -> None:
-    """Send the call for failures of the chain of `message`, once for each failure.
+# With the groups around a call
 
-    A failed task that is retried, and fails again, is another failure. Raises
-    EnqueueUnavailable.
+SHOWN = 2_000  # characters of a traceback: a group may have many failures
+
+
+def sealed_failure(
+    group: str, member: int, failure: Failure, key: str, inner: str
+) -> bytes:
+    """The failure of a member of `group`, as its record keeps it.
+
+    `key` is that of the failed task. `inner` is the group inside the member that has
+    failed, or empty.
     """
-    step, _ = steps.split_failure(rest.lines)
-    if step is not None:
-        place = message.place
-        failure = Failure(rest.chain, place, message.task, message.id, error, traceback)
-        key = id_of(rest.chain, place, "failed", message.sequence)
-        made = message_of(
-            step, key, step.given(codec.dumps(failure)), clock.now(), rest.carried
-        )
-        failpoints.reached("failure.before_send")
-        send([made])
-        failpoints.reached("failure.after_send")
-    tell_result(rest, error, traceback)
+    brief = replace(failure, traceback=failure.traceback[-SHOWN:])
+    data = codec.dumps([brief, key, inner])
+    return envelope.seal_value(data, place=failure_place(group, member))
+
+
+def failure_of(group: str, one: StoredMember) -> tuple[Failure, str, str]:
+    """The reverse of `sealed_failure`; raises BadSignature."""
+    place = failure_place(group, one.place)
+    opened = codec.loads(envelope.unseal_value(one.value, place=place))
+    failure, key, inner = shapes.parts(opened, 3)
+    return failure, shapes.text(key), shapes.text(inner)

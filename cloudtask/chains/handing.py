@@ -15,34 +15,42 @@ A member of a group writes its value. Then it decides whether it was the last on
     decided    `then` in the queue                 the same name again
     finished   the group is marked as done         nothing
 
+A member that fails for good keeps its failure in the place of a value. It decides, too,
+if the group is partial. A retry of the failed task leads to the value.
+
 Two last members may both find all values written. They send `then` under one name.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from itertools import groupby
 
 from cloudtask import clock, codec, envelope, failpoints, quotas, registry, signals
-from cloudtask.chains import steps
-from cloudtask.chains.rest import EMPTY_LIST, Rest, id_of, sealed, unsealed
+from cloudtask.chains import kept, steps
+from cloudtask.chains.failure import Failure, failure_of, sealed_failure
+from cloudtask.chains.leaving import send
+from cloudtask.chains.rest import (
+    EMPTY_LIST,
+    Rest,
+    id_of,
+    message_of,
+    queue_of,
+    sealed,
+    unsealed,
+)
 from cloudtask.chains.steps import CallStep
-from cloudtask.exceptions import BadSignature, EnqueueError, PayloadTooLarge
+from cloudtask.exceptions import BadSignature, PayloadTooLarge
 from cloudtask.message import Message
 from cloudtask.options import Options
 from cloudtask.registry import Definition
-from cloudtask.sending import enqueueing, outbox, payloads
+from cloudtask.sending import outbox, payloads
 from cloudtask.stores import store
-from cloudtask.stores.groups import StoredGroup, member_place
-from cloudtask.stores.results import ResultState, StoredResult, result_place
+from cloudtask.stores.groups import StoredGroup, StoredMember, member_place
 
 logger = logging.getLogger("cloudtask")
 
 HAND_ON = "cloudtask.hand_on"
-WHOLE = "chain"  # the task of the result that a chain or a group has as a whole
 
 
 def _hand_on(value: object) -> object:
@@ -83,7 +91,9 @@ def begun(rest: Rest, value: bytes, *, joins: str | None) -> list[Message]:
     if not step.members:
         return _without_members(follows)
     key, total = rest.next_id, len(step.members)
-    group = StoredGroup(id=key, total=total, rest=sealed(follows, key, total))
+    is_partial = step.is_partial
+    data = sealed(follows, key, total, is_partial=is_partial)
+    group = StoredGroup(id=key, total=total, rest=data, is_partial=is_partial)
     store().create_group(group, joins=joins)
     return [
         message
@@ -109,7 +119,7 @@ def _of_member(rest: Rest, value: bytes, joins: str | None) -> list[Message]:
 def handed_on(rest: Rest, value: bytes, **options: str) -> Message:
     """A message that hands `value` to `rest`, in a delivery of its own."""
     key = id_of(rest.chain, "pass", rest.place)
-    step = CallStep(task=HAND_ON, queue=_queue_of(rest), wire=options, call=b"[[],{}]")
+    step = CallStep(task=HAND_ON, queue=queue_of(rest), wire=options, call=b"[[],{}]")
     made = rest.next_call(step, value, rest.lines, clock.now())
     return replace(
         made,
@@ -118,41 +128,6 @@ def handed_on(rest: Rest, value: bytes, **options: str) -> Message:
         payload=steps.joined(step.given(value), rest.lines),
         place=rest.place - 1,
     )
-
-
-def _queue_of(rest: Rest) -> str:
-    """The queue of the next call; a group that comes next tells none."""
-    _, lines = steps.split_failure(rest.lines)
-    while lines:
-        step, lines = steps.first(lines)
-        if isinstance(step, CallStep):
-            return step.queue
-        lines = next((m for m in step.members if m), lines)
-        _, lines = steps.split_failure(lines)
-    return Options().queue
-
-
-def send(messages: Sequence[Message]) -> None:
-    """Send `messages`; what Cloud Tasks does not take waits in the outbox."""
-    with payloads.resting(messages) as light:
-        try:
-            enqueueing.send(light)
-        except EnqueueError as error:
-            failures = error.failures or range(len(light))
-            _leave_to_relay([light[index] for index in failures], error)
-    for message in messages:
-        signals.task_enqueued.send_robust(sender=message.task, message=message)
-
-
-def _leave_to_relay(messages: Iterable[Message], error: EnqueueError) -> None:
-    logger.warning("The next step of a call waits in the outbox: %s", error)
-    ordered = sorted(messages, key=lambda message: message.options.database)
-    for alias, some in groupby(ordered, key=lambda one: one.options.database):
-        found = list(some)
-        there = outbox.waiting([message.key for message in found], alias)
-        # An earlier delivery of the same call may have left some of them.
-        if missing := [message for message in found if message.key not in there]:
-            outbox.add(missing, alias)
 
 
 # In the transaction of an atomic call
@@ -190,7 +165,7 @@ def _end(rest: Rest, value: bytes) -> None:
         failpoints.reached("member.saved")
         decide(rest.group)
     elif rest.keep is not None:
-        keep_list(rest, value)
+        kept.keep_list(rest, value)
 
 
 def decide(key: str) -> None:
@@ -198,90 +173,110 @@ def decide(key: str) -> None:
     group = store().load_group(key)
     if group is None or group.is_done:
         return  # pruned, or an earlier delivery has done it
-    if store().count_members(key) < group.total:
+    if not _is_complete(group):
         return
     rest = None
     try:
-        rest = unsealed(group.rest, key, group.total)
-        values = [
-            envelope.unseal_value(data, place=member_place(key, index))
-            for index, data in enumerate(store().load_members(key))
-        ]
+        rest = _follows(group)
+        members = store().load_members(key)
+        values = [_value(key, index, one) for index, one in enumerate(members)]
     except BadSignature as error:
         # Another delivery would call the member again, and change nothing.
         logger.error("The values of group %s are not handed on: %s", key, error)
         if rest is not None:
-            tell_result(rest, str(error), "")
+            tell_result(rest, _of_group(rest, key, error))
         return
     failpoints.reached("group.before_then")
     try:
         hand_over(rest, b"[" + b",".join(values) + b"]")
     except PayloadTooLarge as error:
         logger.error("The values of group %s are not handed on: %s", key, error)
-        tell_result(rest, str(error), "")
+        tell_result(rest, _of_group(rest, key, error))
     failpoints.reached("group.after_then")
     store().finish_group(key)
 
 
-# Results of chains
+def _is_complete(group: StoredGroup) -> bool:
+    missing = group.total - store().count_members(group.id)
+    if missing <= 0 or not group.is_partial:
+        return missing <= 0
+    return store().count_members(group.id, failed=True) >= missing
 
 
-def keep_list(rest: Rest, value: bytes) -> None:
-    """Keep the values of a group that ends a chain, under the id of the chain."""
-    if len(value) > quotas.RESULT:
-        text = f"Its values take {len(value):,} bytes, over {quotas.RESULT:,}."
-        _save(rest, ResultState.FAILED, error=text)
-        return
-    data = envelope.seal_value(value, place=result_place(rest.chain))
-    _save(rest, ResultState.SUCCEEDED, value=data)
+def _follows(group: StoredGroup) -> Rest:
+    return unsealed(group.rest, group.id, group.total, is_partial=group.is_partial)
 
 
-def tell_result(rest: Rest, error: str, traceback: str) -> None:
-    """Keep a failure as the result of its chain, and of the chains around it."""
-    for one in _with_outer(rest):
-        keep = one.keep if one.is_over else steps.keep_of(one.lines)
-        if keep is not None:
-            kept = replace(one, keep=keep)
-            _save(kept, ResultState.FAILED, error=error, traceback=traceback)
+def _value(key: str, index: int, one: StoredMember) -> bytes:
+    """The encoded value of a member, or its failure."""
+    if not one.has_failed:
+        return envelope.unseal_value(one.value, place=member_place(key, index))
+    return codec.dumps(failure_of(key, replace(one, place=index))[0])
 
 
-def _with_outer(rest: Rest) -> Iterator[Rest]:
-    """The next step of a call, then of the group that it belongs to, and so on."""
+def _of_group(rest: Rest, key: str, error: Exception) -> Failure:
+    return Failure(rest.chain, rest.place, "cloudtask.group", key, str(error), "")
+
+
+# Failures
+
+
+def tell(message: Message, rest: Rest, error: str, traceback: str) -> None:
+    """Tell all that is around a call that it is kept as a failed task.
+
+    Sends the call for failures of its chain, once for each failure. A failed task that
+    is retried, and fails again, is another failure. Raises EnqueueUnavailable.
+    """
+    step, _ = steps.split_failure(rest.lines)
+    place = message.place
+    failure = Failure(rest.chain, place, message.task, message.id, error, traceback)
+    if step is not None:
+        key = id_of(rest.chain, place, "failed", message.sequence)
+        call = step.given(codec.dumps(failure))
+        made = message_of(step, key, call, clock.now(), rest.carried)
+        failpoints.reached("failure.before_send")
+        send([made])
+        failpoints.reached("failure.after_send")
+    tell_result(rest, failure, message.key)
+
+
+def tell_result(rest: Rest, failure: Failure, key: str = "") -> None:
+    """Keep a failure as the result of its chain, and of the chains around it.
+
+    Each group keeps it for the member that has failed. `key` is that of the failed
+    task. A partial group takes it as a value, so the chains around that have not
+    failed.
+    """
     current: Rest | None = rest
+    inner = ""
     while current is not None:
-        yield current
-        current = _rest_after(current.group) if current.group else None
+        kept.keep_failure(current, failure.error, failure.traceback)
+        if current.group is None:
+            return
+        group = current.group
+        current = _note_failure(current, failure, key, inner)
+        inner = group
 
 
-def _rest_after(key: str) -> Rest | None:
-    """The rest that follows on a group; None if it was pruned, or is refused."""
-    group = store().load_group(key)
+def _note_failure(rest: Rest, failure: Failure, key: str, inner: str) -> Rest | None:
+    """Keep a failure of a member; returns what follows on a group that fails by it."""
+    group = store().load_group(str(rest.group))
+    if group is None:
+        return None
+    data = sealed_failure(group.id, rest.member, failure, key, inner)
+    store().save_failed_member(group.id, rest.member, data)
+    failpoints.reached("member.failed")
+    if group.is_partial:
+        decide(group.id)
+        return None
     try:
-        return unsealed(group.rest, key, group.total) if group else None
+        return _follows(group)
     except BadSignature as error:
-        logger.error("The chain around group %s can't be told of it: %s", key, error)
+        logger.error("The chain around %s can't be told of it: %s", group.id, error)
         return None
 
 
-def _save(
-    rest: Rest,
-    state: ResultState,
-    *,
-    value: bytes | None = None,
-    error: str = "",
-    traceback: str = "",
-) -> None:
-    result = StoredResult(
-        id=rest.chain,
-        task=WHOLE,
-        queue=_queue_of(rest),
-        state=state,
-        value=value,
-        error=error,
-        traceback=traceback,
-        enqueued_at=datetime.fromtimestamp(clock.now(), UTC),
-    )
-    store().save_result(result, timedelta(seconds=rest.keep or 0))
+# Values
 
 
 def encoded(message: Message, rest: Rest | None, value: object) -> bytes | None:

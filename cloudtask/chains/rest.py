@@ -12,6 +12,7 @@ from cloudtask.chains.steps import FAILURE, CallStep, GroupStep, Lines
 from cloudtask.codec import shapes
 from cloudtask.exceptions import PayloadTooLarge
 from cloudtask.message import Carried, Message
+from cloudtask.options import Options
 
 EMPTY_LIST = b"[]"
 
@@ -102,6 +103,18 @@ class Rest:
         )
 
 
+def queue_of(rest: Rest) -> str:
+    """The queue of the next call; a group that comes next tells none."""
+    _, lines = steps.split_failure(rest.lines)
+    while lines:
+        step, lines = steps.first(lines)
+        if isinstance(step, CallStep):
+            return step.queue
+        lines = next((m for m in step.members if m), lines)
+        _, lines = steps.split_failure(lines)
+    return Options().queue
+
+
 def message_of(
     step: CallStep, key: str, payload: bytes, now: float, before: Carried
 ) -> Message:
@@ -148,24 +161,27 @@ def rest_of(message: Message, payload: bytes) -> Rest | None:
     )
 
 
-def _place(group: str, total: int) -> envelope.Place:
+def _place(group: str, total: int, *, is_partial: bool) -> envelope.Place:
     """Where the rest lies. The number of members is sealed with it: with fewer, the
-    rest would be given a part of the values."""
-    return "group", group, f"rest of {total} members"
+    rest would be given a part of the values. So is whether it takes failures."""
+    which = "or failures of " if is_partial else ""
+    return "group", group, f"rest of {which}{total} members"
 
 
-def sealed(rest: Rest, group: str, total: int) -> bytes:
+def sealed(rest: Rest, group: str, total: int, *, is_partial: bool = False) -> bytes:
     """`rest` as the record of `group`, which has `total` members, keeps it."""
     values = [rest.chain, rest.place, rest.group, rest.member, rest.keep]
     text = [line.decode(errors="surrogatepass") for line in rest.lines]
     carried = [rest.carried.project, rest.carried.telemetry]
     data = codec.dumps([*values, carried, text, rest.root, rest.exact])
-    return envelope.seal_value(data, place=_place(group, total))
+    place = _place(group, total, is_partial=is_partial)
+    return envelope.seal_value(data, place=place)
 
 
-def unsealed(data: bytes, group: str, total: int) -> Rest:
+def unsealed(data: bytes, group: str, total: int, *, is_partial: bool = False) -> Rest:
     """The reverse of `sealed`; raises BadSignature for what another group keeps."""
-    opened = codec.loads(envelope.unseal_value(data, place=_place(group, total)))
+    place = _place(group, total, is_partial=is_partial)
+    opened = codec.loads(envelope.unseal_value(data, place=place))
     values: list[Any] = shapes.parts(opened, 9)
     return Rest(
         chain=shapes.text(values[0]),

@@ -4,7 +4,7 @@ The first line of a payload is the encoded call. A call of a chain has further l
 
     ["then"|"failure", task, queue, options, countdown, takes_value, has_subject]
     the encoded call of that step, without the value that it will be given
-    ["group", seconds or null, [the number of lines of each member]]
+    ["group", seconds or null, [the number of lines of each member], is_partial]
     the lines of the members, one after the other; the seconds are those of keep_result
 
 `failure` comes first, and is called for each failure that is kept. Lines are never
@@ -77,15 +77,17 @@ def _spliced(text: str, at: int, value: bytes) -> bytes:
 class GroupStep:
     """Calls that run side by side; each member is the lines of a chain.
 
-    `keep` is how long the list of their values is kept, in seconds.
+    `keep` is how long the list of their values is kept, in seconds. With `is_partial`,
+    failures are values, too.
     """
 
     members: tuple[Lines, ...]
     keep: float | None = None
+    is_partial: bool = False
 
     def lines(self) -> Lines:
         sizes = [len(member) for member in self.members]
-        head = codec.dumps([GROUP, self.keep, sizes])
+        head = codec.dumps([GROUP, self.keep, sizes, self.is_partial])
         return (head, *(line for member in self.members for line in member))
 
 
@@ -121,11 +123,12 @@ def first(lines: Lines) -> tuple[Step, Lines]:
         return _call_step(lines), lines[2:]
     if kind != GROUP:
         raise PayloadError(f"The rest of a chain has a step of kind {kind!r}.")
-    keep, listed = rest
+    keep, listed, is_partial = shapes.parts(rest, 3)
     sizes = [shapes.whole(size) for size in shapes.listed(listed)]
     ends = list(_ends(sizes))
     members = tuple(lines[a:b] for a, b in zip([1, *ends], ends, strict=False))
-    return GroupStep(members, keep), lines[ends[-1] if ends else 1 :]
+    step = GroupStep(members, keep, shapes.flag(is_partial))
+    return step, lines[ends[-1] if ends else 1 :]
 
 
 def last(lines: Lines) -> Step | None:

@@ -15,7 +15,8 @@ from functools import partial
 from django.db import DatabaseError, Error, connections
 
 from cloudtask import clock, conf, failpoints, quotas
-from cloudtask.chains import cancelled, failure, handing
+from cloudtask.chains import cancelled, handing
+from cloudtask.chains.failure import Failure
 from cloudtask.chains.rest import Rest, rest_of
 from cloudtask.delivering import failed, marks, results
 from cloudtask.delivering.calls import Attempt, Call, backoff_of, service_backoff_of
@@ -225,7 +226,7 @@ def _tell_failure(attempt: Attempt, error: BaseException) -> None:
     results.keep_failure(message, error)
     rest = _rest(attempt)
     if rest is not None:
-        failure.tell(message, rest, *results.texts_of(error))
+        handing.tell(message, rest, *results.texts_of(error))
 
 
 def _tell_cancelled(attempt: Attempt) -> None:
@@ -239,7 +240,8 @@ def _tell_cancelled(attempt: Attempt) -> None:
     rest = _rest(attempt)
     if rest is not None:
         text = f"{message.task} ({message.id}) was cancelled."
-        handing.tell_result(rest, text, "")
+        failure = Failure(rest.chain, message.place, message.task, message.id, text, "")
+        handing.tell_result(rest, failure)
 
 
 def _rest(attempt: Attempt) -> Rest | None:

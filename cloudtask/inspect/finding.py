@@ -19,7 +19,7 @@ from typing import Any
 from django.db.models import Q
 
 from cloudtask import clock, envelope, registry
-from cloudtask.chains.handing import WHOLE
+from cloudtask.chains.kept import WHOLE
 from cloudtask.chains.rest import id_of
 from cloudtask.delivering import executions, failed
 from cloudtask.exceptions import PayloadError, TaskNotFound

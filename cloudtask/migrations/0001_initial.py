@@ -516,6 +516,7 @@ class Migration(migrations.Migration):
                 ("total", models.PositiveIntegerField()),
                 ("rest", models.BinaryField()),
                 ("is_done", models.BooleanField(default=False)),
+                ("is_partial", models.BooleanField(default=False)),
                 (
                     "created_at",
                     models.DateTimeField(
@@ -737,6 +738,7 @@ class Migration(migrations.Migration):
                 ),
                 ("place", models.PositiveIntegerField()),
                 ("value", models.BinaryField()),
+                ("has_failed", models.BooleanField(default=False)),
                 (
                     "group",
                     models.ForeignKey(

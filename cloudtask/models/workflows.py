@@ -13,6 +13,7 @@ class WorkflowGroup(models.Model):
     total = models.PositiveIntegerField()
     rest = models.BinaryField()
     is_done = models.BooleanField(default=False)
+    is_partial = models.BooleanField(default=False)
     created_at = models.DateTimeField(db_default=Now())
     touched_at = models.DateTimeField(db_default=Now(), db_index=True)
 
@@ -27,11 +28,12 @@ class WorkflowGroup(models.Model):
 
 
 class WorkflowMember(models.Model):
-    """The value of one member of a group."""
+    """The value of one member of a group, or its failure."""
 
     group = models.ForeignKey(WorkflowGroup, models.CASCADE, related_name="members")
     place = models.PositiveIntegerField()
     value = models.BinaryField()
+    has_failed = models.BooleanField(default=False)
 
     class Meta:
         verbose_name = "member of a group"

@@ -12,12 +12,25 @@ from cloudtask.stores.pages import Page
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredGroup:
-    """Calls that run side by side; `rest` is sealed, and follows once all are done."""
+    """Calls that run side by side; `rest` is sealed, and follows once all are done.
+
+    A group that `is_partial` is done, too, when its members have ended otherwise.
+    """
 
     id: str
     total: int
     rest: bytes = field(repr=False)
     is_done: bool = False
+    is_partial: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredMember:
+    """The sealed value of a member, or the sealed failure of one that has failed."""
+
+    place: int
+    value: bytes = field(repr=False)
+    has_failed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +47,11 @@ class GroupProgress:
 def member_place(group: str, member: int) -> Place:
     """The place for which the value of a member is sealed."""
     return "group", group, f"member {member}"
+
+
+def failure_place(group: str, member: int) -> Place:
+    """The place for which the failure of a member is sealed."""
+    return "group", group, f"failure of member {member}"
 
 
 class GroupStore(ABC):
@@ -62,15 +80,26 @@ class GroupStore(ABC):
 
     @abstractmethod
     def save_member(self, key: str, member: int, value: bytes) -> None:
-        """Save the sealed value of a member; its first value stays."""
+        """Save the sealed value of a member; its first value stays.
+
+        It takes the place of a failure.
+        """
 
     @abstractmethod
-    def count_members(self, key: str) -> int:
-        """The number of members that have a value."""
+    def save_failed_member(self, key: str, member: int, value: bytes) -> None:
+        """Save the sealed failure of a member that has no value; its last one stays."""
 
     @abstractmethod
-    def load_members(self, key: str) -> list[bytes]:
-        """The sealed values of all members, in their order."""
+    def count_members(self, key: str, *, failed: bool = False) -> int:
+        """The number of members that have a value, or of those that have failed."""
+
+    @abstractmethod
+    def load_members(self, key: str) -> list[StoredMember]:
+        """All members that have a value or have failed, in their order."""
+
+    @abstractmethod
+    def load_failed_members(self, key: str) -> list[StoredMember]:
+        """The members that have failed, in their order."""
 
     @abstractmethod
     def finish_group(self, key: str) -> None:

@@ -35,6 +35,9 @@ class Policy:
     transactional: bool | None = None
     keep_result: timedelta | None = None
     cancellable: bool = False
+    partial: bool = False
+    queue: str | None = None
+    database: str | None = None
 
 
 class Tree(Protocol):
@@ -50,46 +53,87 @@ class Tree(Protocol):
     def policy(self) -> Policy: ...
 
 
+def chosen(tree: Any, queue: str | None = None, database: str | None = None) -> Any:
+    """The tree with the queue and the database of `.using()` in all its calls.
+
+    An inner choice goes before an outer one.
+    """
+    if isinstance(tree, Signature):
+        return tree.chosen(queue, database)
+    policy = tree.policy
+    queue, database = policy.queue or queue, policy.database or database
+    if queue is None and database is None and all(_is_plain(p) for p in tree.parts):
+        return tree
+    return replace(
+        tree,
+        parts=tuple(chosen(part, queue, database) for part in tree.parts),
+        on_failure=tree.on_failure and chosen(tree.on_failure, queue, database),
+    )
+
+
+def _is_plain(part: Any) -> bool:
+    return isinstance(part, Signature)
+
+
 # From a tree to lines
 
 
-def _lines(tree: Any, where: str, *, is_given: bool, depth: int = 0) -> Lines:
+def _lines(
+    tree: Any, where: str, *, is_given: bool, depth: int = 0, failure: Lines = ()
+) -> Lines:
     """The lines of a signature, a chain or a group.
 
-    `is_given` says whether a value comes before it. All signatures are checked.
+    `is_given` says whether a value comes before it. `failure` has the lines of a call
+    for failures, for a tree without one of its own. All signatures are checked.
     """
     if depth > DEEPEST:
         raise ValueError(f"Chains and groups are nested {DEEPEST} levels deep at most.")
-    failure: Lines = ()
     is_chain = not isinstance(tree, Signature) and tree.is_chain
     parts = tree.parts if is_chain else (tree,)
-    if not isinstance(tree, Signature) and tree.on_failure is not None:
-        step = tree.on_failure.step(f"{where}on_failure", is_given=True)
-        failure = step.lines(steps.FAILURE)
-    found = list(failure)
+    found = list(_failure(tree, where) or failure)
     for index, part in enumerate(parts):
         here = f"{where}step {index + 1}" if is_chain else where.rstrip(", ")
         given = is_given or index > 0
-        found += _part(part, here, is_given=given, depth=depth).lines()
+        # That of a group in a chain goes to its members; else it is here already.
+        own = _failure(part, f"{here}, ") if is_chain else ()
+        step = _part(part, here, is_given=given, depth=depth, failure=own)
+        found += step.lines()
     return tuple(found)
 
 
-def _part(part: Any, where: str, *, is_given: bool, depth: int) -> CallStep | GroupStep:
+def _failure(tree: Any, where: str) -> Lines:
+    if isinstance(tree, Signature) or tree.on_failure is None:
+        return ()
+    step: CallStep = tree.on_failure.step(f"{where}on_failure", is_given=True)
+    return step.lines(steps.FAILURE)
+
+
+def _part(
+    part: Any, where: str, *, is_given: bool, depth: int, failure: Lines
+) -> CallStep | GroupStep:
     if isinstance(part, Signature):
         return part.step(where or "the call", is_given=is_given)
     inside = f"{where}, " if where else ""
     members = tuple(
-        _lines(member, f"{inside}member {n + 1}, ", is_given=is_given, depth=depth + 1)
+        _lines(
+            member,
+            f"{inside}member {n + 1}, ",
+            is_given=is_given,
+            depth=depth + 1,
+            failure=failure,
+        )
         for n, member in enumerate(part.parts)
     )
     keep = part.policy.keep_result
-    return GroupStep(members, keep.total_seconds() if keep else None)
+    seconds = keep.total_seconds() if keep else None
+    return GroupStep(members, seconds, part.policy.partial)
 
 
 # Enqueueing
 
 
 def enqueued(tree: Tree) -> Receipt[Any]:
+    tree = chosen(tree)
     lines = _lines(tree, "", is_given=False)
     _, body = steps.split_failure(lines)
     step, after = steps.first(body)
@@ -112,7 +156,7 @@ def enqueued(tree: Tree) -> Receipt[Any]:
     else:
         database = _database(step.members)
         messages = _leave_group(rest, tree.policy, database)
-    return _receipt(rest, messages, database)
+    return _receipt(tree, rest, messages, database)
 
 
 def _is_exact(tree: Tree, first: CallStep | GroupStep) -> bool:
@@ -180,7 +224,9 @@ def _delayed(messages: Sequence[Message], by: timedelta | None) -> list[Message]
     return [replace(m, eta=(m.eta or m.created) + seconds) for m in messages]
 
 
-def _receipt(rest: Rest, messages: Sequence[Message], database: str) -> Receipt[Any]:
+def _receipt(
+    tree: Tree, rest: Rest, messages: Sequence[Message], database: str
+) -> Receipt[Any]:
     last = steps.last(rest.lines)
     is_atomic = isinstance(last, CallStep) and last.options.atomic
     return Receipt(
@@ -192,4 +238,5 @@ def _receipt(rest: Rest, messages: Sequence[Message], database: str) -> Receipt[
         rest.exact,
         database,
         is_chain=True,
+        places=len(tree.parts) if tree.is_chain else 1,
     )

@@ -7,6 +7,7 @@ arguments. `f.si(...)` is an `Immutable`, which takes no value.
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -99,6 +100,21 @@ class Signature(Partial[Any, Any], Full[Any], Immutable[Any]):
                 raise AttributeError(f"A signature has no attribute {name!r}")
             instead = _VERBS[name].format(self)
             raise AttributeError(f"{self!r} has no {name!r}: {instead}.")
+
+    def chosen(self, queue: str | None, database: str | None) -> Signature:
+        """This call with these options, unless it has chosen others by `using()`."""
+        given = {"queue": queue, "database": database}
+        task = self.definition.options
+        options = {
+            name: value
+            for name, value in given.items()
+            if value and getattr(self.options, name) == getattr(task, name)
+        }
+        if not options:
+            return self
+        made = copy(self)
+        made.options = self.options.updated(options)
+        return made
 
     def step(self, where: str, *, is_given: bool) -> CallStep:
         """The step of a chain; `is_given` says whether a value comes before it.

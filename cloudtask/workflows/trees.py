@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, ClassVar, Generic, TypeVar, cast, overload
+from typing import Any, ClassVar, Generic, Literal, TypeVar, cast, overload
 
 from asgiref.sync import sync_to_async
 
 from cloudtask.asynchrony import synchronous
+from cloudtask.chains.failure import Failure
 from cloudtask.discretion import discreet
 from cloudtask.options import as_timedelta
 from cloudtask.receipts import Receipt
-from cloudtask.workflows.enqueueing import Policy, Tree, enqueued
+from cloudtask.workflows.enqueueing import Policy, Tree, chosen, enqueued
 from cloudtask.workflows.signatures import Signature, Start, Step
 
 A = TypeVar("A")
@@ -90,18 +91,24 @@ class Chain(
         countdown: timedelta | float | None = None,
         transactional: bool | None = None,
         cancellable: bool = False,
+        queue: str | None = None,
+        database: str | None = None,
     ) -> Chain[T_contra, R_co]:
         """This chain with another start.
 
-        `countdown` is the earliest start of its first step. `transactional` is as in
-        `.using()` of a task. With `cancellable` its receipt can promise that no step
-        has begun; the first step then writes a mark to the store.
+        `queue` and `database` are those of all its calls that have not chosen another
+        one by `using()` themselves. `countdown` is the earliest start of its first
+        step. `transactional` is as in `.using()` of a task. With `cancellable` its
+        receipt can promise that no step has begun; the first step then writes a mark to
+        the store.
         """
         made: Chain[T_contra, R_co] = self._with(
             {
                 "countdown": countdown,
                 "transactional": transactional,
                 "cancellable": cancellable,
+                "queue": queue,
+                "database": database,
             }
         )
         return made
@@ -116,7 +123,8 @@ class Group(_Tree, _Deferred[list[R_co]], Start[list[R_co]], Generic[R_co]):
 
     def then(self, step: Step[list[R_co], B]) -> Chain[Any, B]:
         """This group, and `step` once all members have succeeded, with their values."""
-        made: Chain[Any, B] = Chain(_parts_of_chain((self, step)), policy=self.policy)
+        policy = replace(self.policy, partial=False, queue=None, database=None)
+        made: Chain[Any, B] = Chain(_parts_of_chain((self, step)), policy=policy)
         return made
 
     def using(
@@ -125,13 +133,20 @@ class Group(_Tree, _Deferred[list[R_co]], Start[list[R_co]], Generic[R_co]):
         countdown: timedelta | float | None = None,
         transactional: bool | None = None,
         keep_result: timedelta | float | None = None,
+        queue: str | None = None,
+        database: str | None = None,
     ) -> Group[R_co]:
-        """This group with another start; `keep_result` keeps the list of its values."""
+        """This group with another start; `keep_result` keeps the list of its values.
+
+        `queue` and `database` are as in `.using()` of a chain.
+        """
         made: Group[R_co] = self._with(
             {
                 "countdown": countdown,
                 "transactional": transactional,
                 "keep_result": keep_result,
+                "queue": queue,
+                "database": database,
             }
         )
         return made
@@ -201,15 +216,39 @@ def chain(*parts: Any, on_failure: Any = None) -> Any:
 
 @overload
 def group(
-    members: Iterable[Start[A]], /, *, on_failure: Step[Any, Any] | None = None
+    members: Iterable[Start[A]],
+    /,
+    *,
+    on_failure: Step[Any, Any] | None = None,
+    partial: Literal[False] = False,
 ) -> Group[A]: ...
 @overload
-def group(*members: Start[A], on_failure: Step[Any, Any] | None = None) -> Group[A]: ...
-def group(*members: Any, on_failure: Any = None) -> Any:
+def group(
+    *members: Start[A],
+    on_failure: Step[Any, Any] | None = None,
+    partial: Literal[False] = False,
+) -> Group[A]: ...
+@overload
+def group(
+    members: Iterable[Start[A]],
+    /,
+    *,
+    on_failure: Step[Any, Any] | None = None,
+    partial: Literal[True],
+) -> Group[A | Failure]: ...
+@overload
+def group(
+    *members: Start[A],
+    on_failure: Step[Any, Any] | None = None,
+    partial: Literal[True],
+) -> Group[A | Failure]: ...
+def group(*members: Any, on_failure: Any = None, partial: bool = False) -> Any:
     """Calls side by side, given one by one or as an iterable.
 
-    `.then(step)` gives the list of their values to a step. `on_failure` is as in
-    `chain()`. Raises TypeError for what is no signature, chain or group.
+    `.then(step)` gives the list of their values to a step. With `partial` it does so
+    once all members have ended: one that is kept as a failed task has a `Failure` in
+    the list. `on_failure` is called with a `Failure` for each of them. Raises TypeError
+    for what is no signature, chain or group.
     """
     if len(members) == 1 and not isinstance(members[0], _KINDS):
         if not isinstance(members[0], Iterable):
@@ -220,7 +259,8 @@ def group(*members: Any, on_failure: Any = None) -> Any:
     for member in members:
         if not isinstance(member, _KINDS):
             raise _no_part("group", member)
-    return Group(tuple(members), _failure_of("group", on_failure))
+    failure = _failure_of("group", on_failure)
+    return Group(tuple(members), failure, Policy(partial=partial))
 
 
 _KINDS = (Signature, Chain, Group)
@@ -240,7 +280,7 @@ def _parts_of_chain(parts: Sequence[Any]) -> tuple[Any, ...]:
                 "A chain inside a chain becomes a part of it: give on_failure to the "
                 "outer chain."
             )
-        found += part.parts
+        found += chosen(part).parts
     if len(found) > MOST_STEPS:
         raise ValueError(
             f"A chain has {MOST_STEPS:,} steps at most, not {len(found):,}."
@@ -253,6 +293,17 @@ def _no_part(function: str, part: object) -> TypeError:
         return TypeError(
             f"{function}() takes signatures: write {part.path.rpartition('.')[2]}"
             f".s(...) for the task {part.path}."
+        )
+    if hasattr(part, "module_path") and hasattr(part, "enqueue"):
+        written = f"{part.module_path.rpartition('.')[2]}.s(...)"
+        return TypeError(
+            f"{function}() takes signatures: write {written} for the task "
+            f"{part.module_path} of django.tasks. It needs a CloudTasksBackend."
+        )
+    if callable(part):
+        return TypeError(
+            f"{function}() takes signatures: decorate the function with @task, or "
+            "write cloudtask.deferred.s(function, ...)."
         )
     return TypeError(
         f"{function}() takes f.s(...), chains and groups, not {type(part).__name__}."

@@ -18,6 +18,10 @@ LATER = A_DAY.total_seconds() + 60
 GROUP = StoredGroup(id="g", total=3, rest=b"\x00sealed")
 
 
+def values(store: Store) -> list[bytes]:
+    return [one.value for one in store.load_members("g")]
+
+
 class GroupsContract:
     def test_a_group_is_loaded_as_it_was_saved(self, store: Store) -> None:
         store.create_group(GROUP)
@@ -69,7 +73,8 @@ class GroupsContract:
             store.save_member("g", member, f"value {member}".encode())
 
         assert store.count_members("g") == 12
-        assert store.load_members("g") == [f"value {n}".encode() for n in range(12)]
+        assert values(store) == [f"value {n}".encode() for n in range(12)]
+        assert [one.place for one in store.load_members("g")] == [*range(12)]
 
     def test_the_first_value_of_a_member_stays(self, store: Store) -> None:
         store.create_group(GROUP)
@@ -77,14 +82,41 @@ class GroupsContract:
         store.save_member("g", 1, b"second")
 
         assert store.count_members("g") == 1
-        assert store.load_members("g") == [b"first"]
+        assert values(store) == [b"first"]
+
+    def test_a_value_takes_the_place_of_a_failure_and_never_the_reverse(
+        self, store: Store
+    ) -> None:
+        store.create_group(replace(GROUP, is_partial=True))
+        store.save_failed_member("g", 1, b"failed")
+        store.save_failed_member("g", 1, b"failed again")
+        store.save_failed_member("g", 2, b"failed")
+        store.save_member("g", 0, b"value")
+        store.save_failed_member("g", 0, b"late")
+
+        assert store.count_members("g") == 1
+        assert store.count_members("g", failed=True) == 2
+        assert values(store) == [b"value", b"failed again", b"failed"]
+        assert [one.place for one in store.load_failed_members("g")] == [1, 2]
+
+        store.save_member("g", 1, b"mended")
+        assert store.count_members("g") == 2
+        assert values(store) == [b"value", b"mended", b"failed"]
+        assert [one.has_failed for one in store.load_members("g")] == [
+            *(False, False),
+            True,
+        ]
+        assert store.load_group("g") == replace(GROUP, is_partial=True)
+
+        store.finish_group("g")
+        assert store.load_members("g") == []
 
     def test_a_value_may_take_a_million_bytes(self, store: Store) -> None:
         value = os.urandom(1_000_100)
         store.create_group(GROUP)
         store.save_member("g", 0, value)
 
-        assert store.load_members("g") == [value]
+        assert values(store) == [value]
 
     def test_groups_are_kept_apart(self, store: Store) -> None:
         store.create_group(GROUP)

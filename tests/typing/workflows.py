@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, assert_type
 
-from cloudtask import Chain, Group, Receipt, chain, group, task
+from cloudtask import Chain, Failure, Group, Receipt, chain, group, task
 
 
 @task
@@ -86,6 +86,10 @@ chain(dflt.si(), b.s())
 chain(a.s(1), b.s(), ko.si(x=3))
 chain(a.using(queue="slow").s(1), b.using(countdown=3).s())
 chain(a.s(1), b.s(), on_failure=total_of_any.s())
+assert_type(group([a.s(1)], partial=True), Group[str | Failure])
+group(a.s(1), a.s(2), partial=True).then(total_of_any.s())
+group([a.s(1)]).using(queue="bulk", database="other").then(total.s())
+assert_type(chain(a.s(1)).using(queue="bulk"), Chain[Any, str])
 
 # Refused.
 chain(a.s("x"), b.s())  # type: ignore[call-overload]
@@ -98,6 +102,7 @@ chain(a.s(1), 5)  # type: ignore[call-overload]
 chain(a, b)  # type: ignore[call-overload]
 group(1, 2)  # type: ignore[call-overload]
 group(a.s(1)).then(5)  # type: ignore[arg-type]
+chain(a.s(1)).using(que="bulk")  # type: ignore[call-arg]
 chain(a.s(1), a.s(1))  # type: ignore[call-overload]
 
 # mypy leaves the type of `s()` open, and takes these; see the first lines.
@@ -105,3 +110,4 @@ chain(a.s(1), c.s())  # refused by pyright alone
 chain(a.s(1), g0.s())  # refused by pyright alone
 chain(c.s(1.0), a.s())  # refused by pyright alone
 group(a.s(i) for i in range(3)).then(b.s())  # refused by pyright alone
+group([a.s(1)], partial=True).then(total.s())  # refused by pyright alone

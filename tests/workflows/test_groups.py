@@ -151,7 +151,7 @@ def last_member_waits() -> Receipt[int]:
 
 def test_a_swapped_value_is_refused(db: None) -> None:
     receipt = last_member_waits()
-    first, second = WorkflowMember.objects.order_by("place")
+    first, second, _ = WorkflowMember.objects.order_by("place")
     WorkflowMember.objects.filter(pk=first.pk).update(value=second.value)
     retry_failed()
     run_queued()

@@ -7,12 +7,17 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
-from django.db.models import Count, QuerySet
+from django.db.models import Count, Q, QuerySet
 
 from cloudtask.clock import database_now as now
 from cloudtask.stores.database.paging import page_of
 from cloudtask.stores.database.records import aware
-from cloudtask.stores.groups import GroupProgress, GroupStore, StoredGroup
+from cloudtask.stores.groups import (
+    GroupProgress,
+    GroupStore,
+    StoredGroup,
+    StoredMember,
+)
 from cloudtask.stores.pages import Page
 from cloudtask.stores.transactions import apart, delete_by_key, translated
 
@@ -48,6 +53,7 @@ class DatabaseGroups(GroupStore):
             id=group.id,
             total=group.total,
             rest=group.rest,
+            is_partial=group.is_partial,
             created_at=now(),
             touched_at=now(),
         )
@@ -64,35 +70,58 @@ class DatabaseGroups(GroupStore):
         if row is None:
             return None
         return StoredGroup(
-            id=row.id, total=row.total, rest=bytes(row.rest), is_done=row.is_done
+            id=row.id,
+            total=row.total,
+            rest=bytes(row.rest),
+            is_done=row.is_done,
+            is_partial=row.is_partial,
         )
 
     def page_groups(
         self, *, before: str | None = None, limit: int
     ) -> Page[GroupProgress]:
-        rows = self._groups.defer("rest").annotate(done=Count("members"))
+        done = Count("members", filter=Q(members__has_failed=False))
+        rows = self._groups.defer("rest").annotate(done=done)
         with self._at("Listing groups"):
             return page_of(rows, "created_at", mark=before, limit=limit, made=_progress)
 
     def save_member(self, key: str, member: int, value: bytes) -> None:
+        self._save_member(key, member, value=value, has_failed=False)
+
+    def save_failed_member(self, key: str, member: int, value: bytes) -> None:
+        self._save_member(key, member, value=value, has_failed=True)
+
+    def _save_member(self, key: str, member: int, **values: Any) -> None:
         what = f"Saving member {member} of group {key}"
-        row = self._members.model(group_id=key, place=member, value=value)
+        row = self._members.model(group_id=key, place=member, **values)
         with self._at(what), transaction.atomic(using=self.database):
             group = self._groups.filter(id=key, is_done=False)
             if not group.exists():
                 return  # pruned, or done by an earlier delivery
             self._members.bulk_create([row], ignore_conflicts=True)
+            failed = self._members.filter(group_id=key, place=member, has_failed=True)
+            failed.update(**values)
             # Seldom, so that members don't wait for one another.
             group.filter(touched_at__lt=now() - A_WHILE).update(touched_at=now())
 
-    def count_members(self, key: str) -> int:
+    def count_members(self, key: str, *, failed: bool = False) -> int:
         with self._at(f"Counting the members of group {key}"):
-            return self._members.filter(group_id=key).count()
+            return self._members.filter(group_id=key, has_failed=failed).count()
 
-    def load_members(self, key: str) -> list[bytes]:
-        rows = self._members.filter(group_id=key).order_by("place")
+    def load_members(self, key: str) -> list[StoredMember]:
+        return self._loaded(self._members.filter(group_id=key), key)
+
+    def load_failed_members(self, key: str) -> list[StoredMember]:
+        return self._loaded(self._members.filter(group_id=key, has_failed=True), key)
+
+    def _loaded(self, rows: QuerySet[WorkflowMember], key: str) -> list[StoredMember]:
         with self._at(f"Loading the members of group {key}"):
-            return [bytes(value) for value in rows.values_list("value", flat=True)]
+            return [
+                StoredMember(
+                    place=row.place, value=bytes(row.value), has_failed=row.has_failed
+                )
+                for row in rows.order_by("place")
+            ]
 
     def finish_group(self, key: str) -> None:
         what = f"Finishing group {key}"

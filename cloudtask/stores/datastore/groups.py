@@ -18,11 +18,17 @@ from cloudtask.stores.datastore.access import (
 from cloudtask.stores.datastore.blobs import Blob
 from cloudtask.stores.datastore.entities import moment
 from cloudtask.stores.datastore.prefixes import names_beginning
-from cloudtask.stores.groups import GroupProgress, GroupStore, StoredGroup
+from cloudtask.stores.groups import (
+    GroupProgress,
+    GroupStore,
+    StoredGroup,
+    StoredMember,
+)
 from cloudtask.stores.pages import Page
 
 GROUP = "CloudtaskGroup"
 MEMBER = "CloudtaskGroupMember"
+FAILED = "CloudtaskGroupFailure"  # of a member that has no value
 A_WHILE = timedelta(hours=1)
 LARGE = 500_000  # bytes of a rest that lie in the entity of the group
 
@@ -36,6 +42,7 @@ class DatastoreGroups(Access, GroupStore):
         last = blobs.save(self, what, path, blob, group.rest)
         values = {**blob.values, "total": group.total, "is_done": False}
         values |= {"created_at": now, "touched_at": now}
+        values["is_partial"] = group.is_partial
         values["at"] = paging.placed("", now, group.id)
         row = Row(path, values, ("at", "touched_at"))
 
@@ -55,6 +62,7 @@ class DatastoreGroups(Access, GroupStore):
             total=row.values["total"],
             rest=blobs.load(self, what, row) or b"",
             is_done=row.values["is_done"],
+            is_partial=row.values["is_partial"],
         )
 
     def page_groups(
@@ -78,12 +86,24 @@ class DatastoreGroups(Access, GroupStore):
         )
 
     def save_member(self, key: str, member: int, value: bytes) -> None:
-        path, now = _member_path(key, member), self.now()
+        self._save_member(key, member, value, has_failed=False)
+
+    def save_failed_member(self, key: str, member: int, value: bytes) -> None:
+        self._save_member(key, member, value, has_failed=True)
+
+    def _save_member(
+        self, key: str, member: int, value: bytes, *, has_failed: bool
+    ) -> None:
+        path, now = _member_path(MEMBER, key, member), self.now()
+        failure = _member_path(FAILED, key, member)
 
         def work(attempt: Try) -> None:
-            group, before = attempt.get_all((GROUP, key), path)
+            group, before, failed = attempt.get_all((GROUP, key), path, failure)
             if group is not None and not group.values["is_done"] and before is None:
-                attempt.put(Row(path, {"value": value}))
+                kept = failure if has_failed else path
+                attempt.put(Row(kept, {"value": value}))
+                if failed is not None and not has_failed:
+                    attempt.delete(failure)
                 # Seldom, so that members don't wait for one another.
                 if moment(group.values["touched_at"]) < now - A_WHILE:
                     touched = {**group.values, "touched_at": now}
@@ -91,15 +111,30 @@ class DatastoreGroups(Access, GroupStore):
 
         self.transact(f"Saving member {member} of group {key}", work)
 
-    def count_members(self, key: str) -> int:
+    def count_members(self, key: str, *, failed: bool = False) -> int:
         what = f"Counting the members of group {key}"
-        return self.count(what, MEMBER, names_beginning(MEMBER, _prefix(key)))
+        kind = FAILED if failed else MEMBER
+        return self.count(what, kind, names_beginning(kind, _prefix(key)))
 
-    def load_members(self, key: str) -> list[bytes]:
+    def load_members(self, key: str) -> list[StoredMember]:
+        found = self._loaded(MEMBER, key) + self.load_failed_members(key)
+        return sorted(found, key=lambda one: one.place)
+
+    def load_failed_members(self, key: str) -> list[StoredMember]:
+        return self._loaded(FAILED, key)
+
+    def _loaded(self, kind: str, key: str) -> list[StoredMember]:
         what = f"Loading the members of group {key}"
-        filters = names_beginning(MEMBER, _prefix(key))
-        rows = self.query(what, MEMBER, filters, order="__key__")
-        return [row.values["value"] for row in rows]
+        filters = names_beginning(kind, _prefix(key))
+        rows = self.query(what, kind, filters, order="__key__")
+        return [
+            StoredMember(
+                place=int(row.path[-1].rpartition(":")[2]),
+                value=row.values["value"],
+                has_failed=kind == FAILED,
+            )
+            for row in rows
+        ]
 
     def finish_group(self, key: str) -> None:
         what, path, now = f"Finishing group {key}", (GROUP, key), self.now()
@@ -125,17 +160,18 @@ class DatastoreGroups(Access, GroupStore):
 
     def _delete_members(self, key: str) -> None:
         what = f"Deleting the members of group {key}"
-        filters = names_beginning(MEMBER, _prefix(key))
-        while rows := self.query(
-            what, MEMBER, filters, projection=["__key__"], limit=LOOKUPS
-        ):
-            for some in in_groups([row.path for row in rows], MUTATIONS):
-                self.delete(what, some)
+        for kind in (MEMBER, FAILED):
+            filters = names_beginning(kind, _prefix(key))
+            while rows := self.query(
+                what, kind, filters, projection=["__key__"], limit=LOOKUPS
+            ):
+                for some in in_groups([row.path for row in rows], MUTATIONS):
+                    self.delete(what, some)
 
 
 def _prefix(key: str) -> str:
     return f"{key}:"
 
 
-def _member_path(key: str, member: int) -> Path:
-    return (MEMBER, f"{_prefix(key)}{member:06d}")
+def _member_path(kind: str, key: str, member: int) -> Path:
+    return (kind, f"{_prefix(key)}{member:06d}")
