@@ -49,6 +49,10 @@ class NotAnEnvelope(PayloadError):
     """The bytes are not an envelope: too short, or of another kind."""
 
 
+class UnknownVersion(NotAnEnvelope):
+    """Another version of this library made the envelope: a deploy may be under way."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Key:
     """A signing key, as the two states of SHA-256 with which each HMAC begins.
@@ -257,10 +261,13 @@ def unseal(data: bytes, *, now: float) -> Message:
 def unseal_resting(data: bytes, *, place: Place) -> Message:
     """The message that was sealed for this place, whatever its age.
 
-    Raises BadSignature, whose text names the place, or another PayloadError.
+    Raises BadSignature, whose text names the place, UnknownVersion, or another
+    PayloadError.
     """
     try:
         body = _unsealed(data, 0.0, RESTS, _bound(place))
+    except UnknownVersion:
+        raise
     except (PayloadError, zlib.error) as error:
         raise _misplaced(place) from error
     return _message_in(body)
@@ -277,8 +284,10 @@ def _unsealed(data: bytes, now: float, kind: int, place: bytes = b"") -> bytes:
     if len(data) < HEADER_SIZE or data[:2] != MAGIC:
         raise NotAnEnvelope("The body is not a cloudtask envelope.")
     _, version, flags, expires = _HEAD.unpack_from(data)
-    if version != VERSION or flags & (VALUE | RESTS) != kind:
-        raise NotAnEnvelope(f"Envelope version {version}/{flags} is not known here.")
+    if version != VERSION:
+        raise UnknownVersion(f"Envelope version {version} is not known here.")
+    if flags & (VALUE | RESTS) != kind:
+        raise NotAnEnvelope(f"An envelope of kind {flags} is not accepted here.")
     body = data[HEADER_SIZE:]
     if not _is_signed(data[:_MAC_AT], data[_MAC_AT:HEADER_SIZE], body, place):
         raise BadSignature(

@@ -320,6 +320,16 @@ def test_what_is_no_envelope_is_answered_400(site: Site, body: bytes) -> None:
     assert tasks.calls == []
 
 
+def test_an_envelope_of_another_version_is_answered_400(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cloud Tasks tries again, and meets the version that has made it."""
+    with monkeypatch.context() as newer:
+        newer.setattr(envelope, "VERSION", envelope.VERSION + 1)
+        body = sealed("value")
+    assert site.post(body).status_code == 400
+
+
 def test_every_altered_byte_is_noticed(site: Site) -> None:
     body = sealed("a value", 17)
     for place in range(len(body)):

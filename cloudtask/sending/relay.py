@@ -41,6 +41,7 @@ logger = logging.getLogger("cloudtask")
 LEASE = timedelta(seconds=120)  # for a relay to send the rows that it has taken
 BATCH = 100  # rows that a relay takes at once
 PARK_AFTER = 8  # refusals that may pass, for example of a queue just created
+A_DEPLOY = 150  # tries of a row that another version made: about a day
 LONGEST_PAUSE = 600  # seconds between two tries of a row
 STALE = timedelta(days=1).total_seconds()  # age at which `created` is set to now
 
@@ -229,6 +230,8 @@ def _send_rows(rows: Sequence[OutboxMessage]) -> list[Exception | None]:
     for row in rows:
         try:
             messages[row.key] = opened(row)
+        except envelope.UnknownVersion as error:
+            errors[row.key] = _OfAnotherVersion(f"{error} A newer one may send it.")
         except Exception as error:  # noqa: BLE001  whatever is in it, the others go on
             errors[row.key] = _Unreadable(f"{type(error).__name__}: {error}")
     failpoints.reached("relay.before_send")
@@ -241,6 +244,10 @@ def _send_rows(rows: Sequence[OutboxMessage]) -> list[Exception | None]:
 
 class _Unreadable(Exception):
     """The row can't be opened by this version, with these keys."""
+
+
+class _OfAnotherVersion(_Unreadable):
+    """Another version made the row, whose relays will run once its deploy is over."""
 
 
 def place_of(key: str, task: str, queue: str) -> envelope.Place:
@@ -299,6 +306,8 @@ def may_pass(attempts: int, error: Exception) -> bool:
     """Whether sending a row again may help, after `attempts` tries before this one."""
     if isinstance(error, EnqueueUnavailable | ConfigurationError):
         return True
+    if isinstance(error, _OfAnotherVersion):
+        return attempts + 1 < A_DEPLOY
     if isinstance(error, DuplicateTask | PayloadTooLarge | _Unreadable):
         return False
     return attempts + 1 < PARK_AFTER

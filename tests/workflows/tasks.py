@@ -164,3 +164,18 @@ def watching() -> None:
 def note_atomically(value: Any) -> Any:
     Author.objects.create(name="noted")
     return value
+
+
+@task(cancellable=True)
+def mark(name: str) -> None:
+    Author.objects.create(name=name)
+
+
+@task(atomic=True)
+def mark_atomically(name: str) -> None:
+    Author.objects.create(name=name)
+
+
+@task
+def mark_step(name: str) -> None:
+    Author.objects.create(name=name)
