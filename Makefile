@@ -52,7 +52,6 @@ demo: $(VENV)/.installed-demo ## the example: 2,000 tasks; STORE=datastore keeps
 
 bench: $(VENV)/.installed-bench ## every benchmark, with the budgets
 	$(BIN)/python -m benchmarks --json build/benchmarks.json
-	$(BIN)/python -m benchmarks.emulator
 
 bench-quick: $(VENV)/.installed-bench ## the same with fewer repeats, in some two minutes
 	$(BIN)/python -m benchmarks --quick

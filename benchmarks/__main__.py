@@ -17,17 +17,27 @@ IN_PROCESS = (
     "enqueue",
     "round_trip",
     "handler",
-    "imports",
     "iteration",
     "sealing",
     "carriers",
     "commits",
 )
 # Modules with an `outcome`, which start processes of their own.
-WITH_PROCESSES = ("end_to_end",)
+WITH_PROCESSES = (
+    "imports",
+    "costs",
+    "end_to_end",
+    "delays",
+    "flows",
+    "walking",
+    "dashboard",
+    "emulator",
+    "prediction",
+)
 SCENARIOS = (*IN_PROCESS, *WITH_PROCESSES)
 QUICK = harness.Effort(quick=True, repeats=7)
 FULL = harness.Effort(quick=False, repeats=25)
+PUBLISHED = harness.Effort(quick=False, repeats=15)
 
 
 def main() -> int:

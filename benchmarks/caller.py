@@ -17,6 +17,15 @@ from typing import Any
 import django
 
 LATENCY_PAUSE = 0.0003  # seconds between two looks for the end of a call
+MEMBERS = 100  # of a group
+WALK = 3600.0  # seconds
+# Ways to enqueue, and what a peer must have for it.
+WAYS = {
+    "singly": None,
+    "committed": None,
+    "many": "enqueue_many",
+    "relayed": "backlog",
+}
 STALL = 90.0  # seconds in which nothing that was enqueued may stay undone
 
 
@@ -38,11 +47,18 @@ class Orders:
             "keeps": peer.KEEPS,
             "ports": getattr(peer, "PORTS", ()),
             "versions": {name: version(name) for name in peer.PACKAGES},
-            "bulk": hasattr(peer, "enqueue_many"),
+            "ways": [
+                way
+                for way, needs in WAYS.items()
+                if needs is None or hasattr(peer, needs)
+            ],
         }
 
     def workers(self) -> list[list[str]]:
         return self.peer.workers()  # type: ignore[no-any-return]
+
+    def hold(self) -> None:
+        self.peer.hold()
 
     def prepare(self) -> None:
         self.peer.prepare()
@@ -67,8 +83,17 @@ class Orders:
         """Enqueue so many calls, and wait for none; seconds for each."""
         numbers = self._numbers(count)
         started = time.monotonic()
-        getattr(self, f"_{way}")(numbers, 0)
+        if way == "relayed":
+            self.peer.backlog(numbers)
+            started = time.monotonic()
+            self.peer.relay()
+        else:
+            getattr(self, f"_{way}")(numbers, 0)
         return (time.monotonic() - started) / count
+
+    def timed(self, function: str, count: int) -> float:
+        """What a function of the peer measures itself."""
+        return float(getattr(self.peer, function)(count))
 
     def latency(self, most: int, seconds: float) -> list[float]:
         """Seconds from before each call to its start; the workers have no others."""
@@ -83,6 +108,26 @@ class Orders:
             found.append(self.ledger.moments[numbers[0]] - started)
         return found
 
+    def walk(self, rows: int, *, bare: bool = False) -> float:
+        """Change each row once; rows a second. The rows are new."""
+        from benchmarks.site import rows as table
+
+        table.fill(rows)
+        if bare:
+            started = time.monotonic()
+            table.bare_loop()
+            ended = time.monotonic()
+        else:
+            numbers = self._numbers(self.peer.notes(rows))
+            started = time.monotonic()
+            self.peer.walk(numbers, rows)
+            if not self.ledger.wait(numbers, WALK):
+                raise RuntimeError(f"the walk did not end within {WALK:g} s")
+            ended = max(self.ledger.moments[number] for number in numbers)
+        if (changes := table.changes()) != rows:
+            raise RuntimeError(f"{changes} changes of {rows} rows")
+        return rows / (ended - started)
+
     def _numbers(self, count: int) -> range:
         self.next += count
         return range(self.next - count, self.next)
@@ -94,6 +139,14 @@ class Orders:
 
     def _many(self, numbers: range, milliseconds: int) -> None:
         self.peer.enqueue_many(numbers)
+
+    def _chains(self, numbers: range, milliseconds: int) -> None:
+        for number in numbers:
+            self.peer.chained(number)
+
+    def _groups(self, numbers: range, milliseconds: int) -> None:
+        for number in numbers:
+            self.peer.grouped(number, MEMBERS)
 
     def _committed(self, numbers: range, milliseconds: int) -> None:
         """In a transaction each, which also writes a row, as an application does."""

@@ -61,6 +61,7 @@ def scenario(effort: Effort) -> Scenario:
         title="Carriers: enqueue and execute one no-op call, transport stubbed",
         cases=cases,
         budgets=[Budget("the look when carriers are off", _off, 20, " ns")],
+        about="Carriers take context along, and OpenTelemetry makes spans.",
         baseline="defer, without carriers",
     )
 

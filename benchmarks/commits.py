@@ -54,6 +54,10 @@ def outcome(effort: Effort) -> Outcome:
         name="commits",
         title="The commit of a transaction with calls of defer(), SQLite",
         baseline=f"{COUNTS[0]} calls",
+        about=(
+            "Statements and requests after the writes of the transaction, without its"
+            " COMMIT. They are counted, so they are the same on every machine."
+        ),
         figures=figures,
         verdicts=[
             Verdict(what=f"{measure} of a commit", figure=found, limit=limit, unit="")

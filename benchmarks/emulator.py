@@ -1,6 +1,6 @@
 """The emulator against gcloud-tasks-emulator: create while paused, then drain.
 
-    python benchmarks/emulator.py [--quick]
+    python -m benchmarks.emulator [--quick]
 
 Both serve the same client and drain into the same asynchronous sink, each in a process
 of its own. gcloud-tasks-emulator pins protobuf under 5, so it gets an environment of
@@ -11,7 +11,6 @@ tasks bounds the load.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import resource
 import socket
@@ -32,6 +31,9 @@ from google.cloud.tasks_v2.services.cloud_tasks.transports import (
     CloudTasksGrpcTransport,
 )
 
+from benchmarks.harness import Effort
+from benchmarks.results import Figure, Outcome, Verdict
+
 ROOT = Path(__file__).resolve().parent.parent
 PEER = ROOT / ".venv-gcloud-emulator"
 PEER_REQUIREMENTS = ("gcloud-tasks-emulator==0.6.2", "protobuf<5", "setuptools")
@@ -42,6 +44,12 @@ TURNS = 10
 WARM_UP = 50
 WAITING, BATCH = 100_000, 100
 GIVE_UP = 300.0
+CREATED, DRAINED = "created", "drained"
+ABOUT = (
+    "Both serve the same client, and send to the same sink, each in a process of its"
+    " own. With `--data`, ours writes each task to a file. gcloud-tasks-emulator has"
+    " no batches, no tokens and no backoff, and keeps tasks in memory only."
+)
 
 # An asyncio server that answers 200 to whatever comes and counts: cheap enough that it
 # is never what is measured. GET /count tells how many POSTs there were.
@@ -264,58 +272,68 @@ def peer_python() -> Path:
     return python
 
 
-def show(results: list[Result], reference: Result) -> None:
-    print(
-        f"{'':34}{'tasks':>8}{'create/s':>10}{'ratio':>7}{'drain/s':>10}{'ratio':>7}"
-        f"{'CPU us/task':>13}{'MB':>7}"
-    )
-    for each in results:
-        create_ratio = each.creates_per_second / reference.creates_per_second
-        drain_ratio = each.drains_per_second / reference.drains_per_second
-        print(
-            f"{each.name:34}{each.tasks:>8,}{each.creates_per_second:>10,.0f}"
-            f"{create_ratio:>7.2f}{each.drains_per_second:>10,.0f}{drain_ratio:>7.2f}"
-            f"{each.cpu / each.tasks * 1e6:>13.0f}{each.memory:>7.0f}"
-        )
-
-
-def verdict(name: str, is_met: bool) -> bool:
-    print(f"{'met   ' if is_met else 'MISSED'}  {name}")
-    return is_met
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="fewer tasks")
-    parser.add_argument("--json", type=Path, help="write the results there, too")
-    options = parser.parse_args()
-    many, compared = (5_000, 3_000) if options.quick else (50_000, 10_000)
+def outcome(effort: Effort) -> Outcome:
+    """Race both emulators, and then ours alone with few and many tasks."""
+    many, compared = (5_000, 2_000) if effort.quick else (50_000, 10_000)
     with tempfile.TemporaryDirectory() as folder:
         data = f"--data={Path(folder) / 'tasks.sqlite3'}"
         reference, same, kept = race(
             {PEER_NAME: peer(), NAME: ours(), f"{NAME} --data": ours(data)}, compared
         )
-    (small,) = race({NAME: ours()}, 500)
-    (large,) = race({NAME: ours()}, many)
-    results = [reference, same, kept, small, large]
-    show(results, reference)
+    (small,) = race({f"{NAME}, 500 tasks": ours()}, 500)
+    (large,) = race({f"{NAME}, {many:,} tasks": ours()}, many)
     before, after = memory_of_waiting(WAITING)
-    print(
-        f"{WAITING:,} waiting tasks of 200 bytes: {before:.0f} MB -> {after:.0f} MB, "
-        f"{(after - before) * 1e6 / WAITING:,.0f} bytes each"
+    bytes_each = (after - before) * 1e6 / WAITING
+    return Outcome(
+        name="emulator",
+        title="Emulators: create while paused, then drain",
+        baseline=NAME,
+        about=ABOUT,
+        charts=(CREATED, DRAINED),
+        figures=list(_figures([reference, same, kept, small, large])),
+        verdicts=list(_verdicts(reference, same, small, large)),
+        notes=[f"A waiting task of 200 bytes takes {bytes_each:,.0f} bytes of memory."],
     )
+
+
+def _verdicts(
+    reference: Result, same: Result, small: Result, large: Result
+) -> Iterator[Verdict]:
+    for what, ours_, theirs, limit in (
+        ("creates", same.creates_per_second, reference.creates_per_second, 1),
+        ("drain", same.drains_per_second, reference.drains_per_second, 4),
+    ):
+        what = f"{what}, over gcloud-tasks-emulator"
+        yield Verdict(what=what, figure=ours_ / theirs, limit=limit, least=True)
     growth = (large.cpu / large.tasks) / (small.cpu / small.tasks)
-    budgets = [
-        verdict("create no slower", same.create <= reference.create),
-        verdict("drain over 4 times as fast", same.drain * 4 < reference.drain),
-        verdict(
-            f"{many:,} tasks cost the CPU that 500 do, each (x{growth:.2f})",
-            growth < 1.25,
-        ),
-    ]
-    if options.json:
-        options.json.write_text(json.dumps([vars(each) for each in results], indent=1))
-    return 0 if all(budgets) else 1
+    what = f"CPU of a task of {large.tasks:,}, over one of {small.tasks}"
+    yield Verdict(what=what, figure=growth, limit=1.25)
+
+
+def _figures(results: list[Result]) -> Iterator[Figure]:
+    measures = (
+        (CREATED, "a second", lambda one: one.creates_per_second),
+        (DRAINED, "a second", lambda one: one.drains_per_second),
+        ("CPU of a task", "us", lambda one: one.cpu / one.tasks * 1e6),
+    )
+    for measure, unit, figure in measures:
+        for one in results:
+            yield Figure(
+                case=one.name,
+                measure=measure,
+                unit=unit,
+                samples=[figure(one)],
+                more=unit != "us",
+            )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.emulator")
+    parser.add_argument("--quick", action="store_true", help="fewer tasks")
+    options = parser.parse_args()
+    found = outcome(Effort(quick=options.quick, repeats=1))
+    found.show()
+    return 0 if found.met else 1
 
 
 if __name__ == "__main__":

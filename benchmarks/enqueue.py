@@ -68,6 +68,10 @@ def scenario(effort: Effort) -> Scenario:
     return Scenario(
         title="Enqueue one no-op call, transport stubbed",
         cases=cases,
+        about=(
+            "The whole wire format is made, and nothing is sent. cloudtask signs each"
+            " envelope; the others don't. django.tasks' Dummy keeps results in memory."
+        ),
         budgets=[
             Budget(f"defer(), small, over {peer}", _over(peer), limit, "x")
             for peer, limit in LIMITS.items()

@@ -46,6 +46,10 @@ def scenario(effort: Effort) -> Scenario:
                 issuer.trusted,
             ),
         ],
+        about=(
+            "A request of Cloud Tasks goes through Django's WSGI handler. cloudtask"
+            " verifies the source and the signature, decodes, and runs the task."
+        ),
         baseline=EMPTY,
         budgets=[
             Budget(

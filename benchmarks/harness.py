@@ -106,7 +106,9 @@ class Scenario:
     baseline: str = OURS
     unit: str = "us"
     scale: float = 1e6
+    about: str = ""
     notes: Sequence[str] = ()
+    chart: bool = True
     around: Callable[[], AbstractContextManager[object]] = field(default=nullcontext)
 
 
@@ -131,7 +133,9 @@ def outcome(name: str, scenario: Scenario, results: Results) -> Outcome:
         name=name,
         title=scenario.title,
         baseline=scenario.baseline,
+        about=scenario.about,
         by_best=True,
+        charts=("time of each",) if scenario.chart else (),
         figures=[
             Figure(
                 case=case,

@@ -11,12 +11,16 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+
+from tests.databases import server_url
 
 ROOT = Path(__file__).resolve().parent.parent
+REDIS = "redis://127.0.0.1:6379/9"
 PATIENCE = 15.0  # seconds until a process that was asked to end is killed
 
 
@@ -64,6 +68,10 @@ def _end(process: subprocess.Popen[str]) -> None:
             process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             continue
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
     # The first process may end before those that it started.
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -118,7 +126,7 @@ class Bench:
             **{f"BENCH_{name}_PORT": str(port) for name, port in self.ports.items()},
             **environ,
         }
-        if peer == "cloudtask_emulator":
+        if peer.startswith("cloudtask") and "gcloud" not in peer:
             issuer = f"http://127.0.0.1:{self.ports['EMULATOR_HTTP']}"
             self.environ["BENCH_ISSUER"] = issuer
 
@@ -134,14 +142,26 @@ class Bench:
     def start(self, command: Sequence[str]) -> None:
         self._stack.enter_context(started(command, self.environ, self.log))
 
-    def wait_for(self, ports: Sequence[str], seconds: float = 60) -> None:
+    def wait_for(self, ports: Sequence[str]) -> None:
         """Wait until servers answer on these ports."""
+        self.wait_until(lambda: all(answers(self.ports[name]) for name in ports))
+
+    def wait_until(self, condition: Callable[[], bool], seconds: float = 60) -> None:
         give_up = time.monotonic() + seconds
-        for name in ports:
-            while not answers(self.ports[name]):
-                if time.monotonic() > give_up:
-                    raise Unavailable(f"no server answers: {tail(self.log)}")
-                time.sleep(0.05)
+        while not condition():
+            if time.monotonic() > give_up:
+                raise Unavailable(f"no server answers: {tail(self.log)}")
+            time.sleep(0.05)
+
+    @property
+    def redis(self) -> str:
+        return os.environ.get("BENCH_REDIS_URL", REDIS)
+
+    def upstreams(self) -> tuple[tuple[str, int], tuple[str, int]]:
+        """Where Redis and PostgreSQL are."""
+        urls = urlsplit(self.redis), urlsplit(server_url("postgres"))
+        redis, postgres = ((url.hostname or "127.0.0.1", url.port) for url in urls)
+        return (redis[0], redis[1] or 6379), (postgres[0], postgres[1] or 5432)
 
 
 @contextmanager

@@ -101,7 +101,10 @@ class Outcome:
     name: str
     title: str
     baseline: str
+    about: str = ""  # what the cases do, and what they don't do
     by_best: bool = False  # ratios are of the best samples, else of the medians
+    charts: Sequence[str] = ()  # measures that are drawn
+    keeps: Sequence[str] = ()  # peers that make the promises of the baseline
     figures: Sequence[Figure] = ()
     verdicts: Sequence[Verdict] = ()
     notes: Sequence[str] = ()
@@ -153,7 +156,10 @@ class Outcome:
             "name": self.name,
             "title": self.title,
             "baseline": self.baseline,
+            "about": self.about,
             "by_best": self.by_best,
+            "charts": list(self.charts),
+            "keeps": list(self.keeps),
             "figures": [figure.as_json() for figure in self.figures],
             "budgets": [verdict.as_json() for verdict in self.verdicts],
             "notes": list(self.notes),

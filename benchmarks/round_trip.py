@@ -30,6 +30,11 @@ def scenario(effort: Effort) -> Scenario:
     sizes = [FEW, SOME, MANY, MOST]
     return Scenario(
         title="defer + run_queued of no-op calls; peers as their tests run them",
+        about=(
+            "cloudtask makes the whole wire format, opens it and runs each call in"
+            " virtual time. Celery, Huey and django.tasks call the function at once,"
+            " with no queue. Dramatiq runs a worker in a thread."
+        ),
         cases=[
             *map(_ours, sizes),
             *(_eager(name, enqueue) for name, enqueue in EAGER.items()),

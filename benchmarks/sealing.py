@@ -49,6 +49,8 @@ def scenario(effort: Effort) -> Scenario:
             *(Budget(f"{name}: a seal", _seal(name), 10, " us") for name in ROWS),
         ],
         baseline=UNSEALED + "load a run",
+        about="What rests in the store is signed, and is verified when it is read.",
+        chart=False,
         around=_tables,
     )
 

@@ -31,3 +31,5 @@ PEERS = (
     "django_tasks_db_postgres",
 )
 OURS = PEERS[0]
+# With chains, groups and iterations: `chained`, `grouped`, `walk`.
+FLOWS = ("cloudtask_flows", "celery_flows")

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterable
 
+from django.core.management import call_command
+from django.db import transaction
+from django.utils import timezone
+
 from benchmarks.site.work import work
 from cloudtask import call, task
+from cloudtask.models import OutboxMessage
 
 TITLE = "cloudtask, its emulator"
 PACKAGES = ("gunicorn",)
@@ -33,6 +39,24 @@ def enqueue_many(numbers: Iterable[int]) -> None:
     run.defer_many([call(number) for number in numbers])
 
 
+def hold() -> None:
+    """Let the emulator keep what it gets."""
+    call_command("cloudtask_queues", "pause", "default", verbosity=0)
+
+
+def backlog(numbers: Iterable[int]) -> None:
+    """Rows in the outbox, as a crash after the commit leaves them."""
+    with transaction.atomic():
+        enqueue_many(numbers)
+        transaction.get_connection().run_on_commit.clear()
+    OutboxMessage.objects.update(due_at=timezone.now())
+
+
+def relay() -> None:
+    call_command("cloudtask_relay", seconds=600, stdout=io.StringIO())
+    assert not OutboxMessage.objects.exists()
+
+
 def prepare() -> None:
     pass
 
@@ -52,4 +76,10 @@ def emulator() -> list[str]:
 def site() -> list[str]:
     command = [sys.executable, "-m", "gunicorn", "benchmarks.site.wsgi:application"]
     command += [f"--bind=127.0.0.1:{os.environ['BENCH_SITE_PORT']}", "--preload"]
-    return [*command, "--workers=2", "--backlog=4096", "--no-control-socket"]
+    return [
+        *command,
+        "--workers=2",
+        "--timeout=600",
+        "--backlog=4096",
+        "--no-control-socket",
+    ]

@@ -9,20 +9,20 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 from typing import Any
-from urllib.parse import urlsplit
 
 import pymysql
 
+from benchmarks import processes
 from tests.databases import server_settings
 
 pymysql.version_info = (2, 2, 7, "final", 0)
 pymysql.install_as_MySQLdb()
 
 PEER = os.environ.get("BENCH_PEER", "")
-REDIS = os.environ.get("BENCH_REDIS_URL", "redis://127.0.0.1:6379/9")
+REDIS = os.environ.get("BENCH_REDIS_URL", processes.REDIS)
 RABBITMQ = os.environ.get("BENCH_RABBITMQ_URL", "amqp://guest:guest@127.0.0.1:5672//")
 DATABASE = os.environ.get("BENCH_DATABASE", "postgres")
-NAME = "cloudtask_bench"
+NAME = os.environ.get("BENCH_NAME", "cloudtask_bench")
 SITE = os.environ.get("BENCH_SITE_URL", "http://127.0.0.1:8000")
 # Only our emulator signs tokens, which the handler verifies as in production.
 ISSUER = os.environ.get("BENCH_ISSUER", "")
@@ -83,7 +83,3 @@ LOGGING = {
     "handlers": {"console": {"class": "logging.StreamHandler"}},
     "root": {"handlers": ["console"], "level": "WARNING"},
 }
-
-
-def port_of(url: str, usual: int) -> int:
-    return urlsplit(url).port or usual

@@ -1,8 +1,11 @@
 """What gunicorn serves."""
 
+from importlib import import_module
+
+from django.conf import settings
 from django.core.wsgi import get_wsgi_application
 
 application = get_wsgi_application()
 
 # A worker of each peer has imported its tasks before it begins.
-import benchmarks.peers.cloudtask_emulator  # noqa: E402, F401
+import_module(f"benchmarks.peers.{settings.PEER}")
