@@ -12,15 +12,13 @@ from __future__ import annotations
 import copyreg
 import functools
 import inspect
-import sys
 from collections.abc import Callable, Iterable
-from importlib import import_module
 from types import FunctionType, ModuleType
 from typing import Any
 
 from cloudtask import codec
 from cloudtask.codec import shapes
-from cloudtask.codec.trust import SETTING, is_trusted
+from cloudtask.codec.trust import SETTING, defines, importable, is_trusted
 from cloudtask.exceptions import PayloadError, TaskNotFound, UnsupportedValue
 
 # An import path, or a tag and what it needs.
@@ -132,18 +130,17 @@ def _at(path: str) -> Any:
     what may not be called."""
     module, _, qualname = path.partition(":")
     if not is_trusted(module):
-        raise PayloadError(
-            f"{module}.{qualname} is not called: {module!r} is in no installed app and "
-            f"not in {SETTING}."
-        )
-    found: Any = sys.modules.get(module) or import_module(module)
-    for number, name in enumerate(qualname.split(".")):
-        if number and not isinstance(found, type):
-            raise PayloadError(f"{path} does not lead through classes.")
+        why = f"{module!r} is in no installed app and not in {SETTING}"
+        raise PayloadError(f"{module}.{qualname} is not called: {why}.")
+    first, *names = qualname.split(".")
+    found: Any = getattr(importable(module), first)
+    # What a module imported from elsewhere is not the module's own.
+    if not is_trusted(str(getattr(found, "__module__", None))):
+        raise PayloadError(f"{path} is not called: it is defined elsewhere.")
+    for name in names:
+        if not isinstance(found, type) or not defines(found, name):
+            raise PayloadError(f"{path} does not lead through classes to a method.")
         found = getattr(found, name)
-        # What a module imported from elsewhere is not the module's own.
-        if not number and not is_trusted(str(getattr(found, "__module__", None))):
-            raise PayloadError(f"{path} is not called: it is defined elsewhere.")
     return found
 
 
@@ -270,10 +267,15 @@ def _made_method(owner: Form, name: str) -> Any:
             "The payload has a method of something that is not an instance."
         )
     instance = _made_value(resolve(owner))
-    if inspect.getattr_static(type(instance), shapes.text(name), None) is None:
+    kind = type(instance)
+    if inspect.getattr_static(kind, shapes.text(name), None) is None:
         raise TaskNotFound(
-            f"{type(instance).__qualname__}.{name} is not known to this version. If it "
-            "was renamed or removed, keep the old name until its queue is empty."
+            f"{kind.__qualname__}.{name} is not known to this version. If it was "
+            "renamed or removed, keep the old name until its queue is empty."
+        )
+    if not defines(kind, name):
+        raise PayloadError(
+            f"{kind.__qualname__}.{name} is not called: it is no method."
         )
     return getattr(instance, name)
 

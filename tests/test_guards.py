@@ -10,6 +10,7 @@ from django.contrib.auth.models import User
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.test import AsyncClient, Client, override_settings
 from django.urls import include, path
+from django.views.decorators.csrf import csrf_exempt
 
 from cloudtask import conf, environment
 from cloudtask.decorators import (
@@ -55,6 +56,8 @@ for kind, view in (("plain", plain), ("async", asynchronous)):
         path(f"{kind}/task/", task_only(view)),
         path(f"{kind}/superuser/", task_or_superuser_only(view)),
         path(f"{kind}/csrf/", csrf_exempt_if_task(view)),
+        path(f"{kind}/inside/", task_or_superuser_only(csrf_exempt(view))),
+        path(f"{kind}/outside/", csrf_exempt(task_or_superuser_only(view))),
     ]
 
 KINDS = pytest.mark.parametrize("kind", ["plain", "async"])
@@ -146,6 +149,24 @@ def test_task_or_superuser_only_lets_in_deliveries_and_active_superusers(
     assert status(retired) == 403
     assert status() == 403
     assert status(**TASK) == 403
+
+
+@KINDS
+@pytest.mark.django_db
+@pytest.mark.parametrize("order", ["inside", "outside"])
+def test_another_site_can_not_post_with_the_session_of_a_superuser(
+    kind: str, order: str, delivery: dict[str, str]
+) -> None:
+    """The view is exempt for the queues, which have no token of a form."""
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(User.objects.create_superuser("root"))
+    url = f"/{kind}/{order}/"
+    assert client.post(url).status_code == 403
+    assert client.post(url, headers=TASK).status_code == 403
+    assert client.get(url).status_code == 200
+    assert client.post(url, headers=delivery).status_code == 200
+    client.cookies["csrftoken"] = "a" * 32
+    assert client.post(url, {"csrfmiddlewaretoken": "a" * 32}).status_code == 200
 
 
 @pytest.mark.django_db

@@ -38,6 +38,8 @@ def trusted_modules() -> tuple[str, ...]:
 
 
 def _is_under(module: str, prefixes: tuple[str, ...]) -> bool:
+    if is_program(module):
+        return False
     return any(module == one or module.startswith(one + ".") for one in prefixes)
 
 
@@ -103,7 +105,7 @@ def path_of(value: Any, check: Callable[[Any], bool], *, library: bool = False) 
         raise Refusal(
             kind, f"{name} can't be imported: move it to a module's top level."
         )
-    if "__main__" in module.split("."):
+    if is_program(module):
         raise Refusal(
             kind, f"{name} is in a program that no worker imports: move it to a module."
         )
@@ -147,9 +149,14 @@ def _find(module: str, qualname: str) -> Any:
     return found
 
 
+def is_program(module: str) -> bool:
+    """Whether to import the module is to run a program."""
+    return "__main__" in module.split(".")
+
+
 def loaded(module: str) -> Any:
     """The module, imported only if it is listed; raises PayloadError."""
-    if "__main__" in module.split("."):  # it would run a program
+    if is_program(module):
         raise PayloadError(f"{module!r} is not a module to import from.")
     if module in sys.modules:
         return sys.modules[module]
@@ -163,6 +170,39 @@ def loaded(module: str) -> Any:
         return import_module(module)
     except Exception as error:
         raise PayloadError(f"The module {module!r} can't be imported.") from error
+
+
+def importable(name: str) -> Any:
+    """A module, which is imported if need be."""
+    return sys.modules.get(name) or import_module(name)
+
+
+def defines(kind: type, name: str) -> bool:
+    """Whether the code of a class, or of a class that it inherits from, defines a
+    method or a class of this name.
+
+    What a class only keeps, such as `run = os.system`, is not its own. Neither is what
+    its metaclass gives it. Raises AttributeError if there is nothing of this name.
+    """
+    for base in kind.__mro__:
+        if name in vars(base):
+            return _is_defined_in(base, vars(base)[name])
+    getattr(kind, name)
+    return False
+
+
+def _is_defined_in(base: type, held: Any) -> bool:
+    if getattr(held, "__objclass__", None) is base:  # of a class written in C
+        return callable(held)
+    held = getattr(held, "__func__", held)  # what a class or static method wraps
+    if not callable(held):
+        return False
+    module = str(getattr(held, "__module__", None))
+    return is_trusted(module) or _package(module) == _package(base.__module__)
+
+
+def _package(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def is_class(value: Any) -> bool:

@@ -278,6 +278,10 @@ def root_urlconf() -> str:
     return str(getattr(django_settings, "ROOT_URLCONF", ""))
 
 
+def x_frame_options() -> str:
+    return str(django_settings.X_FRAME_OPTIONS)
+
+
 def time_zone() -> str:
     return str(django_settings.TIME_ZONE or "UTC")
 

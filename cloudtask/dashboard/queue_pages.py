@@ -8,7 +8,7 @@ from typing import Any
 
 from django.http import HttpResponse
 
-from cloudtask import conf, models, queues
+from cloudtask import conf, models, queues, quotas
 from cloudtask.conf.queues import Queue, declared_name, queues_of_service
 from cloudtask.dashboard.visits import Visit, page
 from cloudtask.queues import ActualQueue, QueuesUnknown
@@ -84,7 +84,7 @@ _VERBS: dict[str, tuple[str, Callable[[str], None], str]] = {
 
 def _act(visit: Visit, given: str) -> HttpResponse:
     verb, _, name = given.partition(":")
-    if verb not in _VERBS or not name:
+    if verb not in _VERBS or not quotas.QUEUE.fullmatch(name):
         visit.say("There is no such action.", is_error=True)
         return visit.back()
     right, do, text = _VERBS[verb]

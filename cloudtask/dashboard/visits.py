@@ -20,6 +20,7 @@ from django.http import (
 )
 from django.template.loader import render_to_string
 from django.urls import reverse
+from django.views.decorators.csrf import csrf_protect
 
 from cloudtask import conf
 from cloudtask.dashboard import audit, rights
@@ -198,7 +199,9 @@ def page(model: str, needed: Sequence[str]) -> Callable[[View], View]:
     """A view of the dashboard, which is called with a visit.
 
     Without one of the rights `needed` the answer is 403, for a stranger the login. If
-    the store is unavailable, it is 503 with a sentence.
+    the store is unavailable, it is 503 with a sentence. Each POST needs a token of
+    Django's CSRF protection, and no other site may frame the page, whichever
+    middleware the project has.
     """
 
     def decorated(view: View) -> View:
@@ -213,9 +216,12 @@ def page(model: str, needed: Sequence[str]) -> Callable[[View], View]:
                 return redirect_to_login(request.get_full_path())
             if not rights.may_any(request.user, tuple(needed)):
                 raise PermissionDenied
-            return _answered(view, Visit(request, place, model), kwargs)
+            response = _answered(view, Visit(request, place, model), kwargs)
+            response.headers.setdefault("X-Frame-Options", conf.x_frame_options())
+            return response
 
-        return answered
+        protected: View = csrf_protect(answered)
+        return protected
 
     return decorated
 

@@ -94,6 +94,18 @@ def _refusing(view: View, text: str) -> View:
     return arefuse if iscoroutinefunction(view) else refuse
 
 
+def _never_exempt(view: View) -> View:
+    """The same view without the mark of `csrf_exempt`."""
+
+    def answer(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        return view(request, *args, **kwargs)
+
+    async def aanswer(request: HttpRequest, *args: Any, **kwargs: Any) -> Any:
+        return await view(request, *args, **kwargs)
+
+    return aanswer if iscoroutinefunction(view) else answer
+
+
 def task_only(view: View) -> View:
     """Answer 403 unless the sender is one of the project's queues or a cron job."""
     refuse = _refusing(view, "This URL is for Cloud Tasks only.")
@@ -101,13 +113,20 @@ def task_only(view: View) -> View:
 
 
 def task_or_superuser_only(view: View) -> View:
-    """Answer 403 unless the sender is a queue, a cron job or an active superuser."""
+    """Answer 403 unless the sender is a queue, a cron job or an active superuser.
+
+    A POST of a superuser needs a token of Django's CSRF protection, also if the view is
+    `csrf_exempt` for the queues.
+    """
     refuse = _refusing(view, "For Cloud Tasks and superusers only.")
+    protected = csrf_protect(_never_exempt(view))
 
     def choose(request: HttpRequest) -> View:
+        if _is_ours(request):
+            return view
         user = getattr(request, "user", None)
         is_superuser = bool(user and user.is_active and user.is_superuser)
-        return view if is_superuser or _is_ours(request) else refuse
+        return protected if is_superuser else refuse
 
     return _chosen(view, choose)
 

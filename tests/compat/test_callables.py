@@ -8,6 +8,7 @@ import math
 import operator
 import os
 import subprocess
+import sys
 from dataclasses import dataclass
 from importlib import import_module
 from threading import Event
@@ -17,12 +18,13 @@ from django.core.mail import send_mail
 from django.core.management import call_command
 from django.test import override_settings
 
-from cloudtask import callables, deferred, runtime
+from cloudtask import callables, deferred, registry, runtime
 from cloudtask.deferred import defer
 from cloudtask.exceptions import PayloadError, TaskNotFound, UnsupportedValue
 from cloudtask.options import Options
 from cloudtask.testing import queued, run_queued
 from tests.compat import things
+from tests.support import clock
 from tests.testapp import tasks
 from tests.testapp.models import Author, Book
 from tests.testapp.tasks import calls
@@ -38,6 +40,19 @@ class Unknown:
 
 
 Unknown.__module__ = "tests.elsewhere"
+
+
+BORROWER = "tests.compat.things:Borrower"
+KEPT = ("run", "start", "process", "imported", "bound", "looked", "own", "__class__")
+NO_METHODS = (
+    "__class__",
+    "__dict__",
+    "__doc__",
+    "__module__",
+    "objects",
+    "_meta",
+    "pk",
+)
 
 
 def named(value):
@@ -104,6 +119,25 @@ def test_what_is_of_another_package_is_refused_with_the_setting_to_add(obj):
         *("tests.compat.things:os.system", "tests.compat.things:functools.partial"),
         *("tests.compat.things:Greeter.__init__.x"),
         *("tests.compat.things:calls.append", "", ":", "os", "cloudtask"),
+        *("tests.compat.things:Borrower.run", "tests.compat.things:Borrower.start"),
+        *("tests.compat.things:Borrower.process", "tests.compat.things:Borrower.bound"),
+        "tests.compat.things:Borrower.process.wait",
+        *(
+            "tests.compat.things:Borrower.imported",
+            "tests.compat.things:Borrower.looked",
+        ),
+        *("tests.compat.things:Greeter.mro", "tests.compat.things:Greeter.__class__"),
+        "tests.compat.things:Greeter.__class__.__subclasses__",
+        "tests.compat.things:Greeter.__subclasses__",
+        *("tests.compat.things:os", "tests.compat.things:os.system"),
+        "tests.compat.things:Greeter.\u0261reet",
+        *("tests.compat.thingsx:note", "tests.compat.things.:note", ".things:note"),
+        *("tests.compat..things:note", "tests.compat.things:note:note"),
+        *("tests.compat.things:..note", "tests/compat/things:note"),
+        "tests.c\u043empat.things:note",
+        *(["method", ["value", Author()], name] for name in NO_METHODS),
+        *(["method", ["object", BORROWER, [], {}, {}, None, None], n] for n in KEPT),
+        *(["method", ["manager", Author, "objects"], name] for name in NO_METHODS),
         ["partial", "os:system", ["true"], {}],
         ["partial", ["partial", "os:system", [], {}], [], {}],
         ["made", "os:system", ["true"], None, None, None],
@@ -129,6 +163,26 @@ def test_what_is_of_another_package_is_refused_with_the_setting_to_add(obj):
 def test_a_worker_calls_no_other_either_whoever_signed_it(form):
     with pytest.raises((PayloadError, TaskNotFound)):
         callables.resolve(form)
+
+
+@pytest.mark.parametrize("module", ["tests.golden.__main__", "tests.calls.__main__"])
+def test_a_program_is_not_imported(module):
+    """To import it would be to run it."""
+    with override_settings(CLOUDTASK={"TRUSTED_MODULES": ["tests"]}):
+        with pytest.raises(PayloadError, match="TRUSTED_MODULES"):
+            callables.resolve(f"{module}:main")
+        with pytest.raises(TaskNotFound):
+            registry.find(f"{module}.main")
+    assert module not in sys.modules
+
+
+def test_a_module_beside_a_trusted_one_is_not_trusted():
+    listed = ["tests.support.cloc", "tests.support.clock.now", "tests.suppor", ""]
+    with override_settings(CLOUDTASK={"TRUSTED_MODULES": listed}):
+        with pytest.raises(PayloadError, match="TRUSTED_MODULES"):
+            callables.resolve("tests.support.clock:move")
+        with pytest.raises(UnsupportedValue, match="TRUSTED_MODULES"):
+            defer(clock.move, 1)
 
 
 def test_a_sealed_call_of_another_package_is_a_failure(caplog):

@@ -6,6 +6,9 @@ This module is in no installed app and under no trusted prefix.
 from __future__ import annotations
 
 import functools
+import importlib
+import os
+import subprocess
 from dataclasses import dataclass
 
 from cloudtask import current, environment
@@ -94,6 +97,20 @@ class Greeter:
     class Inner:
         def __init__(self, value):
             calls.append(("made", value))
+
+
+class Borrower:
+    """Keeps callables of others, which are none of its methods."""
+
+    run = os.system
+    start = staticmethod(subprocess.run)
+    process = subprocess.Popen
+    imported = classmethod(importlib.import_module)
+    bound = functools.partial(os.system, "true")
+    looked = property(lambda self: os.system)
+
+    def __init__(self):
+        self.own = 1
 
 
 class LoudGreeter(Greeter):

@@ -63,19 +63,26 @@ def failed_call(store: Store, key: str, **values: Any) -> FailedCall:
     return call
 
 
-def outbox_row(key: str, *, parked: bool = True, error: str = "refused") -> None:
+def outbox_row(
+    key: str, *, parked: bool = True, error: str = "refused", names: str = ""
+) -> None:
     state = OutboxMessage.State.PARKED if parked else OutboxMessage.State.WAITING
     OutboxMessage.objects.create(
-        key=key, task=TASK, queue="mail", envelope=b"x", state=state, error=error
+        key=key,
+        task=names or TASK,
+        queue=names[:100] or "mail",
+        envelope=b"x",
+        state=state,
+        error=error,
     )
 
 
-def result(key: str) -> None:
+def result(key: str, names: str = "") -> None:
     TaskResultRow.objects.create(
         id=key,
-        task=TASK,
-        backend="default",
-        queue="mail",
+        task=names or TASK,
+        backend=names[:30] or "default",
+        queue=names or "mail",
         status="SUCCESSFUL",
         call=b"",
         enqueued_at=datetime.now(UTC),
@@ -99,7 +106,13 @@ def everything(store: Store) -> None:
     failed_call(store, "f1")
     failed_call(store, "f2", error=HTML, arguments=HTML, traceback=HTML * 300)
     failed_call(store, "f3", task="shop.gone.task", group="h" * 32)
+    failed_call(
+        store, "f4", task=HTML, queue=HTML, name=HTML, kind=HTML, group=HTML[:32]
+    )
     group_of(store, "g1", values=2)
     outbox_row("o1", error=HTML)
     outbox_row("o2", parked=False, error="")
+    outbox_row("o3", names=HTML)
     result("r1")
+    result("r2", HTML)
+    store.note_upkeep("relay", HTML)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -140,6 +141,52 @@ def test_a_post_without_the_token_of_csrf_is_refused(
         url = address("failed", "f1", place)
         assert post(client, url, "discard", confirmed="1").status_code == 403
     assert store.load_failed("f1") is not None
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("model", ["failed", "outbox", "queue", "schedule", "doctor"])
+def test_a_project_without_such_middleware_is_protected_too(
+    store: Store, visitor: Callable[..., Client], settings: Any, place: str, model: str
+) -> None:
+    """Of a service with an API alone, for example."""
+    unwanted = ("CsrfViewMiddleware", "XFrameOptionsMiddleware")
+    settings.MIDDLEWARE = [
+        one for one in settings.MIDDLEWARE if not one.endswith(unwanted)
+    ]
+    client = visitor()
+    client.handler.enforce_csrf_checks = True
+    url = address(model, place=place)
+    assert client.post(url, {"verb": "retry-all", "confirmed": "1"}).status_code == 403
+
+    shown = client.get(url)
+
+    assert shown.headers["X-Frame-Options"] == "DENY"
+    token = re.search(
+        r'name="csrfmiddlewaretoken" value="(\w+)"', shown.content.decode()
+    )
+    assert token is not None
+    given = {"csrfmiddlewaretoken": token[1], "verb": "nonsense"}
+    assert client.post(url, given).status_code in (200, 302)
+
+
+def test_a_setting_of_the_project_says_who_may_frame_a_page(
+    visitor: Callable[..., Client], settings: Any
+) -> None:
+    settings.X_FRAME_OPTIONS = "SAMEORIGIN"
+    shown = visitor().get(address("failed", place="alone"))
+    assert shown.headers["X-Frame-Options"] == "SAMEORIGIN"
+
+
+@pytest.mark.parametrize(
+    "name", ["a/b", "../b", "a/tasks/b", "a b", "\u00e9", "x" * 101]
+)
+@pytest.mark.parametrize("verb", ["pause", "purge"])
+def test_what_is_no_name_of_a_queue_reaches_no_service(
+    visitor: Callable[..., Client], verb: str, name: str
+) -> None:
+    fields = {"confirmed": "1", "typed": name}
+    answer = post(visitor(), address("queue"), f"{verb}:{name}", **fields)
+    assert said(answer) == "There is no such action."
 
 
 # Iterations
