@@ -30,6 +30,7 @@ from cloudtask.exceptions import (
 )
 from cloudtask.message import Enqueued
 from cloudtask.options import Options, as_timedelta
+from cloudtask.sending import on_commit
 from cloudtask.stores.results import ResultState, StoredResult, result_place
 from cloudtask.stores.transactions import is_undecided
 from cloudtask.transports import transport
@@ -73,14 +74,15 @@ class Receipt(Enqueued, Generic[R_co]):
         Raises TimeoutError after `timeout`, a timedelta or seconds; TaskFailed with the
         text of the error once the call is kept as failed, or was cancelled;
         ResultNotKept for a task without `keep_result`; ResultExpired once the result
-        was removed. Raises RuntimeError where waiting can't help: in a task, in an open
-        transaction, and in a test before `run_queued()`.
+        was removed. Raises RuntimeError where waiting can't help: in a task, in the
+        transaction that must commit first, and in a test before `run_queued()`.
         """
         self._refuse_to_wait()
         for pause in _pauses(timeout):
             found = self._look()
             if found is not None:
                 return value_of(found)
+            self._refuse_in_transaction()
             self._refuse_memory()
             if pause is None:
                 break
@@ -101,6 +103,7 @@ class Receipt(Enqueued, Generic[R_co]):
             found = await sync_to_async(self._look)()
             if found is not None:
                 return value_of(found)
+            await sync_to_async(self._refuse_in_transaction)()
             self._refuse_memory()
             if pause is None:
                 break
@@ -184,12 +187,30 @@ class Receipt(Enqueued, Generic[R_co]):
                 "A task that waits for the result of another one can keep that one "
                 "from running. Let the other task defer what follows."
             )
+
+    def _refuse_in_transaction(self) -> None:
         for connection in connections.all(initialized_only=True):
-            if is_undecided(connection.alias):
+            alias = connection.alias
+            if not is_undecided(alias):
+                continue
+            if self._awaits_commit(alias):
                 raise RuntimeError(
-                    f"A transaction is open on {connection.alias!r}: the call may wait "
-                    "for its commit. Ask for the result after it."
+                    f"The call {self.id} waits for the commit of the transaction that "
+                    f"is open on {alias!r}. Ask for the result after it."
                 )
+            if connection.vendor == "sqlite":
+                raise RuntimeError(
+                    f"A transaction is open on {alias!r}, and SQLite shows it no "
+                    "results that are written meanwhile. Ask for the result after it."
+                )
+
+    def _awaits_commit(self, alias: str) -> bool:
+        """Whether the open transaction on `alias` has enqueued the call, or a part of
+        the chain or the group."""
+        return any(
+            self.id in (message.id, message.whole) or self.name == message.name
+            for message in on_commit.uncommitted(alias)
+        )
 
     def _refuse_memory(self) -> None:
         if isinstance(transport(), MemoryTransport):

@@ -12,7 +12,7 @@ from django.db import connections, transaction
 from cloudtask import failpoints
 from cloudtask.message import Message
 from cloudtask.sending.enqueueing import ENQUEUED
-from cloudtask.testruns import queued_calls
+from cloudtask.testruns import queued_calls, wholes
 from cloudtask.testruns.contents import (
     Contents,
     contents,
@@ -26,7 +26,9 @@ from cloudtask.testruns.named import named
 from cloudtask.testruns.queued_calls import QueuedTask
 from cloudtask.testruns.runners import run_queued
 from cloudtask.testruns.virtual import VirtualClock, frozen
+from cloudtask.testruns.wholes import Whole
 from cloudtask.transports import memory
+from cloudtask.workflows import Chain, Group
 
 if TYPE_CHECKING:
     from cloudtask.testruns.named import Nameable
@@ -61,7 +63,7 @@ def queued(
 
 
 def assert_enqueued(
-    task: Nameable, /, *args: Any, count: int | None = None, **kwargs: Any
+    task: Nameable | Whole, /, *args: Any, count: int | None = None, **kwargs: Any
 ) -> list[QueuedTask]:
     """Assert that a call of `task` is queued, and return the calls that match.
 
@@ -71,22 +73,32 @@ def assert_enqueued(
 
     `task` may also be a task of `django.tasks`, or a function that was given to
     `cloudtask.deferred`. Raises TypeError for arguments that it does not take.
+
+    It may also be a `chain(...)` or a `group(...)`, of which nothing has run yet. All
+    its steps and members must agree; the first calls of those that match are returned.
     """
+    if isinstance(task, Chain | Group):
+        return _wanted_wholes(_whole(task, args, kwargs), count, _messages(), IN_QUEUE)
     wanted = expected(task, args, kwargs)
     return _wanted_calls(wanted, count, queued(), IN_QUEUE)
 
 
-def assert_not_enqueued(task: Nameable, /, *args: Any, **kwargs: Any) -> None:
+def assert_not_enqueued(task: Nameable | Whole, /, *args: Any, **kwargs: Any) -> None:
     """Assert that no call of `task` with these arguments and options is queued.
 
-    Raises TypeError for arguments that `task` does not take.
+    `task` may be a chain or a group, too. Raises TypeError for arguments that `task`
+    does not take.
     """
+    if isinstance(task, Chain | Group):
+        whole = _whole(task, args, kwargs)
+        _wanted_wholes(whole, 0, _messages(), IN_QUEUE)
+        return
     _refuse_any(expected(task, args, kwargs), queued(), IN_QUEUE)
 
 
 @contextmanager
 def enqueues(
-    task: Nameable, /, *args: Any, count: int | None = None, **kwargs: Any
+    task: Nameable | Whole, /, *args: Any, count: int | None = None, **kwargs: Any
 ) -> Iterator[list[QueuedTask]]:
     """Assert that the `with` block enqueues a call of `task`.
 
@@ -94,8 +106,14 @@ def enqueues(
     or not they have run when the block ends; calls of a transaction that was rolled
     back do not. `as found` is a list, which has the matches after the block.
     """
-    wanted = expected(task, args, kwargs)
     found: list[QueuedTask] = []
+    if isinstance(task, Chain | Group):
+        whole = _whole(task, args, kwargs)
+        with _collected() as messages:
+            yield found
+        found += _wanted_wholes(whole, count, messages, IN_BLOCK)
+        return
+    wanted = expected(task, args, kwargs)
     with _collected() as messages:
         yield found
     found += _wanted_calls(wanted, count, _standing(messages), IN_BLOCK)
@@ -161,6 +179,34 @@ def _wanted_calls(
         else f"{wanted} was enqueued {_times(len(matches))}, not {_times(count)}."
     )
     raise AssertionError(f"{problem} {wanted.listing(found, where)}")
+
+
+def _whole(tree: Whole, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Whole:
+    if args or kwargs:
+        raise TypeError("A chain or a group has its arguments in its signatures.")
+    return tree
+
+
+def _messages() -> list[Message]:
+    return [message for message, _ in queued_calls.snapshot()]
+
+
+def _wanted_wholes(
+    tree: Whole, count: int | None, messages: Sequence[Message], where: Found
+) -> list[QueuedTask]:
+    """The first calls of the chains and groups that match."""
+    compared = [
+        (one, wholes.differences(tree, one.lines)) for one in wholes.found(messages)
+    ]
+    matches = [one for one, others in compared if not others]
+    if (count is None and matches) or count == len(matches):
+        first = [message for one in matches for message in one.first]
+        return queued_calls.readable((message, False) for message in first)
+    was = "was not enqueued" if count is None else f"was enqueued {len(matches)}x"
+    nearest = min((others for _, others in compared if others), key=len, default=())
+    told = f"The nearest one differs: {'; '.join(nearest)}." if nearest else ""
+    calls = listed(queued_calls.readable((m, False) for m in messages), where)
+    raise AssertionError(f"{tree!r} {was}. {told}\n{calls}")
 
 
 def _times(count: int) -> str:

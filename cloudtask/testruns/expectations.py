@@ -71,10 +71,10 @@ class Expectation:
         wanted = signature.bind_partial(*self.args, **self.kwargs)
         found = signature.bind(*call.args, **call.kwargs)
         found.apply_defaults()
-        there = _flat(found)
+        there = flat(found)
         return [
             f"{name}={there.get(name, NOTHING)!r} instead of {value!r}"
-            for name, value in _flat(wanted).items()
+            for name, value in flat(wanted).items()
             if name not in there or not same(value, there[name])
         ]
 
@@ -138,7 +138,7 @@ def listed(
     return "\n".join([where.these, *lines])
 
 
-def _flat(bound: BoundArguments) -> dict[str, Any]:
+def flat(bound: BoundArguments) -> dict[str, Any]:
     """Each argument under its own name, also those in *args and **kwargs."""
     flat: dict[str, Any] = {}
     for name, value in bound.arguments.items():

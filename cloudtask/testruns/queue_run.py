@@ -240,7 +240,7 @@ class QueueRun:
 
     def _settle(self, entry: Waiting, ran: ReportedAttempt) -> None:
         """Record `ran`, and queue the deliveries that the service would make next."""
-        self.report.attempts.append(ran)
+        self.report.note(entry.message, ran)
         error = ran.error
         ran.is_retried = ran.outcome is Outcome.RETRIED
         asked = ran.is_retried and isinstance(error, Retry)  # any other error failed it

@@ -20,6 +20,7 @@ from cloudtask.runs import FailureState, IterationReport, RowFailure, RunState
 from cloudtask.testruns import queued_calls
 from cloudtask.testruns.named import named
 from cloudtask.testruns.queued_calls import QueuedTask, Snapshot
+from cloudtask.testruns.workflow_trees import ReportedWorkflow
 
 if TYPE_CHECKING:
     from cloudtask.testruns.named import Nameable
@@ -124,10 +125,11 @@ class Parked:
 class Report:
     """The attempts of one `run_queued`, and the calls that are still queued.
 
-    `iterations` has each `.iterate()` of which a step was delivered, `rows` each row
-    that failed for good. `parked` has the calls whose name was taken when they
-    committed: they never run, and production parks their rows in the outbox. `faults`
-    are the requested faults, `struck` describes those that happened.
+    `workflows` has each chain and group, as a tree. `iterations` has each `.iterate()`
+    of which a step was delivered, `rows` each row that failed for good. `parked` has
+    the calls whose name was taken when they committed: they never run, and production
+    parks their rows in the outbox. `faults` are the requested faults, `struck`
+    describes those that happened.
     """
 
     def __init__(self, faults: object = None) -> None:
@@ -138,6 +140,19 @@ class Report:
         self.iterations: list[ReportedIteration] = []
         self.rows: list[ReportedAttempt] = []
         self.parked: list[Parked] = []
+        self._workflows: dict[str, ReportedWorkflow] = {}
+
+    def note(self, message: Message, attempt: ReportedAttempt) -> None:
+        """Add an attempt of `message`."""
+        self.attempts.append(attempt)
+        if (key := message.whole) is not None:
+            found = self._workflows.setdefault(key, ReportedWorkflow(key))
+            found.note(message, attempt)
+
+    @property
+    def workflows(self) -> list[ReportedWorkflow]:
+        """The chains and groups of which a call was delivered; `str()` is a tree."""
+        return list(self._workflows.values())
 
     @property
     def ran(self) -> list[ReportedAttempt]:
@@ -191,6 +206,8 @@ class Report:
         yield from _short("parked", self.parked)
         yield from _short("remaining", self.remaining)
         yield from _short("iteration", self.iterations)
+        for whole in self.workflows[:LISTED]:
+            yield from (f"  {line}" for line in str(whole).splitlines())
         if self.faults is not None:
             yield f"  {self.faults!r}"
             yield from _short("struck", self.struck)

@@ -9,9 +9,17 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import connection, transaction
 
-from cloudtask import Receipt, ResultExpired, ResultNotKept, TaskFailed, quotas
+from cloudtask import (
+    Receipt,
+    ResultExpired,
+    ResultNotKept,
+    TaskFailed,
+    chain,
+    group,
+    quotas,
+)
 from cloudtask.delivering import failed, results
 from cloudtask.delivering.results import ResultRefused
 from cloudtask.exceptions import BadSignature
@@ -22,6 +30,15 @@ from tests.support import clock
 from tests.testapp.models import Author
 
 DAYS = 86400.0
+
+
+def defer_chain(value: int) -> Any:
+    return chain(tasks.echo.s(value), tasks.echo.s()).defer()
+
+
+def defer_group(value: int) -> Any:
+    members = [tasks.echo.s(value), group(tasks.echo.s(value))]
+    return group(members).using(keep_result=60).defer()
 
 
 @pytest.fixture(autouse=True)
@@ -223,12 +240,36 @@ def test_a_task_must_not_wait_for_another_one(db: None) -> None:
         run_queued()
 
 
-def test_an_open_transaction_must_not_wait(db: None) -> None:
-    with (
-        transaction.atomic(),
-        pytest.raises(RuntimeError, match="transaction is open on 'default'"),
-    ):
-        tasks.echo.defer(1).result()
+@pytest.mark.parametrize("make", [tasks.echo.defer, defer_chain, defer_group])
+def test_the_transaction_that_must_commit_first_does_not_wait(
+    db: None, make: Any
+) -> None:
+    with transaction.atomic():
+        receipt = make(1)
+        with pytest.raises(RuntimeError, match="waits for the commit of the trans"):
+            receipt.result(timeout=1)
+
+
+def test_another_transaction_may_wait(db: None, settings: Any) -> None:
+    settings.CLOUDTASK = {
+        "TRANSPORT": {"BACKEND": "tests.support.recording.RecordingTransport"}
+    }
+    receipt = tasks.echo.defer(1)
+    # SQLite would never show the result to the transaction.
+    is_sqlite = connection.vendor == "sqlite"
+    error = RuntimeError if is_sqlite else TimeoutError
+    with transaction.atomic():
+        tasks.echo.defer(2)
+        with pytest.raises(error):
+            receipt.result(timeout=0.01)
+
+
+def test_a_result_that_is_there_is_read_in_any_transaction(anywhere: str) -> None:
+    receipt = tasks.echo.defer(1)
+    run_queued()
+    with transaction.atomic():
+        tasks.echo.defer(2)
+        assert receipt.result() == 1
 
 
 def test_waiting_ends_with_a_timeout(db: None, settings: Any) -> None:
