@@ -20,6 +20,7 @@ MODELS: tuple[Any, ...] = (
     models.Iteration,
     models.Failed,
     models.Outbox,
+    models.Call,
     models.Queue,
     models.Task,
     models.Schedule,

@@ -36,6 +36,8 @@ def outbox_list(visit: Visit) -> HttpResponse:
         is_late=is_without_relay(late, noted.get("relay")),
         is_parked=visit.given("show") != "waiting",
         may_release=visit.may("release_outbox"),
+        may_look=visit.may("view_call"),
+        may_cancel=visit.may("view_call") and visit.may("cancel_call"),
     )
 
 

@@ -31,6 +31,7 @@ def queue_list(visit: Visit) -> HttpResponse:
         lines=_lines(actual, is_known=not why),
         why=why,
         right=right,
+        may_look=visit.may("view_call"),
         may_control=visit.may("control_queue") and not why,
         may_purge=visit.may("purge_queue") and not why,
     )

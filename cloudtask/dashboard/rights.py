@@ -11,12 +11,12 @@ LOOKING = frozenset(
     {
         *("view_iteration", "view_failed", "view_failed_details", "view_outbox"),
         *("view_queue", "view_task", "view_result", "view_schedule", "view_group"),
-        "run_doctor",
+        *("view_call", "run_doctor"),
     }
 )
 PAGES = (
     *("view_iteration", "view_failed", "view_outbox", "view_queue", "view_task"),
-    *("view_schedule", "view_group"),
+    *("view_schedule", "view_group", "view_call"),
 )
 
 

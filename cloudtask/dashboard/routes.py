@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from django.http import HttpResponse
 
+from cloudtask.dashboard.call_page import call_list
 from cloudtask.dashboard.doctor_page import doctor_page
 from cloudtask.dashboard.failed_pages import failed_call, failed_list
 from cloudtask.dashboard.group_page import group_list
@@ -51,6 +52,7 @@ ROUTES = (
     Route("failed", "change", ONE, failed_call),
     Route("failed", "history", PAST, failed_call),
     Route("outbox", "changelist", "", outbox_list),
+    Route("call", "changelist", "", call_list),
     Route("queue", "changelist", "", queue_list),
     Route("task", "changelist", "", task_list),
     Route("schedule", "changelist", "", schedule_list),

@@ -41,6 +41,7 @@ NAVIGATION = (
     ("iteration", "Iterations", ("view_iteration",)),
     ("failed", "Failed tasks", ("view_failed",)),
     ("outbox", "Outbox", ("view_outbox",)),
+    ("call", "Calls", ("view_call",)),
     ("queue", "Queues", ("view_queue",)),
     ("task", "Tasks", ("view_task",)),
     ("schedule", "Schedules", ("view_schedule",)),

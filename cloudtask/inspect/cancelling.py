@@ -31,6 +31,15 @@ from cloudtask.message import Enqueued, Message
 from cloudtask.sending import payloads
 from cloudtask.stores import AlreadyDone, store
 
+MEANINGS = {
+    Cancellation.PREVENTED: "it does not begin",
+    Cancellation.TOO_LATE: "it has taken effect, or is kept as a failed task",
+    Cancellation.REQUESTED: (
+        "it may have begun, and then goes on; steps of a chain that have not begun do "
+        "not begin"
+    ),
+}
+
 
 class NotCancellable(CloudTaskError):
     """The call can't be cancelled; the text says what to do instead."""

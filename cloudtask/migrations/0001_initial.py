@@ -48,6 +48,23 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="Call",
+            fields=[
+                (
+                    "id",
+                    models.CharField(max_length=80, primary_key=True, serialize=False),
+                ),
+            ],
+            options={
+                "permissions": [
+                    ("view_call", "Can find calls, and see what waits in queues"),
+                    ("cancel_call", "Can cancel calls, chains and groups"),
+                ],
+                "managed": False,
+                "default_permissions": (),
+            },
+        ),
+        migrations.CreateModel(
             name="Group",
             fields=[
                 (

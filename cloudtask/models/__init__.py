@@ -14,6 +14,7 @@ from cloudtask.models.calls import (
     UpkeepNote,
 )
 from cloudtask.models.dashboard import (
+    Call,
     Doctor,
     Failed,
     Group,
@@ -36,6 +37,7 @@ from cloudtask.models.schedules import ScheduleRow
 from cloudtask.models.workflows import WorkflowGroup, WorkflowMember
 
 __all__ = [
+    "Call",
     "CallMark",
     "Doctor",
     "Execution",

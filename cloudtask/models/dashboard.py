@@ -139,6 +139,21 @@ class Group(models.Model):
         return f"group {self.id}"
 
 
+class Call(models.Model):
+    id = models.CharField(max_length=80, primary_key=True)
+
+    class Meta:
+        managed = False
+        default_permissions = ()
+        permissions = [
+            ("view_call", "Can find calls, and see what waits in queues"),
+            ("cancel_call", "Can cancel calls, chains and groups"),
+        ]
+
+    def __str__(self) -> str:
+        return f"call {self.id}"
+
+
 class Doctor(models.Model):
     id = models.CharField(max_length=80, primary_key=True)
 

@@ -51,6 +51,7 @@ ACTIONS = {
     "retry_failed": ("failed", "f1", "retry"),
     "discard_failed": ("failed", "f1", "discard"),
     "release_outbox": ("outbox", "", "row=o1:default"),
+    "cancel_call": ("call", "", "cancel"),
     "control_queue": ("queue", "", "pause:mail"),
     "purge_queue": ("queue", "", "purge:mail"),
 }
@@ -75,7 +76,7 @@ def test_an_action_needs_its_right_and_its_button_is_left_out(
     "model",
     [
         *("iteration", "failed", "outbox", "queue", "task", "result"),
-        *("schedule", "group", "doctor"),
+        *("schedule", "group", "call", "doctor"),
     ],
 )
 def test_a_page_needs_its_right(

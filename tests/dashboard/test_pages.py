@@ -33,6 +33,7 @@ LISTS = (
     "iteration",
     "failed",
     "outbox",
+    "call",
     "queue",
     "task",
     "schedule",

@@ -9,17 +9,9 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from cloudtask.delivering.cancelling import Cancellation
 from cloudtask.discretion import discreet, printable
 from cloudtask.exceptions import CloudTaskError
-from cloudtask.inspect.cancelling import cancel
+from cloudtask.inspect.cancelling import MEANINGS, cancel
 from cloudtask.management import printing
 
-MEANINGS = {
-    Cancellation.PREVENTED: "it does not begin",
-    Cancellation.TOO_LATE: "it has taken effect, or is kept as a failed task",
-    Cancellation.REQUESTED: (
-        "it may have begun, and then goes on; steps of a chain that have not begun do "
-        "not begin"
-    ),
-}
 REFUSED = "REFUSED"
 
 
