@@ -20,6 +20,7 @@ from cloudtask.clock import database_now
 from cloudtask.runs import RunState
 from cloudtask.sending import relay
 from cloudtask.stores import store
+from cloudtask.stores.database.fitting import converted
 
 EVERY = 60.0  # seconds between two reports of a process
 MOST = 100_000  # rows that are counted
@@ -89,9 +90,9 @@ def _count(rows: QuerySet[Any]) -> int:
 def _age(rows: QuerySet[Any]) -> float:
     """The age of the oldest row in seconds, by the clock of its database."""
     dated = rows.order_by("created_at").annotate(now=database_now())
-    found = dated.values_list("created_at", "now").first()
-    if found is None:
-        return 0.0
+    found = converted(dated.values_list("created_at", "now").first, lambda: None)
+    if found is None or None in found:
+        return 0.0  # none, or a time that can't be read
     created, now = found
     return max(0.0, float((now - created).total_seconds()))
 

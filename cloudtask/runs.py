@@ -141,6 +141,11 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnreadableRun(Run):
+    """A run in a list that has a stored value which can't be read; `error` names it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Shard:
     """A piece of a run: the keys above `low`, up to and including `high`. None is open.
 

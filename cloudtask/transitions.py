@@ -24,6 +24,9 @@ from cloudtask.runs import (
     Walked,
 )
 
+# A delivery lasts a day at most, on App Engine.
+LONGEST_LEASE = timedelta(days=2)
+
 
 @dataclass(frozen=True, slots=True)
 class Moment:
@@ -37,7 +40,10 @@ class Moment:
     skew: timedelta = timedelta(0)
 
     def is_live(self, lease_until: datetime | None) -> bool:
-        return lease_until is not None and lease_until + self.skew >= self.now
+        """Whether a lease lasts. One that lasts longer than any does not count."""
+        if lease_until is None:
+            return False
+        return self.now - self.skew <= lease_until <= self.now + LONGEST_LEASE
 
 
 # Runs
@@ -254,7 +260,8 @@ def may_be_walked(shard: Shard, moment: Moment) -> bool:
     """
     if shard.state is not ShardState.RUNNING:
         return False
-    is_in_time = shard.deadline_at is not None and shard.deadline_at > moment.now
+    deadline, now = shard.deadline_at, moment.now
+    is_in_time = deadline is not None and now < deadline < now + LONGEST_LEASE
     return is_in_time or moment.is_live(shard.lease_until)
 
 

@@ -23,6 +23,7 @@ from cloudtask.backend.library import (
 )
 from cloudtask.exceptions import BadSignature, PermanentTaskFailure
 from cloudtask.stores import AlreadyDone
+from cloudtask.stores.database.fitting import check, fetched, mend
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
@@ -119,8 +120,11 @@ class Results:
 
         Raises AlreadyDone for a call that has succeeded.
         """
-        row = self.rows.filter(pk=result.id).first()
+        row = next(iter(fetched(self.rows.filter(pk=result.id))), None)
         if row is None:
+            row = _row(result)
+        elif why := mend(row):
+            logger.error("What was stored of earlier attempts is forgotten: %s", why)
             row = _row(result)
         elif row.status == TaskResultStatus.SUCCESSFUL and _has_value(row):
             raise AlreadyDone(result.id)
@@ -143,9 +147,11 @@ class Results:
         self.rows.update_or_create(pk=row.pk, defaults=values)
 
     def find(self, key: str) -> TaskResult[..., Any] | None:
-        row = self.rows.filter(pk=key).exclude(backend="").first()
-        if row is None:
+        rows = fetched(self.rows.filter(pk=key).exclude(backend=""))
+        if not rows:
             return None
+        [row] = rows
+        check(row)
         call = _unsealed(row, "call")
         is_done = row.status == TaskResultStatus.SUCCESSFUL
         result = new_result(

@@ -170,13 +170,13 @@ def _end(rest: Rest, value: bytes) -> None:
 
 def decide(key: str) -> None:
     """Hand on the values of a group once all are there; else do nothing."""
-    group = store().load_group(key)
-    if group is None or group.is_done:
-        return  # pruned, or an earlier delivery has done it
-    if not _is_complete(group):
-        return
     rest = None
     try:
+        group = store().load_group(key)
+        if group is None or group.is_done:
+            return  # pruned, or an earlier delivery has done it
+        if not _is_complete(group):
+            return
         rest = _follows(group)
         members = store().load_members(key)
         values = [_value(key, index, one) for index, one in enumerate(members)]
@@ -260,19 +260,19 @@ def tell_result(rest: Rest, failure: Failure, key: str = "") -> None:
 
 def _note_failure(rest: Rest, failure: Failure, key: str, inner: str) -> Rest | None:
     """Keep a failure of a member; returns what follows on a group that fails by it."""
-    group = store().load_group(str(rest.group))
-    if group is None:
-        return None
-    data = sealed_failure(group.id, rest.member, failure, key, inner)
-    store().save_failed_member(group.id, rest.member, data)
-    failpoints.reached("member.failed")
-    if group.is_partial:
-        decide(group.id)
-        return None
     try:
+        group = store().load_group(str(rest.group))
+        if group is None:
+            return None
+        data = sealed_failure(group.id, rest.member, failure, key, inner)
+        store().save_failed_member(group.id, rest.member, data)
+        failpoints.reached("member.failed")
+        if group.is_partial:
+            decide(group.id)
+            return None
         return _follows(group)
     except BadSignature as error:
-        logger.error("The chain around %s can't be told of it: %s", group.id, error)
+        logger.error("The chain around %s can't be told of it: %s", rest.group, error)
         return None
 
 

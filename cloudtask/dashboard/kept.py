@@ -16,6 +16,7 @@ from django.db.models import QuerySet
 from cloudtask.models import TaskResultRow
 from cloudtask.sending import waiting
 from cloudtask.stores import store
+from cloudtask.stores.database.fitting import fetched, mend
 from cloudtask.stores.database.paging import page_of
 from cloudtask.stores.database.records import aware
 from cloudtask.stores.database.results import DatabaseResults
@@ -83,8 +84,7 @@ def find(key: str) -> KeptResult | None:
         if place == STORE:
             stored = store().load_result(key)
             return None if stored is None else _of_store(stored)
-        row: Any = _rows(place).filter(pk=key).first()
-        if row is not None:
+        for row in fetched(_rows(place).filter(pk=key)):
             return _of_row(row)
     return None
 
@@ -103,6 +103,7 @@ def _rows(alias: str) -> QuerySet[Any]:
 
 
 def _of_row(row: Any) -> KeptResult:
+    error = mend(row)
     return KeptResult(
         id=row.pk,
         task=row.task,
@@ -111,6 +112,7 @@ def _of_row(row: Any) -> KeptResult:
         place=row._state.db,
         backend=row.backend,
         attempts=len(row.worker_ids) if row.backend else None,
+        error=error,
         **{name: aware(getattr(row, name), row) for name in _TIMES},
     )
 

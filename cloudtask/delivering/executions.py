@@ -31,7 +31,8 @@ def record(message: Message) -> None:
                 id=message.id, task=message.task, ran_at=database_now()
             )
     except IntegrityError as error:
-        row = Execution.objects.using(alias).filter(pk=message.id).first()
+        rows = Execution.objects.using(alias).only("is_cancelled")
+        row = rows.filter(pk=message.id).first()
         if row is not None and row.is_cancelled:
             raise CallCancelled(message.id) from error
         raise AlreadyDone(message.id) from error
@@ -48,7 +49,8 @@ def cancel(key: str, alias: str) -> bool:
     row = Execution(id=key, task="", ran_at=database_now(), is_cancelled=True)
     rows.bulk_create([row], ignore_conflicts=True)
     # A locking read sees what others have committed, whatever the isolation.
-    return rows.select_for_update().get(pk=key).is_cancelled
+    found = rows.only("is_cancelled").select_for_update().get(pk=key)
+    return found.is_cancelled is True
 
 
 def is_cancelled(key: str, alias: str) -> bool:

@@ -21,9 +21,11 @@ from cloudtask.exceptions import CloudTaskError
 from cloudtask.sending import waiting
 from cloudtask.sending.waiting import is_without_relay
 from cloudtask.stores import Store, store
+from cloudtask.stores.database.fitting import unreadable_in
 
 QUIET = timedelta(minutes=5)  # for a relay by cron that runs each minute
 A_DAY_LATE = timedelta(days=2)  # for a job that runs daily
+RECORDS = 1_000  # of each kind that are looked at
 MOST = 100  # lost steps that are counted
 
 RUN_RELAY = (
@@ -126,9 +128,27 @@ def sweep(wish: Wish) -> Iterator[Finding]:
         yield ok(f"A sweeper ran {lasting(note.age)} ago: {note.report}.")
 
 
+def records(wish: Wish) -> Iterator[Finding]:
+    """All stored records, as far as they are looked at, can be read."""
+    found = store()
+    reasons = list(found.unreadable(RECORDS))
+    for alias in waiting.aliases():
+        if alias != found.database:
+            reasons += unreadable_in(alias, RECORDS)
+    if not reasons:
+        yield ok(f"No stored record is unreadable, of {RECORDS:,} of each kind.")
+        return
+    yield failed(
+        f"Stored records can't be read: {len(reasons):,}. {reasons[0]}",
+        "Look who else writes to the tables or entities of cloudtask. Cancel or "
+        "discard what pages and lists show as unreadable.",
+    )
+
+
 PROBES = (
     Probe(id="store", about="the store", look=store_answers),
     Probe(id="relay", about="the relay", look=relay),
     Probe(id="sweep", about="lost steps of iterations", look=sweep),
+    Probe(id="records", about="stored records", look=records),
     Probe(id="prune", about="old records", look=prune),
 )

@@ -20,7 +20,7 @@ class ListedSchedule:
     """A schedule. `next_at` is None while it is disabled, and if it is not due within
     AHEAD; `enqueued_at` is None before its first call. `missed` counts moments for
     which no call was made, `skipped` calls that did not begin because an earlier one
-    was running."""
+    was running. `error` tells of a value of its record that can't be read."""
 
     key: str
     task: str
@@ -30,6 +30,7 @@ class ListedSchedule:
     enqueued_at: datetime | None
     missed: int
     skipped: int
+    error: str = ""
 
 
 def listed() -> list[ListedSchedule]:
@@ -62,4 +63,5 @@ def _listed(one: Declared, row: StoredSchedule | None) -> ListedSchedule:
         enqueued_at=None if row is None else row.enqueued_at,
         missed=0 if row is None else row.missed,
         skipped=0 if row is None else row.skipped,
+        error="" if row is None else row.error,
     )

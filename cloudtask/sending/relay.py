@@ -18,7 +18,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.db import DatabaseError, connections, router, transaction
-from django.db.models import F, QuerySet
+from django.db.models import F, Q, QuerySet
 
 from cloudtask import carriers, clock, envelope, failpoints
 from cloudtask.clock import database_now
@@ -30,6 +30,9 @@ from cloudtask.exceptions import (
 )
 from cloudtask.message import Message
 from cloudtask.stores import note_upkeep
+from cloudtask.stores.database.fitting import check, fetched, mend, misfits
+from cloudtask.stores.database.fitting import place_of as place_of_row
+from cloudtask.stores.fitting import Unreadable
 from cloudtask.stores.transactions import MOST_KEYS, is_relational
 from cloudtask.transports import transport
 
@@ -42,6 +45,7 @@ LEASE = timedelta(seconds=120)  # for a relay to send the rows that it has taken
 BATCH = 100  # rows that a relay takes at once
 PARK_AFTER = 8  # refusals that may pass, for example of a queue just created
 A_DEPLOY = 150  # tries of a row that another version made: about a day
+FARTHEST = timedelta(days=1)  # ahead, which no relay moves a row
 LONGEST_PAUSE = 600  # seconds between two tries of a row
 STALE = timedelta(days=1).total_seconds()  # age at which `created` is set to now
 
@@ -73,7 +77,7 @@ def relay(
     Takes `limit` rows at most, if given. Stops after `seconds`, and after a batch for
     which Cloud Tasks could not be reached. Any number of relays may run at once.
     """
-    report = RelayReport()
+    report = RelayReport(parked=_park_lost(alias))
     stop = time.monotonic() + seconds
     left = sys.maxsize if limit is None else limit
     while left > 0 and time.monotonic() < stop:
@@ -166,7 +170,10 @@ def parked(alias: str, limit: int = 100) -> list[OutboxMessage]:
     from cloudtask.models import OutboxMessage
 
     rows = rows_of(alias).filter(state=OutboxMessage.State.PARKED)
-    return list(rows.order_by("created_at", "key")[:limit])
+    found = fetched(rows.order_by("created_at", "key")[:limit])
+    for row in found:
+        row.error = mend(row) or row.error
+    return found
 
 
 def release(alias: str, keys: Sequence[str] | None = None) -> int:
@@ -204,24 +211,42 @@ def _sent(messages: Sequence[Message]) -> list[Exception | None]:
 def _claim(alias: str, count: int) -> list[OutboxMessage]:
     from cloudtask.models import OutboxMessage
 
-    due = rows_of(alias).filter(
-        state=OutboxMessage.State.WAITING, due_at__lte=database_now()
-    )
+    is_due = Q(due_at__lte=database_now())
+    # At a time that no relay sets, it would wait for years.
+    is_due |= Q(due_at__gt=database_now() + FARTHEST)
+    due = rows_of(alias).filter(is_due, state=OutboxMessage.State.WAITING)
     due = due.order_by("created_at", "key")
     if connections[alias].features.has_select_for_update_skip_locked:
         with transaction.atomic(using=alias):
-            rows = list(due.select_for_update(skip_locked=True)[:count])
+            rows = fetched(due.select_for_update(skip_locked=True)[:count])
             keys = [row.key for row in rows]
             rows_of(alias).filter(key__in=keys).update(due_at=database_now() + LEASE)
             return rows
-    return [row for row in due[:count] if _take(row, alias)]
+    return [row for row in fetched(due[:count]) if _take(row, alias)]
+
+
+def _park_lost(alias: str) -> int:
+    """Park rows in a state that does not exist: nothing else looks for them."""
+    from cloudtask.models import OutboxMessage
+
+    state = OutboxMessage.State
+    lost = rows_of(alias).exclude(state__in=state.values)
+    keys = list(lost.values_list("key", flat=True)[:BATCH])
+    for key in keys:
+        row = OutboxMessage(key=key, state="")
+        logger.error("%s", error := Unreadable(place_of_row(row, "state")))
+        rows_of(alias).filter(key=key).update(state=state.PARKED, error=str(error))
+    return len(keys)
 
 
 def _take(row: OutboxMessage, alias: str) -> bool:
     """Claim a row without SKIP LOCKED: the first to move `due_at` ahead has it."""
     # Not the `due_at` that was read: SQLite keeps some times with fewer digits.
-    due = rows_of(alias).filter(key=row.key, due_at__lte=database_now())
-    return bool(due.update(due_at=database_now() + LEASE))
+    rows = rows_of(alias).filter(key=row.key)
+    until, far = database_now() + LEASE, database_now() + FARTHEST
+    if rows.filter(due_at__lte=database_now()).update(due_at=until):
+        return True
+    return bool(rows.filter(due_at__gt=far).update(due_at=until))
 
 
 def _send_rows(rows: Sequence[OutboxMessage]) -> list[Exception | None]:
@@ -260,6 +285,7 @@ def opened(row: OutboxMessage) -> Message:
     """The message of a row; raises PayloadError."""
     # A row does not expire. Nor must a message that waited here for long, for example
     # parked, expire on its way.
+    check(row)
     place = place_of(row.key, row.task, row.queue)
     message = envelope.unseal_resting(bytes(row.envelope), place=place)
     now = clock.now()
@@ -283,7 +309,12 @@ def _put_off(
 
     report = RelayReport()
     for row, error in failed:
-        values = {"attempts": F("attempts") + 1, "error": _text(error)}
+        values: dict[str, Any] = {
+            "attempts": F("attempts") + 1,
+            "error": _text(error),
+            # What can't be read would hide why.
+            **misfits(row),
+        }
         if may_pass(row.attempts, error):
             values["due_at"] = database_now() + _pause(row.attempts)
             report += RelayReport(postponed=1)

@@ -25,6 +25,7 @@ from cloudtask.exceptions import BadSignature
 from cloudtask.message import Enqueued, Message
 from cloudtask.options import Options
 from cloudtask.registry import Definition
+from cloudtask.stores.database.fitting import check, fetched
 from cloudtask.stores.transactions import (
     apart,
     delete_by_key,
@@ -105,8 +106,8 @@ def seen_waiting(messages: Sequence[Message], options: Options) -> dict[str, Enq
 
 def _holder(message: Message) -> Enqueued | None:
     rows = _rows(message.options.database).filter(key=message.unique)
-    holder = rows.filter(expires_at__gte=database_now()).first()
-    return _receipt(holder) if holder and _is_sealed(holder) else None
+    found = fetched(rows.filter(expires_at__gte=database_now()))
+    return _receipt(found[0]) if found and _is_sealed(found[0]) else None
 
 
 @contextmanager
@@ -155,7 +156,7 @@ def claim(message: Message) -> Enqueued | None:
         # A locking read sees what others have committed, whatever the isolation.
         locked = _rows(alias).filter(key=message.unique).select_for_update()
         is_expired = Q(expires_at__lt=database_now())
-        holder = locked.annotate(is_expired=is_expired).get()
+        [holder] = fetched(locked.annotate(is_expired=is_expired))
         if holder.message == message.id:
             failpoints.reached("unique.claimed")
             return None
@@ -202,6 +203,7 @@ def _place(key: str, holder: Enqueued) -> envelope.Place:
 def _is_sealed(holder: UniqueKey) -> bool:
     """Whether this library has written the row; one that it has not is overwritten."""
     try:
+        check(holder)
         place = _place(holder.key, _receipt(holder))
         envelope.unseal_text(holder.seal, place=place)
     except BadSignature as error:

@@ -13,6 +13,7 @@ from django.db.models.functions import Left
 from cloudtask.clock import database_now
 from cloudtask.sending import relay
 from cloudtask.stores import Upkeep
+from cloudtask.stores.database.fitting import converted, mend
 from cloudtask.stores.database.paging import page_of
 from cloudtask.stores.database.records import aware, aware_at
 from cloudtask.stores.failed import BRIEF
@@ -86,13 +87,19 @@ def counts(alias: str) -> OutboxCounts:
     rows = relay.rows_of(alias).order_by("state", "created_at")
     bounded = rows.values("state", "created_at", "due_at")[:MOST]
     waits, rests = Q(state=state.WAITING), Q(state=state.PARKED)
-    found: dict[str, Any] = bounded.aggregate(
-        waiting=Count("state", filter=waits),
-        parked=Count("state", filter=rests),
-        oldest=Min("created_at", filter=waits),
-        oldest_parked=Min("created_at", filter=rests),
-        due=Min("due_at", filter=waits),
-        now=Min(database_now()),
+    numbers = {
+        "waiting": Count("state", filter=waits),
+        "parked": Count("state", filter=rests),
+    }
+    times = {
+        "oldest": Min("created_at", filter=waits),
+        "oldest_parked": Min("created_at", filter=rests),
+        "due": Min("due_at", filter=waits),
+        "now": Min(database_now()),
+    }
+    found: dict[str, Any] = converted(
+        lambda: bounded.aggregate(**numbers, **times),
+        lambda: bounded.aggregate(**numbers) | dict.fromkeys(times),
     )
     due, now = found.pop("due"), found.pop("now")
     for column in ("oldest", "oldest_parked"):
@@ -114,6 +121,7 @@ def page(
 
 
 def _row(row: Any) -> WaitingRow:
+    row.error = mend(row) or row.error
     return WaitingRow(
         database=row._state.db,
         key=row.key,
@@ -133,8 +141,12 @@ def parked_by_error(alias: str, limit: int = 10) -> list[ErrorGroup]:
     oldest = relay.rows_of(alias).filter(state=state.PARKED).order_by("created_at")
     rows = relay.rows_of(alias).filter(pk__in=_keys(oldest))
     groups = rows.annotate(text=Left("error", BRIEF)).values("text").order_by()
-    found = groups.annotate(number=Count("pk")).order_by("-number", "text")
-    return [ErrorGroup(one["text"], one["number"]) for one in found[:limit]]
+    found: Any = groups.annotate(number=Count("pk")).order_by("-number", "text")
+    return [
+        ErrorGroup(one["text"], one["number"])
+        for one in converted(lambda: [*found[:limit]], list)
+        if isinstance(one["text"], str)
+    ]
 
 
 def _keys(rows: Any) -> list[str]:

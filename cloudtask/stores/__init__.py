@@ -122,6 +122,11 @@ class Store(
         """
 
     @abstractmethod
+    def unreadable(self, limit: int) -> list[str]:
+        """A sentence about each record that can't be read, among up to `limit` of each
+        kind."""
+
+    @abstractmethod
     def note_upkeep(self, job: str, report: str) -> None:
         """Record that a regular job has ended well just now."""
 

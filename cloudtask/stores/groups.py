@@ -35,13 +35,15 @@ class StoredMember:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupProgress:
-    """A group in a list: `done` of its `total` members have a value."""
+    """A group in a list: `done` of its `total` members have a value. `error` tells of a
+    value of its record that can't be read."""
 
     id: str
     total: int
     done: int
     is_done: bool
     created_at: datetime
+    error: str = ""
 
 
 def member_place(group: str, member: int) -> Place:
@@ -69,7 +71,8 @@ class GroupStore(ABC):
         """
 
     @abstractmethod
-    def load_group(self, key: str) -> StoredGroup | None: ...
+    def load_group(self, key: str) -> StoredGroup | None:
+        """The group; raises BadSignature if a value of its record can't be read."""
 
     @abstractmethod
     def page_groups(
@@ -95,7 +98,8 @@ class GroupStore(ABC):
 
     @abstractmethod
     def load_members(self, key: str) -> list[StoredMember]:
-        """All members that have a value or have failed, in their order."""
+        """All members that have a value or have failed, in their order; raises
+        BadSignature if one of their records can't be read."""
 
     @abstractmethod
     def load_failed_members(self, key: str) -> list[StoredMember]:

@@ -31,6 +31,14 @@ def mark_of(time: str, key: str) -> str:
     return f"{time}|{key}"
 
 
+def is_mark(mark: str) -> bool:
+    try:
+        read_mark(mark)
+    except ValueError:
+        return False
+    return True
+
+
 def read_mark(mark: str) -> tuple[str, str]:
     """Time and key of a mark; raises ValueError for anything else.
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
 from cloudtask import transitions
 from cloudtask.runs import Run, RunState, Shard
+from cloudtask.stores.fitting import Unreadable
 from cloudtask.stores.pages import Page
 from cloudtask.stores.sealing import opened_run
 from cloudtask.stores.swaps import Swap, Swaps
@@ -23,6 +25,9 @@ LOST_KEY = (
     "Put the key that the run was started with into SECRET_KEY_FALLBACKS and resume "
     "it, or cancel it and start again."
 )
+
+# The remedy for a run with a value that no version of this library has written.
+BEGIN_AGAIN = "Look who else writes to the store. Cancel the run, and start again."
 
 
 class RunStore(Swaps):
@@ -44,9 +49,10 @@ class RunStore(Swaps):
         """The run with this id, if there is one.
 
         A value that was altered, or copied from another place, is refused: it is empty
-        in the run, and a run that has a next step becomes FAILED.
+        in the run, and a run that has a next step becomes FAILED. So does a run with a
+        value that can't be read.
         """
-        found = self.read_run(run_id)
+        found = self._readable(run_id)
         if found is None:
             return None
         run, refused = opened_run(found)
@@ -55,7 +61,22 @@ class RunStore(Swaps):
             return opened_run(found)[0] if found else None
         return run
 
-    def refuse(self, run: Run, why: str) -> bool:
+    def _readable(self, run_id: str) -> Run | None:
+        try:
+            return self.read_run(run_id)
+        except Unreadable as error:
+            self.fail_unreadable(run_id, f"{error} {BEGIN_AGAIN}")
+            logger.error("Iteration %s has failed: %s", run_id, error)
+        with suppress(Unreadable):  # its id can't be written anew
+            return self.read_run(run_id)
+        return None
+
+    @abstractmethod
+    def fail_unreadable(self, run_id: str, why: str) -> None:
+        """Write neutral values in the place of those that can't be read. The run is
+        FAILED for `why` then."""
+
+    def refuse(self, run: Run, why: str, remedy: str = LOST_KEY) -> bool:
         """Change a run with a refused value to FAILED.
 
         False if the run has no next step that reads the value.
@@ -65,7 +86,7 @@ class RunStore(Swaps):
             to=RunState.FAILED,
             only_from=[RunState.PLANNING, RunState.RUNNING, RunState.FINALIZING],
             generation=run.generation,
-            error=f"{why} {LOST_KEY}",
+            error=f"{why} {remedy}",
         )
         if is_changed:
             logger.error("Iteration %s has failed: %s", run.id, why)
@@ -132,7 +153,17 @@ class RunStore(Swaps):
     ) -> Run | None:
         """Write the run that `transition` returns; None if it refuses."""
         what = f"{what} iteration {run_id}"
-        return self.changed(what, lambda swap: swap.run(run_id), transition, write)
+
+        def changed() -> Run | None:
+            return self.changed(what, lambda swap: swap.run(run_id), transition, write)
+
+        try:
+            return changed()
+        except Unreadable:
+            self._readable(run_id)  # which is FAILED from now on
+        with suppress(Unreadable):
+            return changed()
+        return None
 
     def change_run(
         self,

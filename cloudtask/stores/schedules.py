@@ -14,7 +14,8 @@ class StoredSchedule:
 
     `last_at` is the latest moment that was dealt with. `version` grows with each
     change, so that one of several ticks makes it. `missed` counts moments without a
-    call, `skipped` calls that did not begin because an earlier one was running.
+    call, `skipped` calls that did not begin because an earlier one was running. `error`
+    tells of a value that can't be read; a neutral one is in its place.
     """
 
     key: str
@@ -27,6 +28,7 @@ class StoredSchedule:
     missed: int
     skipped: int
     now: datetime
+    error: str = ""
 
 
 class ScheduleStore(ABC):
@@ -39,7 +41,10 @@ class ScheduleStore(ABC):
     def open_schedule(
         self, key: str, *, task: str, schedule: str, enabled: bool
     ) -> StoredSchedule:
-        """The row of a schedule. If there is none, one is made, whose past is over."""
+        """The row of a schedule. If there is none, one is made, whose past is over.
+
+        So it is with a row that has a value which can't be read.
+        """
 
     @abstractmethod
     def load_schedules(self, keys: Collection[str]) -> dict[str, StoredSchedule]:

@@ -7,7 +7,7 @@ and its column. A value that was altered, or moved from another place, is refuse
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from cloudtask.envelope import (
@@ -18,7 +18,7 @@ from cloudtask.envelope import (
     unseal_value,
 )
 from cloudtask.exceptions import BadSignature
-from cloudtask.runs import RowFailure, Run, Shard
+from cloudtask.runs import RowFailure, Run, RunState, Shard, UnreadableRun
 
 SHARD_KEYS = ("low", "high", "cursor", "suspect")
 
@@ -94,6 +94,12 @@ def _options(run: Run) -> bytes:
                 f"The stored value {value} is refused: it is not what was stored."
             )
     return options
+
+
+def unreadable_run(run: Run, why: str) -> UnreadableRun:
+    """The run for a list, as it will be once it is loaded."""
+    values = {f.name: getattr(run, f.name) for f in fields(Run)}
+    return UnreadableRun(**values | {"state": RunState.FAILED, "error": why})
 
 
 # Shards

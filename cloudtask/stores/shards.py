@@ -20,7 +20,9 @@ from cloudtask.runs import (
     ShardSums,
     Walked,
 )
+from cloudtask.stores.fitting import Unreadable
 from cloudtask.stores.pages import Page
+from cloudtask.stores.runs import BEGIN_AGAIN, LOST_KEY
 from cloudtask.stores.sealing import opened_shard
 from cloudtask.stores.swaps import Swap, Swaps
 from cloudtask.transitions import Moment
@@ -36,7 +38,7 @@ class ShardStore(Swaps):
     def load_run(self, run_id: str) -> Run | None: ...
 
     @abstractmethod
-    def refuse(self, run: Run, why: str) -> bool: ...
+    def refuse(self, run: Run, why: str, remedy: str = ...) -> bool: ...
 
     @abstractmethod
     def load_shards(self, run_id: str) -> list[Shard]:
@@ -54,10 +56,12 @@ class ShardStore(Swaps):
     def load_shard(self, run_id: str, index: int) -> Shard | None:
         """The shard with its keys, if there is one.
 
-        If a key is refused, the run becomes FAILED, and the keys stay sealed.
+        If a key is refused, the run becomes FAILED, and the keys stay sealed. None if
+        a value can't be read; the run is FAILED then, too.
         """
-        found = self.read_shard(run_id, index)
+        found: Shard | None = None
         with suppress(BadSignature), self._refusing(run_id):
+            found = self.read_shard(run_id, index)
             return opened_shard(found) if found else None
         return found
 
@@ -67,8 +71,9 @@ class ShardStore(Swaps):
         try:
             yield
         except BadSignature as error:
+            remedy = BEGIN_AGAIN if isinstance(error, Unreadable) else LOST_KEY
             if run := self.load_run(run_id):
-                self.refuse(run, str(error))
+                self.refuse(run, str(error), remedy)
             raise
 
     @abstractmethod
@@ -96,7 +101,7 @@ class ShardStore(Swaps):
     ) -> Shard | None:
         """Write the shard that `transition` returns, and the writes of `beside`.
 
-        None if `transition` refuses.
+        None if `transition` refuses, or if the shard can't be read: the run is FAILED.
         """
 
         def read(swap: Swap) -> Shard | None:
@@ -107,7 +112,9 @@ class ShardStore(Swaps):
             beside(swap)
 
         what = f"{what} shard {index} of iteration {run_id}"
-        return self.changed(what, read, transition, write)
+        with suppress(Unreadable), self._refusing(run_id):
+            return self.changed(what, read, transition, write)
+        return None
 
     def acquire(
         self,

@@ -105,6 +105,9 @@ def lines(text: Any) -> str:
 
 @register.simple_tag
 def page_url(visit: Any, model: str, key: Any) -> str:
-    """The address of the page of one thing, where the visit is."""
-    url: str = visit.url(model, "change", str(key))
+    """The address of the page of one thing, where the visit is.
+
+    That of the list for a thing whose key can't be read.
+    """
+    url: str = visit.url(model, "change", str(key)) if key else visit.url(model)
     return url

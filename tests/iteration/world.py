@@ -41,6 +41,7 @@ class World:
     deliveries: Counter[str] = field(default_factory=Counter)
     delivered: list[tuple[Waiting, int]] = field(default_factory=list)
     crashes: int = 0
+    errors: list[Exception] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed)
@@ -95,11 +96,11 @@ class World:
         """Let the sweeper's patience pass."""
         clock.move(conf.settings().sweep_after.total_seconds() + 1)
 
-    def drain(self) -> None:
-        for _ in range(LONGEST):
+    def drain(self, longest: int = LONGEST) -> None:
+        for _ in range(longest):
             if not self.step():
                 return
-        raise AssertionError(f"no end after {LONGEST} deliveries: {self.deliveries}")
+        raise AssertionError(f"no end after {longest} deliveries: {self.deliveries}")
 
     def step(self) -> bool:
         """Deliver once; False when nothing waits."""
@@ -120,7 +121,8 @@ class World:
         except Crashed:
             self.crashes += 1
             settled = False
-        except Exception:  # noqa: BLE001  whatever it was, the service tries again
+        except Exception as error:  # noqa: BLE001  the service tries again
+            self.errors.append(error)
             settled = False
         else:
             settled = outcome.is_settled

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
-from cloudtask.exceptions import EnqueueUnavailable
 from cloudtask.runs import RunState
 from cloudtask.stores import Store
 from cloudtask.stores.database import DatabaseStore
@@ -47,8 +46,7 @@ class TestDatabaseRaces(RunRacesContract):
 
 
 @pytest.mark.django_db
-def test_a_change_that_never_fits_ends_with_an_error() -> None:
-    """Someone has written a version that no condition can match."""
+def test_a_run_with_a_version_that_no_write_can_match_is_failed() -> None:
     if connection.vendor != "sqlite":
         pytest.skip("its table refuses such a version")
     store = DatabaseStore({})
@@ -58,5 +56,9 @@ def test_a_change_that_never_fits_ends_with_an_error() -> None:
         cursor.execute("UPDATE cloudtask_iterationrun SET version = -1")
         cursor.execute("PRAGMA ignore_check_constraints = OFF")
 
-    with pytest.raises(EnqueueUnavailable, match="in each of 1,000 tries"):
-        store.change_run(RUN, to=RunState.PAUSED, only_from=list(RunState))
+    assert not store.change_run(RUN, to=RunState.PAUSED, only_from=[RunState.WAITING])
+
+    run = store.load_run(RUN)
+    assert run is not None
+    assert run.state is RunState.FAILED
+    assert f"iteration / {RUN} / version can't be read" in run.error

@@ -9,22 +9,25 @@ from __future__ import annotations
 import logging
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
+from http import HTTPStatus
 from io import StringIO
 from random import Random
 from typing import Any
 
 from django.contrib.auth.models import User
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.db import transaction
 from django.test import Client, override_settings
 from django.utils import timezone
 
 from cloudtask import Schedule, group, iteration, stores
+from cloudtask.exceptions import CloudTaskError, EnqueueUnavailable
 from cloudtask.iteration import sweep
 from cloudtask.models import ScheduleRow
 from cloudtask.receipts import Receipt
@@ -48,6 +51,7 @@ TAGS = ("ours", "theirs")
 LARGE = Random(0).randbytes(30_000).hex()  # more than a task can carry
 KEYS = {"ours": range(1, 9), "theirs": range(11, 19)}
 COLLECTED = {tag: [f"{tag} is given"] * 2 for tag in TAGS}
+MOST_DELIVERIES = 300  # of all tasks of a site
 LISTS = (
     ("cloudtask_relay",),
     ("cloudtask_failed", "list"),
@@ -90,6 +94,7 @@ class Site:
     texts: list[str] = field(default_factory=list)
     told: list[Any] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    crashes: list[str] = field(default_factory=list)
     logged: Logged = field(default_factory=Logged)
     visitor: Client = field(
         default_factory=lambda: Client(raise_request_exception=False)
@@ -118,8 +123,9 @@ class Site:
     def forget(self) -> None:
         """Forget what was read, and what was called since all rows were made."""
         tasks.called[:] = self.called
-        for one in (self.texts, self.told, self.problems, self.logged.texts):
+        for one in (self.texts, self.told, self.problems, self.crashes):
             one.clear()
+        self.logged.texts.clear()
 
     def _fail_and_give(self, tag: str) -> None:
         tasks.fail.using(transactional=False).defer(tag)
@@ -184,20 +190,28 @@ class Site:
         clock.move(4000)
         self._try(tick)
         self._try(relay_all)
-        self._try(World().drain)
+        self._try(self._deliver)
         self._try(lambda: [tasks.single.defer(tag) for tag in TAGS])
         self._try(sweep)
         clock.move(4000)
         self._try(sweep)
         self._try(relay_all)
-        self._try(World().drain)
+        self._try(self._deliver)
         for tag in TAGS:
             self._tell(tag)
         if lists:
             self._list()
         self._command("cloudtask_failed", "retry", "--all")
-        self._try(World().drain)
+        self._try(self._deliver)
         self._command("cloudtask_prune")
+
+    def _deliver(self) -> None:
+        world = World()
+        try:
+            world.drain(MOST_DELIVERIES)
+        finally:
+            for error in world.errors:
+                self._note(error)
 
     def _tell(self, tag: str) -> None:
         for tell in (self._tell_result, self._tell_kept, self._tell_run):
@@ -223,11 +237,24 @@ class Site:
             action()
         except Exception as error:  # noqa: BLE001  a refusal is an answer
             self.problems.append(f"{type(error).__name__}: {error}")
+            self._note(error)
+
+    def _note(self, error: Exception) -> None:
+        """Note an error that is no answer of ours."""
+        if str(error).startswith("The call ") and "has no result" in str(error):
+            return
+        if isinstance(error, EnqueueUnavailable) or not isinstance(
+            error, CloudTaskError | CommandError | LookupError
+        ):
+            trace = "".join(traceback.format_exception(error))
+            self.crashes.append(trace)
 
     def _command(self, *line: str) -> None:
         out = StringIO()
-        with suppress(Exception):
+        try:
             call_command(*line, stdout=out, stderr=out)
+        except Exception as error:  # noqa: BLE001  noted
+            self._note(error)
         self.texts.append(out.getvalue())
 
     def _list(self) -> None:
@@ -240,7 +267,10 @@ class Site:
                 self._page(link)
 
     def _page(self, place: str) -> str:
-        text = self.visitor.get(place).content.decode()
+        answer = self.visitor.get(place)
+        if answer.status_code >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            self.crashes.append(f"{place}: {answer.status_code}")
+        text = answer.content.decode()
         self.texts.append(text)
         return text
 
@@ -261,6 +291,17 @@ class Site:
         for tag, told in self.told:
             expected = {f"{tag} is given", *KEYS[tag]}
             assert told in expected, (tag, told)
+
+    def check_ours(self, *columns: str) -> None:
+        """Nothing has crashed. The run has ended, and if it is FAILED, the reason is
+        one of the columns."""
+        assert self.crashes == [], self.crashes[0]
+        with suppress(LookupError):
+            found = iteration.get(self.runs["ours"].id)
+            assert found.state in (RunState.FINISHED, RunState.FAILED), found.state
+            if found.state is RunState.FAILED:
+                named = any(f" / {one} " in found.error for one in columns)
+                assert named, (columns, found.error)
 
     def check_theirs(self) -> None:
         """What nobody wrote to has gone on."""

@@ -13,6 +13,7 @@ from cloudtask.conf import check_backend_options
 from cloudtask.exceptions import PayloadLost
 from cloudtask.stores import AlreadyDone, Store, Upkeep
 from cloudtask.stores.database.failed import DatabaseFailed
+from cloudtask.stores.database.fitting import converted, fetched, mend, unreadable_in
 from cloudtask.stores.database.groups import DatabaseGroups
 from cloudtask.stores.database.iterations import DatabaseIterations
 from cloudtask.stores.database.marks import DatabaseMarks
@@ -82,13 +83,17 @@ class DatabaseStore(
         chunks = PayloadChunk.objects.using(self.database).filter(payload_id=key)
         with self.writing(f"Loading payload {key}"):
             rows = chunks.order_by("index").values_list("data", flat=True)
-            data = b"".join(bytes(row) for row in rows)
+            parts = converted(lambda: list[Any](rows), list[Any])
             # Read last: the task may succeed elsewhere while the chunks are read.
-            payload = payloads.first()
-        if payload is None:
+            found = fetched(payloads)
+        if not found:
             raise PayloadLost(f"The payload {key!r} is not in the store.")
+        [payload] = found
+        if why := mend(payload):
+            raise PayloadLost(why)
         if payload.is_done:
             raise AlreadyDone(key)
+        data = b"".join(part for part in parts if isinstance(part, bytes | memoryview))
         if len(data) != payload.size:
             raise PayloadLost(
                 f"The payload {key!r} is damaged: {len(data):,} bytes of "
@@ -132,7 +137,10 @@ class DatabaseStore(
 
         rows = LateStart.objects.using(self.database)
         with self.writing(f"Noting a start of {key}"):
-            late, _ = rows.select_for_update().get_or_create(key=key)
+            late, _ = (
+                rows.select_for_update().only("key", "starts").get_or_create(key=key)
+            )
+            mend(late)
             late.starts += 1
             rows.filter(key=key).update(starts=late.starts, noted_at=now())
             return late.starts
@@ -145,6 +153,9 @@ class DatabaseStore(
             old = rows.filter(noted_at__lt=now() - older_than)
             keys = list(old.values_list("key", flat=True)[:limit])
             return delete_by_key(rows, keys)
+
+    def unreadable(self, limit: int) -> list[str]:
+        return unreadable_in(self.database, limit)
 
     def note_upkeep(self, job: str, report: str) -> None:
         from cloudtask.models import UpkeepNote
@@ -160,7 +171,8 @@ class DatabaseStore(
 
         rows = UpkeepNote.objects.using(self.database).annotate(now=now())
         with self.reading("Looking when the relay ran"):
-            found = list(rows)
+            found = fetched(rows)
+        # A note that can't be read is none: the job notes again that it ran.
         return {
             row.job: Upkeep(
                 job=row.job,
@@ -169,4 +181,5 @@ class DatabaseStore(
                 report=row.report,
             )
             for row in found
+            if not mend(row)
         }

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from django.db.models import Count, Max, Min, QuerySet, TextField, Value
+from django.db.models import (
+    Count,
+    Max,
+    Min,
+    QuerySet,
+    TextField,
+    Value,
+)
 from django.db.models.functions import Concat, Left
 
 from cloudtask.clock import database_now as now
 from cloudtask.clock import database_time
+from cloudtask.stores.database.fitting import converted, fetched, mend, place_of
 from cloudtask.stores.database.paging import count_up_to, page_of
 from cloudtask.stores.database.records import aware, aware_at
 from cloudtask.stores.failed import (
@@ -19,6 +27,7 @@ from cloudtask.stores.failed import (
     FailedGroup,
     FailedStore,
 )
+from cloudtask.stores.fitting import YEARS, Unreadable
 from cloudtask.stores.pages import MOST, Page
 from cloudtask.stores.transactions import Database
 
@@ -56,9 +65,12 @@ class DatabaseFailed(Database, FailedStore):
 
     def load_failed(self, key: str) -> FailedCall | None:
         with self.writing(f"Loading failed task {key}"):
-            row = self._failed.filter(key=key).first()
-        if row is None:
+            rows = fetched(self._failed.filter(key=key))
+        if not rows:
             return None
+        row = rows[0]
+        if why := mend(row):
+            row.error, row.envelope = f"{why}\n{row.error}", b""
         values = {f: getattr(row, f) for f in _KEPT}
         return FailedCall(
             key=row.key,
@@ -92,8 +104,24 @@ class DatabaseFailed(Database, FailedStore):
             sample=Max(_SAMPLE),
         ).order_by("-number", "group", "task", "kind")
         with self.reading("Grouping failed tasks"):
-            found: list[Any] = list(groups[:limit])
+            found: list[Any] = converted(lambda: list[Any](groups[:limit]), list)
+            if not found or not all(map(_fits, found)):
+                found = self._one_by_one(wanted)[:limit]
         return [self._group(one) for one in found]
+
+    def _one_by_one(self, wanted: FailedFilter) -> list[dict[str, Any]]:
+        """The groups of the latest calls, one of which may have what can't be read."""
+        rows = self._wanted(wanted).defer("envelope", "arguments", "traceback")
+        groups: dict[Any, dict[str, Any]] = {}
+        for row in fetched(rows.order_by("-failed_at")[:READ]):
+            why = mend(row)
+            same = {name: getattr(row, name) for name in _SAME}
+            new = {"number": 0, "last_at": row.failed_at}
+            one = groups.setdefault(tuple(same.values()), {**same, **new})
+            one["number"] += 1
+            one["first_at"] = row.failed_at
+            one["sample"] = f"|{why or row.error[:BRIEF]}"
+        return sorted(groups.values(), key=lambda one: -one["number"])
 
     def _group(self, one: dict[str, Any]) -> FailedGroup:
         error = one.pop("sample").partition("|")[2]
@@ -116,12 +144,22 @@ class DatabaseFailed(Database, FailedStore):
             return list(old.values_list("key", flat=True)[:limit])
 
 
+def _fits(group: dict[str, Any]) -> bool:
+    is_text = all(isinstance(group[name], str) for name in (*_SAME, "sample"))
+    return is_text and group["last_at"].year in YEARS
+
+
+READ = 1_000  # calls that are read to group them, if the database can't
+_SAME = ("group", "task", "kind")
 _SAMPLE = Concat("key", Value("|"), Left("error", BRIEF), output_field=TextField())
 _LISTED = ("task", "queue", "name", "attempts", "enqueued_at", "kind", "group")
 _KEPT = (*_LISTED, "arguments", "error", "traceback")
 
 
 def _brief(row: Any) -> FailedCall:
+    why = mend(row)
+    if why or not isinstance(row.brief_error, str):
+        row.brief_error = why or str(Unreadable(place_of(row, "error")))
     values = {f: getattr(row, f) for f in _LISTED}
     return FailedCall(
         key=row.key,

@@ -10,6 +10,7 @@ from django.db import transaction
 from django.db.models import Count, Q, QuerySet
 
 from cloudtask.clock import database_now as now
+from cloudtask.stores.database.fitting import check, fetched, mend
 from cloudtask.stores.database.paging import page_of
 from cloudtask.stores.database.records import aware
 from cloudtask.stores.groups import (
@@ -66,9 +67,11 @@ class DatabaseGroups(GroupStore):
 
     def load_group(self, key: str) -> StoredGroup | None:
         with self._at(f"Loading group {key}"):
-            row = self._groups.filter(id=key).first()
-        if row is None:
+            rows = fetched(self._groups.filter(id=key))
+        if not rows:
             return None
+        [row] = rows
+        check(row)
         return StoredGroup(
             id=row.id,
             total=row.total,
@@ -116,12 +119,15 @@ class DatabaseGroups(GroupStore):
 
     def _loaded(self, rows: QuerySet[WorkflowMember], key: str) -> list[StoredMember]:
         with self._at(f"Loading the members of group {key}"):
-            return [
-                StoredMember(
-                    place=row.place, value=bytes(row.value), has_failed=row.has_failed
-                )
-                for row in rows.order_by("place")
-            ]
+            found: list[Any] = fetched(rows.order_by("place"))
+        for row in found:
+            check(row)
+        return [
+            StoredMember(
+                place=row.place, value=bytes(row.value), has_failed=row.has_failed
+            )
+            for row in found
+        ]
 
     def finish_group(self, key: str) -> None:
         what = f"Finishing group {key}"
@@ -137,10 +143,12 @@ class DatabaseGroups(GroupStore):
 
 
 def _progress(row: Any) -> GroupProgress:
+    error = mend(row)
     return GroupProgress(
         id=row.id,
         total=row.total,
         done=row.total if row.is_done else row.done,
         is_done=row.is_done,
         created_at=aware(row.created_at, row),
+        error=error,
     )

@@ -18,53 +18,53 @@ from django.db.models import (
     OuterRef,
     Q,
     Sum,
+    Value,
     When,
 )
-from django.db.models.functions import Greatest
+from django.db.models.functions import Greatest, Least
 
 from cloudtask.clock import database_now as now
-from cloudtask.exceptions import EnqueueUnavailable
+from cloudtask.exceptions import BadSignature, EnqueueUnavailable
 from cloudtask.runs import (
     ENDED,
-    GIVEN_UP,
     MOST_DOUBLINGS,
     STOPPED,
     FailureState,
-    RowFailure,
     Run,
     RunState,
     Shard,
     ShardState,
     ShardSums,
+    UnreadableRun,
 )
+from cloudtask.stores.database.fitting import fetched, misfits
 from cloudtask.stores.database.paging import page_of
 from cloudtask.stores.database.records import (
-    Tables,
-    failure_of,
     inline,
     run_of,
     shard_of,
-    shown,
+    shown_run,
+    shown_shard,
 )
+from cloudtask.stores.database.row_failures import DatabaseRowFailures
 from cloudtask.stores.database.swap import Conflict, DatabaseSwap
+from cloudtask.stores.fitting import LARGE
 from cloudtask.stores.pages import Page
 from cloudtask.stores.runs import RunStore
 from cloudtask.stores.sealing import (
-    opened_key,
     opened_run,
     sealed_run,
 )
-from cloudtask.stores.shards import ShardStore
 from cloudtask.stores.swaps import Swap
 from cloudtask.stores.transactions import translated
-from cloudtask.transitions import reopened
+from cloudtask.transitions import LONGEST_LEASE
 
 T = TypeVar("T")
 
 MOST_TRIES = 1_000  # of one change; each conflict means that another was made
 
 
-class DatabaseIterations(Tables, RunStore, ShardStore):
+class DatabaseIterations(RunStore, DatabaseRowFailures):
     """The part of DatabaseStore that keeps iterations."""
 
     database: str
@@ -96,23 +96,40 @@ class DatabaseIterations(Tables, RunStore, ShardStore):
 
     def read_run(self, run_id: str) -> Run | None:
         with self.reading(f"Loading iteration {run_id}"):
-            row = self.runs.filter(pk=run_id).first()
-            return self._whole_run(row) if row else None
+            rows = fetched(self.runs.filter(pk=run_id))
+            return self._whole_run(rows[0]) if rows else None
+
+    def fail_unreadable(self, run_id: str, why: str) -> None:
+        with self.writing(f"Failing iteration {run_id}"):
+            for row in fetched(self.runs.filter(pk=run_id).select_for_update()):
+                mended = misfits(row)
+                if mended.keys() - {"id"}:
+                    values = mended | {"state": RunState.FAILED, "error": why}
+                    values |= {"lease_until": None, "touched_at": now()}
+                    self.runs.filter(pk=run_id).update(**values)
 
     def _whole_run(self, row: Any) -> Run:
         run = run_of(row)
         if run.description or run.is_summary:
             return run
         parts = self.chunks.filter(run_id=run.id).order_by("index")
-        description = b"".join(map(bytes, parts.values_list("data", flat=True)))
-        return replace(run, description=description)
+        # What is no part of a description makes one that is not sealed.
+        data = [part.data for part in fetched(parts)]
+        is_whole = all(isinstance(part, bytes | memoryview) for part in data)
+        return replace(run, description=b"".join(data) if is_whole else b"")
+
+    def _shown_run(self, row: Any) -> Run:
+        """The run for a list, with its description."""
+        run = shown_run(row)
+        return run if isinstance(run, UnreadableRun) else self._whole_run(row)
 
     def list_runs(self, *, states: Sequence[RunState], limit: int) -> list[Run]:
         rows = self.runs.order_by("-created_at", "pk")
         if states:
             rows = rows.filter(state__in=states)
         with self.reading("Listing iterations"):
-            return [opened_run(self._whole_run(row))[0] for row in rows[:limit]]
+            found = [self._shown_run(row) for row in fetched(rows[:limit])]
+        return [opened_run(run)[0] for run in found]
 
     def page_runs(
         self,
@@ -128,7 +145,7 @@ class DatabaseIterations(Tables, RunStore, ShardStore):
         if task is not None:
             rows = rows.filter(task=task)
         with self.reading("Listing iterations"):
-            return page_of(rows, "created_at", mark=before, limit=limit, made=run_of)
+            return page_of(rows, "created_at", mark=before, limit=limit, made=shown_run)
 
     def count_runs(self, states: Sequence[RunState]) -> dict[RunState, int]:
         rows = self.runs.filter(state__in=states).order_by().values_list("state")
@@ -164,14 +181,24 @@ class DatabaseIterations(Tables, RunStore, ShardStore):
             | Q(state=RunState.WAITING, due_at__isnull=False)
             | Q(state__in=STOPPED, finished_at=None)
             | Q(~Exists(undone) | Q(is_planned=False), state=RunState.RUNNING)
+            | ~Q(state__in=list(RunState))
         )
         is_due = Q(due_at=None) | Q(due_at__lt=long_ago)
         rows = self.runs.filter(
             owing, is_due, _no_live_lease(), touched_at__lt=long_ago
         )
         with self.reading("Looking for lost iterations"):
-            found = rows.order_by("touched_at")[:limit]
-            return [opened_run(self._whole_run(row))[0] for row in found]
+            found = fetched(rows.order_by("touched_at")[:limit])
+        return [run for row in found for run in self._lost(row)]
+
+    def _lost(self, row: Any) -> list[Run]:
+        """The run of a row, or none if it is FAILED because it can't be read."""
+        with self.reading("Looking for lost iterations"):
+            run = self._shown_run(row)
+        if isinstance(run, UnreadableRun):
+            self.fail_unreadable(row.pk, run.error)
+            return []
+        return [opened_run(run)[0]]
 
     def old_runs(self, older_than: timedelta, limit: int) -> list[str]:
         over = Q(state__in=ENDED) | Q(state=RunState.WAITING, due_at=None)
@@ -185,12 +212,12 @@ class DatabaseIterations(Tables, RunStore, ShardStore):
     def load_shards(self, run_id: str) -> list[Shard]:
         rows = self.shards.filter(run_id=run_id).order_by("index")
         with self.reading(f"Loading the shards of iteration {run_id}"):
-            return [shard_of(row) for row in rows]
+            return [shown_shard(row) for row in fetched(rows)]
 
     def sums_of_shards(self, run_ids: Sequence[str]) -> dict[str, ShardSums]:
         is_done = Q(state=ShardState.DONE)
-        settled = F("done") + F("failed") + F("skipped")
-        larger = Greatest("expected", settled, output_field=BigIntegerField())
+        settled = _bounded("done") + _bounded("failed") + _bounded("skipped")
+        larger = Greatest(_bounded("expected"), settled, output_field=BigIntegerField())
         size = Case(
             When(is_done, then=settled),
             default=larger,
@@ -198,7 +225,7 @@ class DatabaseIterations(Tables, RunStore, ShardStore):
         )
         rows = self.shards.filter(run_id__in=run_ids).order_by().values("run_id")
         sums = rows.annotate(
-            **{f"{name}_sum": Sum(name) for name in ("done", "failed", "skipped")},
+            **{f"{n}_sum": Sum(_bounded(n)) for n in ("done", "failed", "skipped")},
             size=Sum(size, output_field=BigIntegerField()),
             shards=Count("pk"),
             undone=Count("pk", filter=~is_done),
@@ -213,8 +240,8 @@ class DatabaseIterations(Tables, RunStore, ShardStore):
 
     def read_shard(self, run_id: str, index: int) -> Shard | None:
         with self.reading(f"Loading shard {index} of iteration {run_id}"):
-            row = self.shards.filter(run_id=run_id, index=index).first()
-        return shard_of(row) if row else None
+            rows = fetched(self.shards.filter(run_id=run_id, index=index))
+        return shard_of(rows[0]) if rows else None
 
     def is_at_work(self, run_id: str) -> bool:
         with self.reading(f"Looking who walks iteration {run_id}"):
@@ -235,96 +262,30 @@ class DatabaseIterations(Tables, RunStore, ShardStore):
             run__state=RunState.RUNNING,
         ).exclude(state=ShardState.DONE)
         with self.reading("Looking for lost shards"):
-            return [shard_of(row) for row in rows.order_by("touched_at")[:limit]]
+            found = fetched(rows.order_by("touched_at")[:limit])
+        return [shard for row in found for shard in self._lost_shard(row)]
 
-    # Rows that failed
-
-    def load_failures(
-        self, run_id: str, *, shard: int | None = None, limit: int = 1000
-    ) -> list[RowFailure]:
-        rows = self.failures.filter(run_id=run_id)
-        if shard is not None:
-            rows = rows.filter(shard=shard)
-        with self.reading(f"Loading the failed rows of {run_id}"):
-            found = list(rows.order_by("pk")[:limit])
-        return [shown(row) for row in found]
-
-    def page_failures(
-        self,
-        run_id: str,
-        *,
-        states: Sequence[FailureState] = (),
-        after: str | None = None,
-        limit: int,
-    ) -> Page[RowFailure]:
-        rows = self.failures.filter(run_id=run_id)
-        if states:
-            rows = rows.filter(state__in=states)
-        if after is not None:
-            rows = rows.filter(digest__gt=after)
-        with self.reading(f"Listing the failed rows of {run_id}"):
-            found = list(rows.order_by("digest")[: limit + 1])
-        page = found[:limit]
-        mark = page[-1].digest if len(found) > limit else None
-        return Page(tuple(map(shown, page)), mark)
-
-    def waiting_failures(
-        self, run_id: str, shard: int, *, limit: int
-    ) -> tuple[list[RowFailure], float | None]:
-        rows = self.failures.filter(
-            run_id=run_id, shard=shard, state=FailureState.WAITING
-        ).order_by("due_at")
-        with self.reading(f"Loading the rows of {run_id} that wait"):
-            # One query has one moment: by a second one, a row could have become due.
-            # One extra row shows when the next one is due.
-            found = list(rows.annotate(now=now())[: limit + 1])
-        with self._refusing(run_id):
-            due = [
-                failure_of(row, key=opened_key(run_id, row.digest, row.key))
-                for row in found[:limit]
-                if row.due_at <= row.now
-            ]
-        if len(found) == len(due):
-            return due, None
-        following = found[len(due)]
-        return due, max(0.0, (following.due_at - following.now).total_seconds())
-
-    def count_failures(self, run_id: str, *, given_up: bool = False) -> int:
-        rows = self.failures.filter(run_id=run_id)
-        if given_up:
-            rows = rows.filter(state__in=GIVEN_UP)
-        with self.reading(f"Counting the failed rows of {run_id}"):
-            return rows.count()
-
-    def reopen_failures(self, run_id: str) -> int:
-        what = f"Reopening the failed rows of {run_id}"
-        given_up = self.failures.filter(run_id=run_id, state__in=GIVEN_UP)
-        opened = 0
-        with self.writing(what):
-            for index in sorted(set(given_up.values_list("shard", flat=True))):
-                rows = given_up.filter(shard=index).update(
-                    state=FailureState.WAITING, due_at=now(), attempts=0
-                )
-                self.swap(what, _reopening(run_id, index, rows))
-                opened += rows
-        return opened
+    def _lost_shard(self, row: Any) -> list[Shard]:
+        """The shard of a row, or none if its run is FAILED because of it."""
+        with suppress(BadSignature), self._refusing(row.run_id):
+            return [shard_of(row)]
+        return []
 
 
-def _reopening(run_id: str, index: int, rows: int) -> Callable[[Swap], None]:
-    def change(swap: Swap) -> None:
-        if shard := swap.shard(run_id, index):
-            swap.put_shard(reopened(shard, rows=rows))
-
-    return change
+def _bounded(count: str) -> Least:
+    """A count that can be added up, whatever the row holds."""
+    return Least(F(count), Value(LARGE), output_field=BigIntegerField())
 
 
 def _no_live_lease() -> Q:
-    return Q(lease_until=None) | Q(lease_until__lt=now())
+    is_over = Q(lease_until=None) | Q(lease_until__lt=now())
+    return is_over | Q(lease_until__gt=now() + LONGEST_LEASE)
 
 
 def _may_be_walked() -> Q:
     """Shards for which `transitions.may_be_walked` is true."""
-    is_alive = ~_no_live_lease() | Q(deadline_at__gt=now())
+    in_time = Q(deadline_at__gt=now(), deadline_at__lt=now() + LONGEST_LEASE)
+    is_alive = ~_no_live_lease() | in_time
     return Q(is_alive, state=ShardState.RUNNING)
 
 

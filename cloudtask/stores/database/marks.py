@@ -33,7 +33,8 @@ class DatabaseMarks(Database, MarkStore):
     def begin_step(self, key: str, *, is_marked: bool) -> bool:
         is_old = Q(noted_at__lt=now() - A_WHILE)
         with self.reading(f"Looking whether {key} goes on"):
-            row = self._marks().filter(pk=key).annotate(is_old=is_old).first()
+            marks = self._marks().only("is_begun", "is_cancelled")
+            row = marks.filter(pk=key).annotate(is_old=is_old).first()
             if row is None:
                 return self.begin_call(key) if is_marked else True
             if row.is_old and is_marked:  # a chain may go on for months
@@ -55,7 +56,8 @@ class DatabaseMarks(Database, MarkStore):
         """
         row = self._marks().model(key=key, noted_at=now(), **values)
         self._marks().bulk_create([row], ignore_conflicts=True)
-        return self._marks().select_for_update().get(pk=key)
+        marks = self._marks().only("is_begun", "is_cancelled")
+        return marks.select_for_update().get(pk=key)
 
     def is_cancelled(self, key: str) -> bool:
         with self.reading(f"Looking whether {key} is cancelled"):

@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 from django.db.models import CharField, DateTimeField, Func, Q, QuerySet, Value
 from django.db.models.functions import Cast
 
-from cloudtask.stores.pages import Page, mark_of, read_mark
+from cloudtask.stores.database.fitting import fetched
+from cloudtask.stores.pages import Page, is_mark, mark_of, read_mark
 
 T = TypeVar("T")
 
@@ -42,12 +43,13 @@ def page_of(
     sign = "" if ascending else "-"
     rows = _behind(rows, at, mark, "gt" if ascending else "lt")
     rows = rows.annotate(mark_time=Cast(at, CharField(max_length=60)))
-    found = list(rows.order_by(f"{sign}{at}", f"{sign}pk")[: limit + 1])
+    found = fetched(rows.order_by(f"{sign}{at}", f"{sign}pk")[: limit + 1])
+    marks = [mark_of(str(row.mark_time), str(row.pk)) for row in found[:limit]]
     items = tuple(made(row) for row in found[:limit])
     if len(found) <= limit:
         return Page(items)
-    last = found[limit - 1]
-    return Page(items, mark_of(str(last.mark_time), last.pk))
+    # Not that of a row whose time is none. The next page begins with that row again.
+    return Page(items, next(filter(is_mark, reversed(marks)), None))
 
 
 def _behind(rows: QuerySet[Any], at: str, mark: str | None, then: str) -> QuerySet[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any
@@ -15,7 +15,8 @@ from django.utils import timezone
 
 from cloudtask.clock import database_now
 from cloudtask.runs import FailureState, RowFailure, Run, RunState, Shard, ShardState
-from cloudtask.stores.sealing import sealed_keys, shown_key
+from cloudtask.stores.database.fitting import check, mend
+from cloudtask.stores.sealing import sealed_keys, shown_key, unreadable_run
 from cloudtask.stores.transactions import Database
 
 CHUNK = 512 * 1024  # bytes of a value in one row: well under any server's packet limit
@@ -30,7 +31,11 @@ def column_of(kind: Any, name: str) -> str:
 
 
 def run_of(row: Model) -> Run:
-    """`row` as a run without deferred columns; a description in chunks is empty."""
+    """`row` as a run without deferred columns; a description in chunks is empty.
+
+    Raises Unreadable, as the other functions do, if a value does not fit.
+    """
+    check(row)
     values = _values(Run, row)
     for name in ("description", "options"):
         if name in values:
@@ -38,20 +43,38 @@ def run_of(row: Model) -> Run:
     return Run(**values | {"state": RunState(values["state"])})
 
 
+def shown_run(row: Model) -> Run:
+    """The run for a list. One with a value that does not fit tells so as its error."""
+    why = mend(row)
+    run = run_of(row)
+    return unreadable_run(run, why) if why else run
+
+
 def shard_of(row: Model) -> Shard:
+    check(row)
     values = _values(Shard, row)
     return Shard(**values | {"state": ShardState(values["state"])})
 
 
 def failure_of(row: Model, **opened: str) -> RowFailure:
     """`row` as a failure, with values that were `opened` in the place of its own."""
+    check(row)
     values = _values(RowFailure, row)
     values["state"] = FailureState(values["state"])
     return RowFailure(**values | opened)
 
 
+def shown_shard(row: Model) -> Shard:
+    """The shard for a list, with neutral values in the place of those that don't
+    fit."""
+    mend(row)
+    return shard_of(row)
+
+
 def shown(row: Any) -> RowFailure:
     """The failure for a list; see `shown_key`."""
+    if why := mend(row):
+        return replace(failure_of(row, key=""), error=why, traceback="")
     return failure_of(row, **shown_key(row.run_id, row.digest, row.key))
 
 

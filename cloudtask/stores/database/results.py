@@ -13,6 +13,7 @@ from cloudtask import codec, envelope
 from cloudtask.clock import database_now as now
 from cloudtask.codec import shapes
 from cloudtask.exceptions import BadSignature
+from cloudtask.stores.database.fitting import check, fetched, mend
 from cloudtask.stores.database.paging import page_of
 from cloudtask.stores.database.records import aware
 from cloudtask.stores.pages import Page
@@ -48,10 +49,10 @@ class DatabaseResults(Database, ResultStore):
     def load_result(self, key: str) -> StoredResult | None:
         is_expired = Q(expires_at__lt=now())
         with self.reading(f"Loading the result of {key}"):
-            row: Any = (
-                self._results().filter(id=key).annotate(is_expired=is_expired).first()
+            rows = fetched(
+                self._results().filter(id=key).annotate(is_expired=is_expired)
             )
-        return None if row is None else _result(row)
+        return _result(rows[0]) if rows else None
 
     def page_results(
         self,
@@ -102,6 +103,7 @@ def _sealed_errors(result: StoredResult) -> bytes | None:
 
 
 def _result(row: Any) -> StoredResult:
+    check(row)
     if row.is_expired:
         return _brief(row)
     error, traceback = _errors(row)
@@ -110,11 +112,13 @@ def _result(row: Any) -> StoredResult:
 
 
 def _brief(row: Any) -> StoredResult:
+    why = mend(row)
     return StoredResult(
         id=row.pk,
         task=row.task,
         queue=row.queue,
-        state=ResultState(row.status),
+        state=ResultState.FAILED if why else ResultState(row.status),
+        error=why,
         enqueued_at=aware(row.enqueued_at, row),
         finished_at=aware(row.finished_at, row),
         expires_at=aware(row.expires_at, row),

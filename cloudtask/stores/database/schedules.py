@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,15 @@ from django.db.models import F, Q, QuerySet
 
 from cloudtask.clock import database_now as now
 from cloudtask.clock import database_time
+from cloudtask.stores.database.fitting import converted, fetched, mend
 from cloudtask.stores.database.records import aware
 from cloudtask.stores.schedules import ScheduleStore, StoredSchedule
 from cloudtask.stores.transactions import Database, delete_by_key
 
 if TYPE_CHECKING:
     from cloudtask.models import ScheduleRow
+
+logger = logging.getLogger("cloudtask.security")
 
 
 class DatabaseSchedules(Database, ScheduleStore):
@@ -34,11 +38,16 @@ class DatabaseSchedules(Database, ScheduleStore):
         self, key: str, *, task: str, schedule: str, enabled: bool
     ) -> StoredSchedule:
         with self.reading(f"Opening schedule {key}"):
-            row = self._annotated().filter(key=key).first()
-            if row is None:
+            rows = fetched(self._annotated().filter(key=key))
+            if not rows:
                 self._insert(key, task=task, schedule=schedule, enabled=enabled)
-                row = self._annotated().get(key=key)
-        return _stored(row)
+            elif why := mend(rows[0]):
+                logger.error("Schedule %s begins anew: %s", key, why)
+                self._schedules().filter(key=key).delete()
+                self._insert(key, task=task, schedule=schedule, enabled=enabled)
+            else:
+                return _stored(rows[0])
+            return _stored(self._annotated().get(key=key))
 
     def _annotated(self) -> QuerySet[Any]:
         return self._schedules().annotate(db_now=now())
@@ -49,7 +58,7 @@ class DatabaseSchedules(Database, ScheduleStore):
 
     def load_schedules(self, keys: Collection[str]) -> dict[str, StoredSchedule]:
         with self.reading("Loading schedules"):
-            rows = list(self._annotated().filter(key__in=list(keys)))
+            rows = fetched(self._annotated().filter(key__in=list(keys)))
         return {row.key: _stored(row) for row in rows}
 
     def move_schedule(
@@ -83,8 +92,12 @@ class DatabaseSchedules(Database, ScheduleStore):
 
     def since_tick(self) -> timedelta | None:
         with self.reading("Looking for the last tick"):
-            row = self._annotated().order_by("-seen_at").first()
-        return None if row is None else aware(row.db_now, row) - aware(row.seen_at, row)
+            latest = self._annotated().order_by("-seen_at")
+            row: Any = converted(latest.first, lambda: None)
+        if row is None or mend(row):
+            return None  # none, or one that begins anew
+        since: timedelta = aware(row.db_now, row) - aware(row.seen_at, row)
+        return since
 
     def begin_occurrence(self, key: str, call: str, longest: timedelta) -> bool:
         with self.reading(f"Beginning call {call} of schedule {key}"):
@@ -122,6 +135,7 @@ class SchedulesIn(DatabaseSchedules):
 
 
 def _stored(row: Any) -> StoredSchedule:
+    why = mend(row)
     return StoredSchedule(
         key=row.key,
         task=row.task,
@@ -133,4 +147,5 @@ def _stored(row: Any) -> StoredSchedule:
         missed=row.missed,
         skipped=row.skipped,
         now=aware(row.db_now, row),
+        error=why,
     )

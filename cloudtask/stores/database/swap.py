@@ -12,6 +12,7 @@ from django.db.models import Exists, QuerySet
 
 from cloudtask.clock import database_now, database_time
 from cloudtask.runs import RowFailure, Run, RunState, Shard, ShardState
+from cloudtask.stores.database.fitting import fetched
 from cloudtask.stores.database.records import (
     Tables,
     aware,
@@ -84,10 +85,11 @@ class DatabaseSwap:
     def _read(self, rows: QuerySet[Any]) -> Any:
         if self._is_locking:
             rows = rows.select_for_update()
-        row = rows.annotate(now=database_now()).first()
-        if row is not None:
-            self.moment = Moment(aware(row.now, row))
-        return row
+        [*found] = fetched(rows.annotate(now=database_now())[:1])
+        if not found:
+            return None
+        self.moment = Moment(aware(found[0].now, found[0]))
+        return found[0]
 
     def has_undone(self, run_id: str) -> bool:
         shards = self._tables.shards.filter(run_id=run_id)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -17,23 +17,16 @@ from typing import Any, TypeVar
 from cloudtask import clock
 from cloudtask.clients import code_of, ran_out_of_time
 from cloudtask.stores.datastore.client import EMULATOR_HOST, Place, calling, once
+from cloudtask.stores.datastore.rows import Path, Row, row_of
+
+__all__ = ["Access", "Filter", "Path", "Row", "Try", "in_groups"]
 
 T = TypeVar("T")
-Path = tuple[str, ...]  # kind and name, from the root down: a key
 Filter = tuple[str, str, Any]
 
 MUTATIONS = 500  # in one commit
 LOOKUPS = 1000  # keys in one call
 INSERTED = 250  # in one commit: with long keys under the 4 MiB that emulators take
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """An entity. Only `indexed` properties can be queried, and cost index writes."""
-
-    path: Path
-    values: Mapping[str, Any] = field(default_factory=dict)
-    indexed: Collection[str] = ()
 
 
 @dataclass(slots=True)
@@ -334,15 +327,6 @@ def entity_of(access: Access, client: Any, row: Row, mark: str = "") -> Any:
     )
     made.update(values)
     return made
-
-
-def row_of(entity: Any) -> Row:
-    hidden = entity.exclude_from_indexes
-    return Row(
-        tuple(entity.key.flat_path),
-        dict(entity),
-        tuple(name for name in entity if name not in hidden),
-    )
 
 
 def in_groups(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:

@@ -20,6 +20,7 @@ from cloudtask.stores.datastore.access import (
 from cloudtask.stores.datastore.blobs import Blob
 from cloudtask.stores.datastore.client import named
 from cloudtask.stores.datastore.entities import moment
+from cloudtask.stores.datastore.fitting import KINDS
 
 PAYLOAD = "CloudtaskPayload"
 START = "CloudtaskLateStart"
@@ -56,6 +57,8 @@ class DatastorePayloads(Access):
                 raise PayloadLost(
                     f"The payload {key!r} is not in Datastore ({named(self.place)})."
                 )
+            if row.misfit:
+                raise PayloadLost(row.why)
             if row.values["is_done"]:
                 raise AlreadyDone(key)
             data = blobs.load(self, what, row)
@@ -165,13 +168,19 @@ class DatastoreStarts(Access):
         self.delete(what, [row.path for row in rows])
         return len(rows)
 
+    def unreadable(self, limit: int) -> list[str]:
+        what = "Looking for records that can't be read"
+        rows = (row for kind in KINDS for row in self.query(what, kind, limit=limit))
+        return [row.why for row in rows if row.misfit]
+
     def note_upkeep(self, job: str, report: str) -> None:
         values = {"ran_at": self.now(), "report": report}
         self.put(f"Noting that {job} ran", [Row((UPKEEP, job), values)])
 
     def upkeep(self) -> dict[str, Upkeep]:
         rows = self.query("Looking when the relay ran", UPKEEP)
-        return {row.path[-1]: self._upkeep(row) for row in rows}
+        # A note that can't be read is none: the job notes again that it ran.
+        return {row.path[-1]: self._upkeep(row) for row in rows if not row.misfit}
 
     def _upkeep(self, row: Row) -> Upkeep:
         ran_at = moment(row.values["ran_at"])

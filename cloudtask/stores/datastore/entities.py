@@ -29,6 +29,7 @@ from cloudtask.runs import (
     ShardState,
 )
 from cloudtask.stores.datastore.access import Path, Row
+from cloudtask.stores.sealing import unreadable_run
 
 RUN = "CloudtaskRun"
 SHARD = "CloudtaskShard"
@@ -105,6 +106,19 @@ def _is_unsettled(run: Run) -> bool:
 
 
 def run_of(row: Row, description: bytes = b"") -> Run:
+    """`row` as a run. Raises Unreadable, as the other functions do, if a value does
+    not fit."""
+    row.check()
+    return _run_in(row, description)
+
+
+def shown_run(row: Row) -> Run:
+    """The run for a list. One with a value that does not fit tells so as its error."""
+    run = _run_in(row)
+    return unreadable_run(run, row.why) if row.misfit else run
+
+
+def _run_in(row: Row, description: bytes = b"") -> Run:
     # An entity of an earlier version lacks fields that were added later.
     there = [name for name in _RUN_FIELDS if name in row.values]
     values = {name: _plain(row.values[name]) for name in there}
@@ -136,6 +150,13 @@ def shard_row(shard: Shard, touched_at: datetime) -> Row:
 
 
 def shard_of(row: Row) -> Shard:
+    row.check()
+    return shown_shard(row)
+
+
+def shown_shard(row: Row) -> Shard:
+    """The shard for a list, with neutral values in the place of those that don't
+    fit."""
     run_id, _, index = row.path[-1].rpartition(":")
     there = [name for name in _SHARD_FIELDS if name in row.values]
     values = {name: _plain(row.values[name]) for name in there}
@@ -181,6 +202,13 @@ def failure_row(path: Path, failure: RowFailure, due_at: datetime) -> Row:
 
 def failure_of(row: Row, **opened: str) -> RowFailure:
     """`row` as a failure, with values that were `opened` in the place of its own."""
+    row.check()
+    return shown_failure(row, **opened)
+
+
+def shown_failure(row: Row, **opened: str) -> RowFailure:
+    """The same for a list, with neutral values in the place of those that don't
+    fit."""
     values: dict[str, Any] = {name: row.values[name] for name in _FAILURE_FIELDS}
     values["state"] = FailureState(values["state"])
     values["due_at"] = moment(values["due_at"])

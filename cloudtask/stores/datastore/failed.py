@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from typing import Any
@@ -63,6 +63,9 @@ class DatastoreFailed(Access, FailedStore):
         [row] = self.get(what, (FAILED, key))
         if row is None:
             return None
+        if row.misfit:
+            found = _failed_call(row, b"")
+            return replace(found, error=f"{row.why}\n{found.error}")
         envelope = blobs.load(self, what, row)
         if envelope is None:
             raise PayloadLost(
@@ -202,7 +205,8 @@ def _failed_call(row: Row, envelope: bytes) -> FailedCall:
 
 
 def _brief(row: Row) -> FailedCall:
-    short = {"arguments": "", "traceback": "", "error": row.values["error"][:BRIEF]}
+    error = row.why or row.values["error"][:BRIEF]
+    short = {"arguments": "", "traceback": "", "error": error}
     return _failed_call(Row(row.path, {**row.values, **short}), b"")
 
 

@@ -51,6 +51,8 @@ class DatastoreRowFailures(Access, ShardStore):
         # One extra row shows when the next one is due.
         rows = self.query(what, FAILURE, waiting, order="due", limit=limit + 1)
         with self._refusing(run_id):
+            for row in rows:
+                row.check()
             found = [
                 failure_of(
                     row, key=opened_key(run_id, digest_of(row.path), row.values["key"])

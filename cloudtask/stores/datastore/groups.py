@@ -57,6 +57,7 @@ class DatastoreGroups(Access, GroupStore):
         [row] = self.get(what, (GROUP, key))
         if row is None:
             return None
+        row.check()
         return StoredGroup(
             id=key,
             total=row.values["total"],
@@ -83,6 +84,7 @@ class DatastoreGroups(Access, GroupStore):
             done=done,
             is_done=values["is_done"],
             created_at=moment(values["created_at"]),
+            error=row.why,
         )
 
     def save_member(self, key: str, member: int, value: bytes) -> None:
@@ -127,6 +129,8 @@ class DatastoreGroups(Access, GroupStore):
         what = f"Loading the members of group {key}"
         filters = names_beginning(kind, _prefix(key))
         rows = self.query(what, kind, filters, order="__key__")
+        for row in rows:
+            row.check()
         return [
             StoredMember(
                 place=int(row.path[-1].rpartition(":")[2]),

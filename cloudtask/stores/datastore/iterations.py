@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -33,6 +34,8 @@ from cloudtask.stores.datastore.entities import (
     run_row,
     shard_of,
     shard_path,
+    shown_run,
+    shown_shard,
     sortable,
 )
 from cloudtask.stores.datastore.failures import DatastoreRowFailures
@@ -97,7 +100,7 @@ class DatastoreIterations(DatastoreRowFailures, DatastoreLists, RunStore, ShardS
         try:
             plans.write_out(self, what, row)
         except BadSignature as error:
-            self.refuse(run_of(row), str(error))
+            self.refuse(shown_run(row), str(error))
         return True
 
     # Runs
@@ -120,9 +123,27 @@ class DatastoreIterations(DatastoreRowFailures, DatastoreLists, RunStore, ShardS
     def read_run(self, run_id: str) -> Run | None:
         what = f"Loading iteration {run_id}"
         [row] = self.get(what, run_path(run_id))
+        if row:
+            row.check()
         if row and self._write_out(what, row):
             [row] = self.get(what, row.path)
         return self._whole_run(what, row) if row else None
+
+    def fail_unreadable(self, run_id: str, why: str) -> None:
+        path, now = run_path(run_id), self.now()
+
+        def work(attempt: Try) -> None:
+            row = attempt.get(path)
+            if row is None or row.misfit is None:
+                return
+            values = {name: row.values.get(name) for name in blobs.NOTHING}
+            failed = replace(
+                shown_run(row), state=RunState.FAILED, error=why, lease_until=None
+            )
+            written = run_row(failed, values, now)
+            attempt.put(plans.with_plan(written, plans.plan_of(row)))
+
+        self.transact(f"Failing iteration {run_id}", work)
 
     def _whole_run(self, what: str, row: Row) -> Run:
         description = blobs.load(self, what, row)
@@ -152,6 +173,8 @@ class DatastoreIterations(DatastoreRowFailures, DatastoreLists, RunStore, ShardS
         return [self._opened(what, row) for row in rows[:limit]]
 
     def _opened(self, what: str, row: Row) -> Run:
+        if row.misfit:
+            return opened_run(shown_run(row))[0]
         return opened_run(self._whole_run(what, row))[0]
 
     def summarize_run(self, run_id: str) -> None:
@@ -202,9 +225,12 @@ class DatastoreIterations(DatastoreRowFailures, DatastoreLists, RunStore, ShardS
         rows.sort(key=lambda row: row.values["touched_at"])
         lost: list[Row] = []
         for row in rows:
-            run = run_of(row)
             if len(lost) == limit:
                 break
+            if row.misfit:
+                self.fail_unreadable(row.path[-1], row.why)
+                continue
+            run = run_of(row)
             if moment.is_live(run.lease_until):
                 continue
             if plans.plan_of(row) or self._owes(what, run, long_ago):
@@ -228,6 +254,7 @@ class DatastoreIterations(DatastoreRowFailures, DatastoreLists, RunStore, ShardS
             made_before = ("place", "<", place(state) + sortable(long_ago))
             for row in self.query(what, RUN, [begin, made_before], limit=limit):
                 is_over = state in ENDED or row.values.get("due_at") is None
+                is_over = is_over and row.misfit is None
                 if is_over and row.values["touched_at"] < long_ago:
                     old.append(row.path[-1])
         return old[:limit]
@@ -263,11 +290,17 @@ class DatastoreIterations(DatastoreRowFailures, DatastoreLists, RunStore, ShardS
                 row
                 for row in self.query(what, SHARD, undone)
                 if row.values["touched_at"] < moment.now - _patience(row, older_than)
-                and not may_be_walked(shard_of(row), moment)
-                and not self._rests(what, shard_of(row), moment)
+                and not may_be_walked(shown_shard(row), moment)
+                and not self._rests(what, shown_shard(row), moment)
             ]
         lost.sort(key=lambda row: row.values["touched_at"])
-        return [shard_of(row) for row in lost[:limit]]
+        return [shard for row in lost[:limit] for shard in self._lost_shard(row)]
+
+    def _lost_shard(self, row: Row) -> list[Shard]:
+        """The shard of a row, or none if its run is FAILED because of it."""
+        with suppress(BadSignature), self._refusing(shown_shard(row).run):
+            return [shard_of(row)]
+        return []
 
     def _rests(self, what: str, shard: Shard, moment: Moment) -> bool:
         """Whether the shard just waits for the next try of a row."""
@@ -280,4 +313,4 @@ class DatastoreIterations(DatastoreRowFailures, DatastoreLists, RunStore, ShardS
 
 
 def _patience(row: Row, older_than: timedelta) -> timedelta:
-    return older_than * (1 << min(shard_of(row).sweeps, MOST_DOUBLINGS))
+    return older_than * (1 << min(shown_shard(row).sweeps, MOST_DOUBLINGS))

@@ -17,8 +17,9 @@ from cloudtask.stores.datastore.entities import (
     digest_of,
     failure_of,
     place,
-    run_of,
-    shard_of,
+    shown_failure,
+    shown_run,
+    shown_shard,
 )
 from cloudtask.stores.datastore.paging import bounds, merged, page_along
 from cloudtask.stores.datastore.prefixes import beginning, names_beginning
@@ -32,7 +33,7 @@ class DatastoreLists(Access):
     def load_shards(self, run_id: str) -> list[Shard]:
         what = f"Loading the shards of iteration {run_id}"
         rows = self.query(what, SHARD, names_beginning(SHARD, f"{run_id}:"))
-        return [shard_of(row) for row in rows]
+        return [shown_shard(row) for row in rows]
 
     def page_runs(
         self,
@@ -108,7 +109,7 @@ def _along(states: Sequence[RunState]) -> list[tuple[str, str]]:
 
 
 def _brief(row: Row) -> Run:
-    return replace(run_of(row), options=b"", rest=None)
+    return replace(shown_run(row), options=b"", rest=None)
 
 
 def _is_in(row: Row, states: Sequence[FailureState]) -> bool:
@@ -117,5 +118,7 @@ def _is_in(row: Row, states: Sequence[FailureState]) -> bool:
 
 def shown(row: Row) -> RowFailure:
     """The failure for a list; see `shown_key`."""
+    if row.misfit:
+        return shown_failure(row, key="", error=row.why, traceback="")
     run_id, _, digest = row.path[-1].rpartition(":")
     return failure_of(row, **shown_key(run_id, digest, row.values["key"]))

@@ -18,7 +18,7 @@ from cloudtask.stores.datastore.access import (
 )
 from cloudtask.stores.datastore.entities import sortable
 from cloudtask.stores.datastore.prefixes import after
-from cloudtask.stores.pages import Page, mark_of, read_mark
+from cloudtask.stores.pages import Page, is_mark, mark_of, read_mark
 
 T = TypeVar("T")
 
@@ -71,17 +71,24 @@ def page_along(
             found += [row] if wanted(row) else []
             if len(found) == limit:
                 is_last = row is rows[-1]
-                return Page(tuple(found), None if is_last else _mark(row, name))
+                return Page(
+                    tuple(found), None if is_last else _mark_of_last(found, name)
+                )
         scanned += len(rows)
         if len(rows) <= limit:
             return Page(tuple(found))
         if scanned >= SCANNED:
-            return Page(tuple(found), _mark(rows[limit - 1], name))
+            return Page(tuple(found), _mark_of_last(rows[:limit], name))
 
 
-def _mark(row: Row, name: str) -> str:
-    time, key = row.values[name].split(" ")[-2:]
-    return mark_of(time, key)
+def _mark_of_last(rows: Sequence[Row], name: str) -> str | None:
+    """The mark of the last row that has one: someone may have written the property.
+    The next page begins behind that row."""
+    for row in reversed(rows):
+        mark = "|".join(str(row.values[name]).split(" ")[-2:])
+        if is_mark(mark):
+            return mark
+    return None
 
 
 def paged(page: Page[Row], made: Callable[[Row], T]) -> Page[T]:
@@ -108,5 +115,7 @@ def merged(
     is_last = not ends and len(complete) == len(rows)
     if is_last:
         return Page(tuple(made(row) for row in complete))
-    last = complete[-1].values["at"] if len(complete) == limit else floor
-    return Page(tuple(made(row) for row in complete), mark_of(*last.split(" ")))
+    last = _mark_of_last(complete, "at") if len(complete) == limit else None
+    if last is None and floor:
+        last = mark_of(*floor.split(" "))
+    return Page(tuple(made(row) for row in complete), last)

@@ -45,6 +45,7 @@ class DatastoreResults(Access, ResultStore):
         [row] = self.get(what, path)
         if row is None:
             return None
+        row.check()
         result = _result(row)
         if moment(row.values["expires_at"]) < self.now():
             return replace(result, error="", traceback="")
@@ -117,7 +118,8 @@ def _row(
 
 
 def _brief(row: Row) -> StoredResult:
-    return replace(_result(row), error="", traceback="")
+    brief = replace(_result(row), error=row.why, traceback="")
+    return replace(brief, state=ResultState.FAILED) if row.misfit else brief
 
 
 def _result(row: Row) -> StoredResult:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -12,6 +13,7 @@ from cloudtask.stores.datastore.entities import moment
 from cloudtask.stores.schedules import ScheduleStore, StoredSchedule
 
 SCHEDULE = "CloudtaskSchedule"
+logger = logging.getLogger("cloudtask.security")
 
 Values = Mapping[str, Any]
 
@@ -24,8 +26,12 @@ class DatastoreSchedules(Access, ScheduleStore):
     ) -> StoredSchedule:
         now, what = self.now(), f"Opening schedule {key}"
         [row] = self.get(what, _path(key))
+        made = _new(now, task=task, schedule=schedule, enabled=enabled)
+        if row is not None and row.misfit:
+            logger.error("Schedule %s begins anew: %s", key, row.why)
+            self.put(what, [_row(_path(key), made)])
+            return _stored(key, made, now)
         if row is None:
-            made = _new(now, task=task, schedule=schedule, enabled=enabled)
             self.insert(what, [_row(_path(key), made)])
             [row] = self.get(what, _path(key))
         return _stored(key, row.values if row else made, now)
@@ -34,7 +40,10 @@ class DatastoreSchedules(Access, ScheduleStore):
         now = self.now()
         rows = self.get("Loading schedules", *map(_path, keys))
         found = [row for row in rows if row is not None]
-        return {r.path[-1]: _stored(r.path[-1], r.values, now) for r in found}
+        return {
+            row.path[-1]: replace(_stored(row.path[-1], row.values, now), error=row.why)
+            for row in found
+        }
 
     def move_schedule(
         self,

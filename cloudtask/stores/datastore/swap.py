@@ -144,6 +144,8 @@ class DatastoreSwap:
     def add_shards(self, run_id: str, shards: Sequence[Shard]) -> list[Shard]:
         # Every writer that adds shards writes their count: of two at once, one retries.
         row = self._attempt.get(count_path(run_id))
+        if row is not None:
+            row.check()
         first = row.values["count"] if row else 0
         placed = [replace(shard, index=first + shard.index) for shard in shards]
         count = max((shard.index + 1 for shard in placed), default=first)
