@@ -338,6 +338,7 @@ def cancelled(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
             receipt = one.defer(*args.value, **kwargs.value)
             deliver_all(watch)
             watch.texts.append(repr(receipt.cancel()))
+            _command(watch, "cloudtask_cancel", receipt.id, "--json")
 
 
 def over_items(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
