@@ -53,7 +53,7 @@ demo: $(VENV)/.installed-demo ## the example: 2,000 tasks; STORE=datastore keeps
 bench: $(VENV)/.installed-bench ## every benchmark, with the budgets
 	$(BIN)/python -m benchmarks --json build/benchmarks.json
 
-bench-quick: $(VENV)/.installed-bench ## the same with fewer repeats, in some two minutes
+bench-quick: $(VENV)/.installed-bench ## the same with fewer repeats, in some five minutes
 	$(BIN)/python -m benchmarks --quick
 
 docs: $(VENV)/.installed-docs ## the documentation as pages, in build/docs

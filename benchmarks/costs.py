@@ -71,5 +71,6 @@ def outcome(effort: Effort) -> Outcome:
     ours, google = found.figure(DEFER, CPU), found.figure(GOOGLE, CPU)
     if ours is not None and google is not None:
         what, figure = "CPU of defer(), over Google's client", ours.best / google.best
-        found.verdicts = [Verdict(what=what, figure=figure, limit=1)]
+        reason = "defer() also encodes and signs the call."
+        found.verdicts = [Verdict(what=what, figure=figure, limit=1, reason=reason)]
     return found

@@ -274,7 +274,7 @@ def peer_python() -> Path:
 
 def outcome(effort: Effort) -> Outcome:
     """Race both emulators, and then ours alone with few and many tasks."""
-    many, compared = (5_000, 2_000) if effort.quick else (50_000, 10_000)
+    many, compared = (50_000, 10_000) if effort.thorough else (5_000, 2_000)
     with tempfile.TemporaryDirectory() as folder:
         data = f"--data={Path(folder) / 'tasks.sqlite3'}"
         reference, same, kept = race(

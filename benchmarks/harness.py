@@ -17,14 +17,16 @@ from dataclasses import dataclass, field
 from benchmarks.results import Figure, Outcome, Verdict
 
 OURS = "cloudtask"
+EACH = "time of each"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effort:
-    """How many repeats to measure."""
+    """How many repeats to measure, and whether with the largest sizes, too."""
 
     quick: bool
     repeats: int
+    thorough: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,7 @@ class Case:
     operations: int
     around: Callable[[], AbstractContextManager[object]] = nullcontext
     most: int | None = None
+    measure: str = EACH
 
     def sample(self) -> float:
         """Run the case once; the seconds for each operation."""
@@ -135,15 +138,15 @@ def outcome(name: str, scenario: Scenario, results: Results) -> Outcome:
         baseline=scenario.baseline,
         about=scenario.about,
         by_best=True,
-        charts=("time of each",) if scenario.chart else (),
+        charts=(EACH,) if scenario.chart else (),
         figures=[
             Figure(
-                case=case,
-                measure="time of each",
+                case=case.name,
+                measure=case.measure,
                 unit=scenario.unit,
-                samples=[sample * scenario.scale for sample in measured.samples],
+                samples=[s * scenario.scale for s in results[case.name].samples],
             )
-            for case, measured in results.items()
+            for case in scenario.cases
         ],
         verdicts=[budget.verdict(results) for budget in scenario.budgets],
         notes=scenario.notes,

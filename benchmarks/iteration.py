@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 import tracemalloc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 from itertools import count
 from time import perf_counter
 from typing import Any
@@ -36,6 +37,9 @@ pymysql.install_as_MySQLdb()
 BARE = "a bare loop over the same pages"
 ROWS = 200_000  # of the loops
 PLANNED, SHARDS = 1_000_000, 32
+THOROUGH = 10_000_000  # planned on PostgreSQL
+PLAN = "time of a plan"
+PLANS = 7  # at most, as the first ones read the table from the disk
 SKEW = 900_000_000  # first key of the last tenth
 RUN = "b" * 32
 
@@ -77,14 +81,17 @@ def visit_row(row: Any) -> None:
 def scenario(effort: Effort) -> Scenario:
     rows = [BenchmarkRow(id=n, size=n % 7) for n in range(1, ROWS + 1)]
     source = Prefetched(rows)
-    small, large = 100_000, 1_000_000
+    small, large = (20_000, 200_000) if effort.quick else (100_000, 1_000_000)
     costs = _Costs(small, large)
+    planned = dict.fromkeys(_aliases(), PLANNED)
+    if effort.thorough and "postgres" in planned:
+        planned["postgres"] = THOROUGH
     return Scenario(
-        title=f"iterate {ROWS:,} rows; plan {PLANNED:,} skewed ones, {SHARDS} shards",
+        title=f"iterate {ROWS:,} rows; plan {SHARDS} shards of many",
         cases=[
             Case(BARE, lambda: _bare(source), ROWS),
             Case(OURS, lambda: _walked(source), 0),
-            *_planning(),
+            *_planning(planned),
         ],
         budgets=[
             Budget("the wrapper of a row", _wrapper, 0.15, " us"),
@@ -96,14 +103,14 @@ def scenario(effort: Effort) -> Scenario:
                 1.1,
                 "x",
             ),
-            *_planning_budgets(),
+            *_planning_budgets(planned),
         ],
         about=(
             "The loop is measured on rows in memory, so it is the cost of the wrapper"
             " alone. A plan reads keys of a table with a gap, and makes 32 shards."
         ),
         chart=False,
-        around=_tables,
+        around=partial(_tables, planned),
     )
 
 
@@ -226,11 +233,14 @@ _NAMES = {"default": "SQLite", "postgres": "PostgreSQL", "mysql": "MariaDB/MySQL
 _plans: dict[str, Plan] = {}
 
 
-def _plan_case(alias: str) -> str:
-    return f"plan, {_NAMES[alias]}"
+Planned = Mapping[str, int]  # alias to rows
 
 
-def _planning() -> list[Case]:
+def _plan_case(alias: str, planned: Planned) -> str:
+    return f"plan {planned[alias]:,} rows, {_NAMES[alias]}"
+
+
+def _planning(planned: Planned) -> list[Case]:
     def planning(alias: str) -> Callable[[], float]:
         def run() -> float:
             rows = BenchmarkRow.objects.using(alias)
@@ -240,10 +250,13 @@ def _planning() -> list[Case]:
 
         return run
 
-    return [Case(_plan_case(alias), planning(alias), 0) for alias in _aliases()]
+    return [
+        Case(_plan_case(alias, planned), planning(alias), 0, most=PLANS, measure=PLAN)
+        for alias in planned
+    ]
 
 
-def _planning_budgets() -> list[Budget]:
+def _planning_budgets(planned: Planned) -> list[Budget]:
     def unevenness(_: Results) -> float:
         with filled("postgres", PLANNED, PLANNED * 9 // 10):
             rows = BenchmarkRow.objects.using("postgres")
@@ -251,12 +264,12 @@ def _planning_budgets() -> list[Budget]:
             sizes = [piece.bounds.of(rows).count() for piece in plan.pieces]
         return max(sizes) / (PLANNED / len(sizes))
 
-    if "postgres" not in _aliases():
+    if "postgres" not in planned:
         return []
     return [
         Budget(
-            f"planning {PLANNED:,} rows on PostgreSQL",
-            lambda results: results[_plan_case("postgres")].best * 1e3,
+            f"planning {planned['postgres']:,} rows on PostgreSQL",
+            lambda results: results[_plan_case("postgres", planned)].best * 1e3,
             100,
             " ms",
         ),
@@ -265,8 +278,8 @@ def _planning_budgets() -> list[Budget]:
 
 
 @contextmanager
-def _tables() -> Iterator[None]:
-    """Create the tables in SQLite, and a million skewed rows on each server.
+def _tables(planned: Planned) -> Iterator[None]:
+    """Create the tables in SQLite, and the skewed rows on each server.
 
     They are dropped at the end of the block.
     """
@@ -277,7 +290,7 @@ def _tables() -> Iterator[None]:
         connections.settings[alias] = connections.configure_settings(
             {alias: server_settings(alias), "default": {}}
         )[alias]
-    tables = [filled(alias, PLANNED, PLANNED * 9 // 10) for alias in _aliases()]
+    tables = [filled(alias, rows, rows * 9 // 10) for alias, rows in planned.items()]
     for one in tables:
         one.__enter__()
     try:

@@ -120,18 +120,29 @@ def _scenario(scenario: Found) -> Iterator[str]:
 
 
 def _table(scenario: Found) -> Iterator[str]:
-    """Cases below each other; one measure in full, several by their medians."""
+    """Each measure in full, or the medians of several side by side."""
     measures = list(dict.fromkeys(one["measure"] for one in scenario["figures"]))
-    if len(measures) == 1:
-        yield from _in_full(scenario, scenario["figures"])
+    if not measures:
         return
+    if len(measures) == 1 or scenario["by_best"]:
+        for measure in measures:
+            yield from _in_full(scenario, _of(scenario, measure))
+        return
+    cases = list(dict.fromkeys(one["case"] for one in scenario["figures"]))
     units = {one["measure"]: one["unit"] for one in scenario["figures"]}
-    yield f"| median | {' | '.join(f'{one}, {units[one]}' for one in measures)} |"
-    yield "|---" * (len(measures) + 1) + "|"
     cells = {(one["case"], one["measure"]): one for one in scenario["figures"]}
-    for case in dict.fromkeys(one["case"] for one in scenario["figures"]):
-        row = [_cell(scenario, cells, case, measure) for measure in measures]
-        yield f"| {case} | {' | '.join(row)} |"
+    named = [f"{measure}, {units[measure]}" for measure in measures]
+    table = [
+        ["", *named],
+        *([c, *(_cell(scenario, cells, c, m) for m in measures)] for c in cases),
+    ]
+    if len(measures) > len(cases):
+        table = [list(column) for column in zip(*table, strict=True)]
+    yield f"The medians, with the ratio to {scenario['baseline']}:\n"
+    for number, row in enumerate(table):
+        yield f"| {' | '.join(row)} |"
+        if number == 0:
+            yield "|---" * len(row) + "|"
     yield ""
 
 
@@ -150,7 +161,8 @@ def _cell(scenario: Found, cells: Mapping[Any, Any], case: str, measure: str) ->
 def _in_full(scenario: Found, figures: list[Any]) -> Iterator[str]:
     by = "best" if scenario["by_best"] else "median"
     base = next((one for one in figures if one["case"] == scenario["baseline"]), None)
-    yield f"| {figures[0]['unit']} | best | median | mean | sd | n | ratio |"
+    what = f"{figures[0]['measure']}, {figures[0]['unit']}"
+    yield f"| {what} | best | median | mean | sd | n | ratio |"
     yield "|---" * 7 + "|"
     for one in figures:
         cells = [short(one[column]) for column in ("best", "median", "mean")]

@@ -101,6 +101,7 @@ class Outcome:
     name: str
     title: str
     baseline: str
+    seconds: float = 0.0  # that the measurement took
     about: str = ""  # what the cases do, and what they don't do
     by_best: bool = False  # ratios are of the best samples, else of the medians
     charts: Sequence[str] = ()  # measures that are drawn
@@ -129,7 +130,7 @@ class Outcome:
         return figure.median / reference.median if reference.median else 0.0
 
     def show(self) -> None:
-        print(f"\n{self.title}")
+        print(f"\n{self.title} ({self.seconds:.0f} s)")
         for measure in self.measures():
             self._show(measure)
         for case, reason in self.missing.items():
@@ -156,6 +157,7 @@ class Outcome:
             "name": self.name,
             "title": self.title,
             "baseline": self.baseline,
+            "seconds": self.seconds,
             "about": self.about,
             "by_best": self.by_best,
             "charts": list(self.charts),

@@ -24,6 +24,7 @@ PEERS = (
     "celery_redis",
     "celery_redis_early",
     "celery_rabbitmq",
+    "celery_rabbitmq_early",
     "dramatiq_redis",
     "rq_redis",
     "huey_redis",
