@@ -23,4 +23,5 @@ def group_list(visit: Visit) -> HttpResponse:
         lines=found.items,
         next=found.next,
         is_first=before is None,
+        may_look=visit.may("view_call"),
     )

@@ -20,7 +20,7 @@ from django.db.models import Q
 
 from cloudtask import clock, envelope, registry
 from cloudtask.chains.kept import WHOLE
-from cloudtask.chains.rest import id_of
+from cloudtask.chains.rest import id_of, unsealed
 from cloudtask.delivering import executions, failed
 from cloudtask.exceptions import PayloadError, TaskNotFound
 from cloudtask.inspect.values import CallState, FoundCall
@@ -70,7 +70,8 @@ def located(text: str, *, full: bool) -> Located:
         return Located(FoundCall(id=key, state=CallState.UNKNOWN))
     in_queue = partial(_in_queue, full=full)
     steps = partial(_of_steps, full=full)
-    looks: tuple[Look, ...] = (_ended, _in_outbox, in_queue, _ended, steps)
+    around = partial(_around_group, full=full)
+    looks: tuple[Look, ...] = (_ended, _in_outbox, in_queue, _ended, steps, around)
     for look in looks:
         if (found := look(key)) is not None:
             return _with_cancel(found)
@@ -324,6 +325,20 @@ def _as_chain(key: str, found: Located | None) -> Located | None:
 def _failed_step(steps: tuple[str, ...]) -> Located | None:
     kept = next(filter(None, map(_failed, steps)), None)
     return None if kept is None else _of_failed(kept)
+
+
+def _around_group(key: str, *, full: bool) -> Located | None:
+    """The chain that a group belongs to, by the id that lists of groups show."""
+    group = store().load_group(key)
+    if group is None:
+        return None
+    try:
+        total, is_partial = group.total, group.is_partial
+        rest = unsealed(group.rest, key, total, is_partial=is_partial)
+    except PayloadError:  # it was altered
+        return None
+    whole = rest.root or rest.chain
+    return _of_steps(whole, full=full) or _as_chain(whole, _group((key,)))
 
 
 def _group(steps: tuple[str, ...]) -> Located | None:

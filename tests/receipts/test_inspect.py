@@ -15,6 +15,7 @@ from cloudtask import chain, failpoints, group, inspect
 from cloudtask.inspect import CallState, FoundCall, find
 from cloudtask.models import OutboxMessage
 from cloudtask.sending import relay
+from cloudtask.stores import store
 from cloudtask.testing import crash_at, run_queued
 from tests.durability.database import committing
 from tests.receipts import tasks
@@ -195,6 +196,17 @@ def test_a_group_is_found_while_its_members_run(anywhere: str) -> None:
     receipt.cancel()
 
     assert state(receipt) is CallState.CANCELLED
+
+
+def test_the_id_of_a_list_of_groups_leads_to_the_chain_around_it(anywhere: str) -> None:
+    inner = group([tasks.echo.s(n) for n in range(3)], partial=True)
+    receipt = chain(group([inner, tasks.echo.s(1)]), tasks.echo.s()).defer()
+    [*groups] = store().page_groups(limit=10).items
+
+    found = {find(one.id).id for one in groups}
+
+    assert len(groups) == 2
+    assert found == {receipt.id}
 
 
 def test_a_chain_whose_step_has_failed_says_so(anywhere: str) -> None:

@@ -377,3 +377,21 @@ def _cancelled_beside_a_run(receipt: Receipt[Any]) -> Cancellation:
     run_queued()
     thread.join()
     return answers[0]
+
+
+def test_a_partial_group_goes_on_with_the_failure_of_a_cancelled_member(
+    anywhere: str,
+) -> None:
+    members = [tasks.stoppable.s(n) for n in range(3)]
+    receipt = group(members, partial=True).then(tasks.collect.s()).defer()
+    one = queued()[1]
+    call = CancellableCall(
+        Enqueued(one.id, one.name, one.queue), is_marked=True, is_step=True
+    )
+    cancel(call)
+    run_queued()
+
+    first, failure, last = receipt.result()
+    assert (first, last) == (0, 2)
+    assert failure.id == one.id
+    assert "was cancelled" in failure.error
