@@ -32,7 +32,7 @@ def show(url: str, running: list[Server]) -> None:
     print("\nOpen and read next")
     for what, where in (
         ("the map", out / "atlas.png"),
-        ("the tasks, 90 lines", FOLDER / "cities/tasks.py"),
+        ("the tasks, 150 lines", FOLDER / "cities/tasks.py"),
         ("the settings", FOLDER / "atlas/settings.py"),
         ("each request of Cloud Tasks", out / "emulator.log"),
         ("your own first task", FOLDER.parent / "docs/tutorial/first-task.md"),

@@ -24,6 +24,7 @@ from typing import Any
 
 import cockpit
 import servers
+import together
 import walk
 from progress import Failed, Progress
 
@@ -33,8 +34,9 @@ STORY = """\
 What you will see
   1. A task for each of some cities, as requests of a local Cloud Tasks.
   2. A task that fails once and is tried again, and one that waits.
-  3. All cities in parallel shards. A worker is killed on the way; nothing is lost.
-  4. Tasks that fail for good, and the dashboard.
+  3. A chain, a group with a report, and the task of every night.
+  4. All cities in parallel shards. A worker is killed on the way; nothing is lost.
+  5. Tasks that fail for good, and the dashboard.
 """
 REYKJAVIK = 3413829  # its id in GeoNames
 
@@ -97,6 +99,7 @@ def _show(count: int, running: list[servers.Server]) -> None:
     noted = City.objects.filter(pk=REYKJAVIK).exclude(local_time="")
     progress.wait_for(noted.exists, "the local time")
     _summarize(progress.total, seconds, grown["task"], running)
+    together.show(progress)
     walk.show(url, running)
     cockpit.show(url, running)
 

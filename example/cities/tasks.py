@@ -5,13 +5,16 @@ A task may be delivered twice, so each of these can run again without harm.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cache
 from zoneinfo import ZoneInfo
 
+from django.db.models import Count
+from django.utils import timezone
+
 from cities import atlas
 from cities.models import METROPOLIS, City, Report
-from cloudtask import Backoff, PermanentTaskFailure, current, task
+from cloudtask import Backoff, PermanentTaskFailure, Schedule, current, task
 
 
 # It takes an id, not an object, so it reads the row as it is when the task runs.
@@ -88,3 +91,57 @@ def draw_atlas() -> None:
     """Write the table and the map; runs once, after the last city."""
     atlas.write(City.objects.select_related("metropolis").order_by("pk").iterator())
     Report.objects.create(title="atlas", cities_done=City.objects.count())
+
+
+# A chain: each step gets what the one before returned. `demo.py` defers
+# chain(most_remote.s(5), describe.s(), write_tour.s()).
+@task
+def most_remote(count: int) -> list[int]:
+    """The cities that are furthest from a metropolis."""
+    far = City.objects.filter(distance__isnull=False).order_by("-distance", "pk")
+    return list(far.values_list("pk", flat=True)[:count])
+
+
+@task
+def describe(city_ids: list[int]) -> list[str]:
+    cities = City.objects.in_bulk(city_ids)
+    return [f"{cities[pk]}, {cities[pk].distance:,.0f} km" for pk in city_ids]
+
+
+@task
+def write_tour(stops: list[str]) -> None:
+    title = f"tour: from {stops[0]}"[:100]
+    Report.objects.update_or_create(title=title, defaults={"cities_done": len(stops)})
+
+
+# A group: the counts of all countries side by side. Then one report gets their list, in
+# the order of the members: group(...).then(compare_countries.s()).
+@task(queue="places")
+def count_cities(country: str) -> tuple[str, int]:
+    return country, City.objects.filter(country=country).count()
+
+
+@task
+def compare_countries(counts: list[tuple[str, int]]) -> None:
+    country, most = max(counts, key=lambda pair: pair[1])
+    defaults = {"cities_done": sum(count for _, count in counts)}
+    title = f"countries: {country} has most of {len(counts)}, {most} cities"
+    Report.objects.update_or_create(title=title, defaults=defaults)
+
+
+def countries(count: int) -> list[str]:
+    """The countries with the most cities."""
+    found = City.objects.values("country").annotate(cities=Count("pk"))
+    ordered = found.order_by("-cities", "country")
+    return list(ordered.values_list("country", flat=True)[:count])
+
+
+# Every night at 02:30 in Reykjavik. The relay enqueues it; in development the emulator
+# calls the relay each minute. A call that still runs keeps the next one from beginning.
+@task(
+    schedule=Schedule("30 2 * * *", tz="Atlantic/Reykjavik", key="tidy", overlap="skip")
+)
+def delete_old_reports() -> None:
+    a_week_ago = timezone.now() - timedelta(days=7)
+    Report.objects.filter(written_at__lt=a_week_ago).delete()
+    Report.objects.update_or_create(title="tidied", defaults={"cities_done": 0})

@@ -277,3 +277,25 @@ def mark_slowly(thing, seconds):
 @task
 def mark_finalized(*args):
     Effect.objects.create(key="finalize")
+
+
+@task
+def begin(number):
+    return number
+
+
+@task(atomic=True)
+def leave_effect(number):
+    Effect.objects.create(key=str(number))
+    return number * 2
+
+
+@task
+def finish(number):
+    return number + 1
+
+
+@task(atomic=True, keep_result=3600)
+def gather(numbers):
+    Effect.objects.create(key="finalize")
+    return numbers

@@ -19,6 +19,7 @@ def _no_schedules() -> Iterator[None]:
     before = dict(_declared)
     _declared.clear()
     tasks.seen.clear()
+    tasks.occurrences.clear()
     yield
     _declared.clear()
     _declared.update(before)

@@ -9,12 +9,19 @@ from typing import Any
 from cloudtask import current, task
 
 seen: list[Any] = []
+occurrences: list[Any] = []
 during: list[Callable[[], None]] = []  # what `slow` does while it runs
 
 
 @task
 def note(word: str = "due") -> None:
     seen.append((current(required=True).occurrence, word))
+
+
+@task
+def record() -> None:
+    context = current(required=True)
+    occurrences.append((context.schedule, context.occurrence))
 
 
 @task
