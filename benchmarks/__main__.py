@@ -35,7 +35,7 @@ SCENARIOS = (
 )
 QUICK = harness.Effort(quick=True, repeats=7)
 FULL = harness.Effort(quick=False, repeats=25, thorough=True)
-PUBLISHED = harness.Effort(quick=False, repeats=15)
+PUBLISHED = harness.Effort(quick=False, repeats=10)
 
 
 def main() -> int:

@@ -81,7 +81,7 @@ def visit_row(row: Any) -> None:
 def scenario(effort: Effort) -> Scenario:
     rows = [BenchmarkRow(id=n, size=n % 7) for n in range(1, ROWS + 1)]
     source = Prefetched(rows)
-    small, large = (20_000, 200_000) if effort.quick else (100_000, 1_000_000)
+    small, large = (100_000, 1_000_000) if effort.thorough else (20_000, 200_000)
     costs = _Costs(small, large)
     planned = dict.fromkeys(_aliases(), PLANNED)
     if effort.thorough and "postgres" in planned:

@@ -33,8 +33,8 @@ ABOUT = (
 QUICK = {("postgres", 10_000): 1}
 FULL = {
     ("postgres", 10_000): 2,
-    ("mysql", 10_000): 2,
-    ("sqlite", 10_000): 2,
+    ("mysql", 10_000): 1,
+    ("sqlite", 10_000): 1,
     ("postgres", 100_000): 1,
 }
 THOROUGH = {size: repeats + 1 for size, repeats in FULL.items()}
