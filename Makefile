@@ -17,7 +17,7 @@ SUMMARY ?= yes
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install format check test test-rest demo bench bench-quick docs changelog dist screenshots
+.PHONY: help install format check test test-rest demo bench bench-quick docs links changelog dist screenshots
 
 define run_legs
 status=0; \
@@ -58,6 +58,9 @@ bench-quick: $(VENV)/.installed-bench ## the same with fewer repeats, in some fi
 
 docs: $(VENV)/.installed-docs ## the documentation as pages, in build/docs
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going docs build/docs
+
+links: $(VENV)/.installed-docs ## whether links to other sites still lead somewhere; needs the internet
+	$(BIN)/sphinx-build --quiet --builder linkcheck docs build/links
 
 changelog: $(VENV)/.installed ## move changes/ into CHANGELOG.md; VERSION=0.2.0 names the version
 	$(BIN)/towncrier build --yes --version $(or $(VERSION),$(error VERSION=0.2.0 names the version))

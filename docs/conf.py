@@ -35,6 +35,15 @@ if "READTHEDOCS" in os.environ:
         ),
     }
 
+# `make links`. These addresses need an account, are examples, or come with the release.
+linkcheck_ignore = [
+    r"https?://(localhost|127\.0\.0\.1|app\.example|example\.com)",
+    r"https://console\.cloud\.google\.com/",
+    r"https://github\.com/cloudtask/cloudtask/",
+]
+linkcheck_timeout = 20  # seconds
+linkcheck_retries = 2
+
 myst_enable_extensions = ["deflist"]
 myst_heading_anchors = 4
 myst_fence_as_directive = ["mermaid"]

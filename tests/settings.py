@@ -26,6 +26,7 @@ INSTALLED_APPS = [
     "tests.testapp",
     "tests.iteration",
     "tests.compat",
+    "tests.docs",
 ]
 LIBRARY_OF_TASKS = "django.tasks"
 if django.VERSION < (6, 0):
