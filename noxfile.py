@@ -39,6 +39,9 @@ SERVERLESS = tuple(
 # emulators are slow: these tests have a leg of their own.
 NO_DATASTORE = ("-m", "not datastore and not tutorial")
 NO_MATRICES = ("-m", "not exhaustive and not datastore and not tutorial")
+# What another version changes shows in a few cases of each test.
+FEW = ("--few=2",)
+SIX = ("--few=6",)  # a second server: PostgreSQL has all cases of the sample
 ON_DATABASE = ("-m", "database and not datastore")
 NO_MATRICES_ON_DATABASE = ("-m", "database and not exhaustive and not datastore")
 # The faults of an iteration take hours there.
@@ -122,17 +125,17 @@ LEGS = {
             "whole matrices",
         ),
         Leg("postgres", "postgres", "3.11", "5.2", (*SERVERLESS, *ON_DATABASE)),
-        Leg("mariadb", "mysql", "3.11", "5.2", (*SERVERLESS, *ON_DATABASE)),
+        Leg("mariadb", "mysql", "3.11", "5.2", (*SIX, *SERVERLESS, *ON_DATABASE)),
         Leg(
             *("django60", "postgres", "3.12", "6.0"),
-            (*SERVERLESS, *NO_MATRICES_ON_DATABASE),
+            (*FEW, *SERVERLESS, *NO_MATRICES_ON_DATABASE),
         ),
         Leg(
-            *("lowest", "sqlite", "3.11", "5.2", (*CLIENTS, *NO_MATRICES)),
+            *("lowest", "sqlite", "3.11", "5.2", (*FEW, *CLIENTS, *NO_MATRICES)),
             "lowest versions of the dependencies",
             is_lowest=True,
         ),
-        Leg("django61", "sqlite", "3.13", "6.1", (*SERVERLESS, *NO_MATRICES)),
+        Leg("django61", "sqlite", "3.13", "6.1", (*FEW, *SERVERLESS, *NO_MATRICES)),
         Leg("tutorial", "sqlite", "3.12", "6.0", ONLY_TUTORIAL, "the tutorial"),
     )
 }

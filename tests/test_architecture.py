@@ -61,6 +61,10 @@ MAY_READ_SETTINGS = {
 }
 
 
+# One process reads all modules, once.
+pytestmark = pytest.mark.xdist_group("architecture")
+
+
 @cache
 def modules() -> dict[str, Path]:
     found = {}

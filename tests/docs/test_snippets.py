@@ -12,6 +12,7 @@ import inspect
 import sys
 import unittest
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -110,10 +111,20 @@ def test_the_examples_of_a_page_run(
         if reason(page, example) is None:
             # As a module that is loaded again: it may declare its tasks anew.
             module.__spec__ = ModuleSpec(module.__name__, None)
-            example.evaluate()
-            _heed_settings(names, settings)
-            _run_tests(names, request)
+            with _advice():
+                example.evaluate()
+                _heed_settings(names, settings)
+                _run_tests(names, request)
     exec(surroundings.after, names)
+
+
+@contextmanager
+def _advice() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        error.add_note("What an example takes from a project: tests/docs/worlds.py")
+        raise
 
 
 def _heed_settings(names: dict[str, Any], settings: Any) -> None:

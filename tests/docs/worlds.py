@@ -228,10 +228,29 @@ def send_receipt(order_id):
         WELCOME
         + routes("signup/", "lambda request: sign_up(request.POST['name'])")
         + """
+from types import SimpleNamespace
+from unittest.mock import ANY
+
 import pytest
+from cloudtask import Failure, chain
 from django.db.models import F
 from django.test import TestCase
 from shop.models import Tally
+
+@task
+def charge(name: str) -> int:
+    return 7
+
+@task
+def pack(charged: int, kind: str) -> None: ...
+
+@task
+def alert(failure: Failure) -> None: ...
+
+def place(name):
+    chain(charge.s(name), pack.s("parcel"), on_failure=alert.s()).defer()
+
+orders = SimpleNamespace(place=place)
 
 @task(atomic=True)
 def pay(account_id, amount):

@@ -3,6 +3,9 @@
     @pytest.mark.exhaustive(sample=8)  # every eighth case; all with --exhaustive
     @pytest.mark.exhaustive            # no case; all with --exhaustive
 
+`--few=2` takes two cases of each test: the first and one of the middle. It is for runs
+that look for what another version of Python or Django changes.
+
 `--exhaustive` leaves out the tests without the mark. Hypothesis tries the same few
 examples each time, and many new ones with `--exhaustive`.
 """
@@ -10,11 +13,13 @@ examples each time, and many new ones with `--exhaustive`.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
 
 OPTION = "--exhaustive"
+FEW = "--few"
 MARK = "exhaustive"
 
 # How fast examples are made depends on the machine and on what else it does.
@@ -32,6 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="run the tests marked exhaustive, with all their cases, and no others",
     )
+    parser.addoption(FEW, type=int, help="take so many cases of each test at most")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -49,6 +55,8 @@ def pytest_collection_modifyitems(
     """Choose before the order of the tests is shuffled."""
     is_chosen = _is_exhaustive if config.getoption(OPTION) else _sampler()
     chosen = {item for item in items if is_chosen(item)}
+    if few := config.getoption(FEW):
+        chosen = set(_few([item for item in items if item in chosen], few))
     config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
     items[:] = [item for item in items if item in chosen]
 
@@ -71,6 +79,16 @@ def _sampler():
         return every is not None and seen[test] % every == 1 % every
 
     return is_in_sample
+
+
+def _few(items: list[pytest.Item], most: int) -> Iterator[pytest.Item]:
+    """Some cases of each test, as far from one another as they can be."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for several in cases.values():
+        count = min(most, len(several))
+        yield from (several[n * len(several) // count] for n in range(count))
 
 
 @pytest.fixture

@@ -6,6 +6,8 @@ import pytest
 
 from tests.testing.runs import RunOfTests, run_django_tests
 
+pytestmark = pytest.mark.xdist_group("run of Django's runner")  # for all of them
+
 
 @pytest.fixture(scope="module")
 def outcome() -> RunOfTests:

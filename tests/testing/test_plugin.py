@@ -53,10 +53,12 @@ def plain(tmp_path_factory) -> RunOfTests:
     return run_pytest(tmp_path_factory.mktemp("plain"), PLAIN)
 
 
+@pytest.mark.xdist_group("plain run of pytest")
 def test_without_strict_nothing_is_minded(plain):
     assert (plain.passed, plain.failures) == (3, ["test_that_fails_after_faults"])
 
 
+@pytest.mark.xdist_group("plain run of pytest")
 def test_a_failure_shows_faults_and_seed(plain):
     assert "cloudtask faults" in plain.text
     assert "Faults(duplicate=True, seed=42)" in plain.text

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parent
+pytestmark = pytest.mark.xdist_group("pyright")  # it runs once for all of them
 PAGES = ["declarations.py", "workflows.py"]
 ALONE = "# refused by pyright alone"
 MARKS = ("# type: ignore[", ALONE)

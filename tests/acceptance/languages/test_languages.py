@@ -97,6 +97,7 @@ def adapted(block: str, emulator: Emulator, sink: Sink) -> str:
     return re.sub("|".join(ports), lambda match: ports[match[0]], block)
 
 
+@pytest.mark.exhaustive(sample=3)  # gRPC with one version, REST with the other
 @pytest.mark.parametrize("version", ["v2", "v2beta3"])
 @pytest.mark.parametrize("transport", ["grpc", "rest"])
 def test_nodes_client_works(

@@ -107,7 +107,16 @@ class Shop:
         return f"{self.state()} {self.log.read_text()[-3000:]}"
 
 
-@pytest.fixture(scope="module", params=[HTTP, APP_ENGINE])
+def targets():
+    """Each site is started once, in one process, for all of its tests."""
+    for target in (HTTP, APP_ENGINE):
+        marks = [pytest.mark.xdist_group(f"ported {target}")]
+        if target != HTTP:
+            marks.append(pytest.mark.exhaustive)
+        yield pytest.param(target, marks=marks)
+
+
+@pytest.fixture(scope="module", params=targets())
 def shop(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ported")
     with listening() as sock, emulator(folder, sock.getsockname()[1]) as cloud:
