@@ -113,6 +113,7 @@ def test_an_unknown_id_is_explained(
             assert "There is no" in text
 
 
+@pytest.mark.exhaustive(sample=3)
 @pytest.mark.parametrize("model", LISTS)
 @pytest.mark.parametrize(
     "query",
@@ -259,7 +260,7 @@ def test_a_list_takes_as_many_queries_for_one_as_for_many(
 
     grow(1, 2)
     few = queries(client, address(model))
-    grow(2, 30)
+    grow(2, 12)
     many = queries(client, address(model))
 
     assert few == many <= 6

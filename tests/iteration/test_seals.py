@@ -81,6 +81,7 @@ def is_refused(world, run, name):
     return True
 
 
+@pytest.mark.exhaustive(sample=3)
 @pytest.mark.parametrize(("model", "name"), COLUMNS)
 @pytest.mark.parametrize("value", TAGGED)
 def test_a_value_that_was_written_by_someone_else_is_refused(world, model, name, value):

@@ -65,6 +65,7 @@ def test_a_failure_shows_faults_and_seed(plain):
     assert "duplicate of tests.testapp.tasks.note" in plain.text
 
 
+@pytest.mark.exhaustive(sample=2)  # the option alone; the setting in the long run
 @pytest.mark.parametrize("how", ["--cloudtask-strict", "-ocloudtask_strict=true"])
 def test_strict_fails_tests_that_leave_tasks(tmp_path, how):
     outcome = run_pytest(tmp_path, STRICT, how)

@@ -149,6 +149,7 @@ def _begun() -> int:
     return len(tasks.seen) + Author.objects.count()
 
 
+@pytest.mark.exhaustive(sample=4)
 @pytest.mark.parametrize("turn", [1, 2, 4])
 @pytest.mark.parametrize("point", POINTS)
 @pytest.mark.parametrize("tree", TREES)

@@ -71,6 +71,7 @@ POINTS = [
 ]
 
 
+@pytest.mark.exhaustive(sample=2)
 @pytest.mark.parametrize("times", [1, 2, 5])
 @pytest.mark.parametrize("point", POINTS)
 def test_a_crash_at_any_point_loses_nothing(
