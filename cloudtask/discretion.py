@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import date, timedelta
 from functools import lru_cache, wraps
 from inspect import iscoroutinefunction
@@ -19,6 +19,7 @@ from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 E = TypeVar("E", bound=BaseException)
 
 _OURS = "cloudtask"
@@ -56,6 +57,16 @@ def discreet(function: Callable[P, R]) -> Callable[P, R]:
     _WRAPPERS.add(chosen.__code__)
     made: Callable[P, R] = chosen
     return made
+
+
+def discreetly(items: Iterable[T]) -> Iterator[T]:
+    """`items`. What they raise while they are read shows no local variable of this
+    library: `discreet` has returned by then."""
+    try:
+        yield from items
+    except BaseException as error:
+        emptied(error)
+        raise
 
 
 def emptied(error: E) -> E:

@@ -159,8 +159,9 @@ def _until(visit: Visit) -> datetime:
     """The moment of the question, so that later failures are left alone."""
     try:
         given = datetime.fromisoformat(visit.request.POST.get("until", ""))
-        return given if given.tzinfo else given.replace(tzinfo=UTC)
-    except ValueError:
+        # One near the ends of the calendar has no counterpart in UTC.
+        return given.astimezone(UTC) if given.tzinfo else given.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         return datetime.fromtimestamp(clock.now(), UTC)
 
 

@@ -16,7 +16,7 @@ from itertools import chain, islice
 
 from asgiref.sync import sync_to_async
 
-from cloudtask.discretion import discreet
+from cloudtask.discretion import discreet, discreetly
 from cloudtask.inspect import finding
 from cloudtask.inspect.values import CallState, FoundCall
 from cloudtask.queues import ActualQueue, QueuesUnknown, listing
@@ -88,13 +88,13 @@ def tasks(queue: str, *, limit: int | None = 100) -> Iterator[WaitingTask]:
     that only wait for a commit which the test never makes.
     """
     found = listing.tasks_of(queue, limit=limit)
-    return islice(chain(finding.as_if_committed(queue), found), limit)
+    return discreetly(islice(chain(finding.as_if_committed(queue), found), limit))
 
 
 @discreet
 def outbox(*, limit: int | None = 100) -> Iterator[WaitingRow]:
     """Rows of all outboxes: the parked ones first, then the oldest first."""
-    return islice(_rows(), limit)
+    return discreetly(islice(_rows(), limit))
 
 
 def _rows() -> Iterator[WaitingRow]:
@@ -110,7 +110,7 @@ def _rows() -> Iterator[WaitingRow]:
 @discreet
 def failed(*, limit: int | None = 100) -> Iterator[FailedCall]:
     """Failed tasks in brief, the latest first."""
-    return islice(_failed(), limit)
+    return discreetly(islice(_failed(), limit))
 
 
 def _failed() -> Iterator[FailedCall]:

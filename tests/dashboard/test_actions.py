@@ -479,3 +479,30 @@ def test_a_receiver_that_fails_breaks_no_action(
         signals.dashboard_action.disconnect(fail)
 
     assert store.load_run(run_id).state is RunState.PAUSED
+
+
+@pytest.mark.parametrize(
+    "until",
+    [
+        "0001-01-01T00:00:00+23:59",
+        "9999-12-31T23:59:59-23:59",
+        "9999-12-31T23:59:59.999999",
+        "-1",
+        "nan",
+        "x" * 100_000,
+        "2026-01-01T00:00:00\x00",
+    ],
+    ids=range(7),
+)
+def test_a_moment_that_somebody_has_written_breaks_nothing(
+    store: Store, visitor: Callable[..., Client], until: str
+) -> None:
+    key = failure(store)
+    client = visitor()
+    for verb in ("retry-all", "discard-all"):
+        fields = {"until": until, "all": "1", "confirmed": "1"}
+        answer = client.post(
+            f"{address('failed')}?task=nothing", {"verb": verb, **fields}
+        )
+        assert answer.status_code in (200, 302)
+    assert store.load_failed(key) is not None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -29,6 +29,7 @@ from cloudtask import (
     envelope,
     failpoints,
     group,
+    inspect,
     runtime,
     signals,
 )
@@ -392,6 +393,38 @@ def declared(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
         raise TypeError(tasks.tell_partner.using(nme="x"))  # type: ignore[call-arg]
 
 
+def inspected(watch: Watch, args: Hidden, kwargs: Hidden) -> None:
+    """Calls that wait, ran and failed, as `cloudtask.inspect` shows them."""
+    receipts = []
+    with watch.trying(), transaction.atomic():
+        receipts.append(tasks.take.defer(*args.value, **kwargs.value))
+        _look(watch, receipts)
+        _without_hooks()
+    for one in (tasks.give_kept, tasks.fail):
+        with watch.trying():
+            given = one.using(**options().value)
+            receipts.append(given.defer(*args.value, **kwargs.value))
+    _look(watch, receipts)
+    deliver_all(watch)
+    _look(watch, receipts)
+
+
+def _look(watch: Watch, receipts: Sequence[Any]) -> None:
+    for receipt in receipts:
+        for full in (False, True):
+            with watch.trying():
+                watch.texts.append(repr(inspect.find(receipt.id, full=full)))
+    for listed in (
+        lambda: inspect.tasks("default"),
+        inspect.outbox,
+        inspect.failed,
+        inspect.queues,
+        inspect.schedules,
+    ):
+        with watch.trying():
+            watch.texts.append(repr(list(listed())))
+
+
 class Observed:
     """A carrier of the project that takes a secret along."""
 
@@ -491,6 +524,7 @@ JOURNEYS = (
     on_a_spread_queue,
     declared,
     carried,
+    inspected,
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from django.test import RequestFactory, override_settings
 
 from cloudtask import codec, conf, discretion, envelope
-from cloudtask.discretion import as_text, discreet, emptied, printable
+from cloudtask.discretion import as_text, discreet, discreetly, emptied, printable
 from cloudtask.exceptions import ConfigurationError
 from cloudtask.targets import HttpTarget
 from tests.secrecy import reporters, tasks
@@ -66,6 +67,19 @@ def test_an_error_leaves_without_what_it_was_about(door: Callable[[], Any]) -> N
         door()
     for name, text in reporters.held(caught.value):
         assert MARK not in text, name
+
+
+def test_an_iterator_raises_without_what_it_was_about() -> None:
+    """It is read after the function that made it has returned."""
+    source = "def read(secret):\n    yield secret\n    raise ValueError('broken')\n"
+    space: dict[str, Any] = {"__name__": "cloudtask.of_a_test"}
+    exec(source, space)
+    items = discreetly(space["read"](Hidden(MARK).value))
+    with pytest.raises(ValueError, match="broken") as caught:
+        deque(items, maxlen=0)
+    found = dict(reporters.held(caught.value))
+    assert "cloudtask.of_a_test:3" in found
+    assert not any(MARK in text for text in found.values())
 
 
 def test_an_emptied_traceback_has_the_same_places() -> None:
