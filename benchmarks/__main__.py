@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 import traceback
@@ -70,6 +71,8 @@ def _facts() -> dict[str, object]:
 
 def measured(names: Sequence[str], effort: harness.Effort) -> Iterator[results.Outcome]:
     """Measure these scenarios, and print each as soon as it is known."""
+    # As with Ctrl-C, the processes that were started end, too.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     project.set_up()
     for name in names:
         started = time.monotonic()

@@ -29,7 +29,7 @@ SLOW = "10 ms calls through"
 ENQUEUED = "calls enqueued"
 P50, P99 = "latency, p50", "latency, p99"
 RATES = (NOOP, MANY, COMMITTED, SLOW, ENQUEUED)
-LEAST, MOST = 100, 6000  # calls of a sample
+LEAST, MOST = 40, 6000  # calls of a sample
 LONGEST = 2.0  # seconds of calls for the latency
 WAY = (
     "Each delivery is an HTTP request: our emulator, gunicorn and Django handle it, and"

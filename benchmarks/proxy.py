@@ -71,8 +71,13 @@ class Side(asyncio.Protocol):
 
 
 async def serve(routes: Mapping[int, tuple[str, int]], delay: Delay) -> None:
-    loop = asyncio.get_running_loop()
-    threading.Thread(target=_obey, args=(delay,), daemon=True).start()
+    loop, ended = asyncio.get_running_loop(), asyncio.Event()
+
+    def obey() -> None:
+        _obey(delay)
+        loop.call_soon_threadsafe(ended.set)  # the other side is gone
+
+    threading.Thread(target=obey, daemon=True).start()
     joining = set()
 
     for listen, (host, port) in routes.items():
@@ -93,7 +98,7 @@ async def serve(routes: Mapping[int, tuple[str, int]], delay: Delay) -> None:
             return side
 
         await loop.create_server(accepted, "127.0.0.1", listen, backlog=128)
-    await asyncio.Event().wait()
+    await ended.wait()
 
 
 def _obey(delay: Delay) -> None:

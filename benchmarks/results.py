@@ -130,7 +130,8 @@ class Outcome:
         return figure.median / reference.median if reference.median else 0.0
 
     def show(self) -> None:
-        print(f"\n{self.title} ({self.seconds:.0f} s)")
+        took = f" ({self.seconds:.0f} s)" if self.seconds else ""
+        print(f"\n{self.title}{took}")
         for measure in self.measures():
             self._show(measure)
         for case, reason in self.missing.items():

@@ -102,6 +102,13 @@ def test_the_page_and_its_charts_are_those_of_the_figures_beside_them() -> None:
     assert not any(charts.values())
 
 
+def test_the_page_names_a_scenario_that_failed_with_its_reason() -> None:
+    failed = Outcome(name="x", title="X", baseline="", missing={"all": "no `server`"})
+    found = json.loads(page.DATA.read_text("utf-8"))
+    found["scenarios"] = [{**failed.as_json()}]
+    assert "## X\n\n* Not measured: all, because of `no server`" in page.page(found)
+
+
 @pytest.mark.parametrize(("values", "is_steep"), [((1, 40), False), ((1, 41), True)])
 def test_a_chart_is_logarithmic_if_its_bars_differ_much(values, is_steep) -> None:
     bars = [Bar(label=f"b{value}", value=value) for value in values]
