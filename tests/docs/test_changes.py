@@ -42,6 +42,8 @@ def test_the_next_section_has_each_change() -> None:
         text = path.read_text(encoding="utf-8")
         assert text.endswith(".\n"), f"{path.name} is one item, and ends with a period."
         assert not text.startswith("-"), f"{path.name} needs no dash."
+        # CHANGELOG.md is a page of the site, too, where relative links lead elsewhere.
+        assert "](" not in text.replace("](https://", ""), path.name
         assert " ".join(text.split()) in " ".join(done.stdout.split()), path.name
 
 
