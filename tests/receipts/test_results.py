@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from cloudtask.delivering.results import ResultRefused
 from cloudtask.exceptions import BadSignature
 from cloudtask.models import TaskResultRow
 from cloudtask.testing import Faults, arun_queued, crash_at, eager, run_queued
+from tests.durability.database import committing
 from tests.receipts import tasks
 from tests.support import clock
 from tests.testapp.models import Author
@@ -250,7 +252,13 @@ def test_the_transaction_that_must_commit_first_does_not_wait(
             receipt.result(timeout=1)
 
 
-def test_another_transaction_may_wait(db: None, settings: Any) -> None:
+@pytest.mark.django_db(databases="__all__")
+def test_another_transaction_may_wait(settings: Any, tmp_path: Path) -> None:
+    with committing(tmp_path):
+        _in_another_transaction(settings)
+
+
+def _in_another_transaction(settings: Any) -> None:
     settings.CLOUDTASK = {
         "TRANSPORT": {"BACKEND": "tests.support.recording.RecordingTransport"}
     }
