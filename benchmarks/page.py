@@ -94,6 +94,11 @@ def _budgets(found: Found) -> Iterator[str]:
     missed = [one for one in every if not one["met"]]
     yield "## Budgets\n"
     yield f"{len(every) - len(missed)} of {len(every)} budgets are met in this run.\n"
+    if found["load"][1] > found["machine"]["cores"]:
+        yield (
+            "The machine was busy. Other work disturbs cases of processes and of the"
+            " disk most, so these ratios change from run to run.\n"
+        )
     yield "| budget | figure | limit | |\n|---|---|---|---|"
     for one in [*missed, *(one for one in every if one["met"])]:
         bound = "at least" if one["least"] else "at most"

@@ -45,7 +45,10 @@ def scenario(effort: Effort) -> Scenario:
         title="CPU of the queries of iterations, with and without seals (SQLite)",
         cases=cases,
         budgets=[
-            *(Budget(name, _ratio(name), MOST, "x") for name in (*named,)[:4]),
+            *(
+                Budget(f"{name}, over no seals", _ratio(name), MOST, "x")
+                for name in (*named,)[:4]
+            ),
             *(Budget(f"{name}: a seal", _seal(name), 10, " us") for name in ROWS),
         ],
         baseline=UNSEALED + "load a run",
