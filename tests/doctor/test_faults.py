@@ -20,7 +20,7 @@ from cloudtask import clock, conf, queues, stores
 from cloudtask.doctor import delivery
 from cloudtask.emulator import Emulator
 from cloudtask.message import Enqueued
-from cloudtask.models import FailedTask, OutboxMessage
+from cloudtask.models import FailedTask, IterationRun, OutboxMessage
 from cloudtask.queues import applying
 from cloudtask.stores import note_upkeep
 from cloudtask.stores.datastore import DatastoreStore
@@ -252,6 +252,18 @@ def test_a_prune_that_has_not_run_for_days() -> None:
     movable.move(3 * 86_400 + 1)
 
     assert the_fault("prune")[0] == "cloudtask_prune has not run for 3 d."
+
+
+def test_records_that_can_not_be_read() -> None:
+    seeding.run_of(stores.store(), 1)
+    assert faults("records") == []
+    IterationRun.objects.update(state="nonsense")
+
+    what, cure = the_fault("records")
+
+    assert "can't be read: 1. The stored value iteration / " in what
+    assert " / state can't be read" in what
+    assert "discard what pages and lists show" in cure
 
 
 # Cloud Tasks

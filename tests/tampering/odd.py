@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 ODD: list[Any] = [
@@ -19,4 +20,19 @@ ODD: list[Any] = [
     "9999-12-31 23:59:59.999999",
     "x" * 70_000,
     ("CAST(%s AS TEXT)", b"\xff\xfe"),  # no UTF-8
+]
+
+# For properties of entities, which hold any value.
+ODD_PROPERTIES: list[Any] = [
+    "text",
+    b"bytes",
+    -1,
+    1.5,
+    True,
+    float("inf"),
+    2**63 - 1,
+    [1, "a"],
+    datetime(1, 1, 2, tzinfo=UTC),
+    datetime(9999, 12, 31, tzinfo=UTC),
+    None,
 ]

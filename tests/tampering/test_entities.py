@@ -15,6 +15,7 @@ from cloudtask.stores.datastore.access import MUTATIONS
 from tests.stores.datastore_fixtures import PROJECT, empty_store
 from tests.support.proxy import DatastoreProxy
 from tests.tampering import tasks
+from tests.tampering.odd import ODD_PROPERTIES
 from tests.tampering.site import Site, prepared, undone
 from tests.tampering.values import hostile, is_shown
 
@@ -127,6 +128,29 @@ def test_what_someone_writes_to_a_property_is_not_trusted(
             site.read_all(lists=is_shown(value))
             site.check()
             site.check_theirs()
+
+
+@pytest.mark.exhaustive(sample=8)
+@pytest.mark.parametrize(("kind", "name"), PROPERTIES)
+def test_a_value_that_a_property_can_not_hold_stops_nothing_else(
+    site: Site, entities: Entities, one_in: Any, kind: str, name: str
+) -> None:
+    entity = entity_of(site, entities, kind, name)
+    problems = []
+    for value in one_in(6, ODD_PROPERTIES):
+        if type(value) is type(entity[name]):
+            continue
+        with undone(site), entities.undone():
+            entity[name] = value
+            entities.client.put(entity)
+            site.read_all()
+            try:
+                site.check()
+                site.check_theirs()
+                site.check_ours(name, "description" if "blob" in name else name)
+            except AssertionError as error:
+                problems.append(f"{value!r:.80}: {error}"[:3000])
+    assert not problems, "\n".join(problems)
 
 
 def test_every_property_of_the_list_is_there(site: Site, entities: Entities) -> None:
