@@ -35,7 +35,9 @@ def enqueue_many(numbers: Iterable[int]) -> None:
 
 
 def prepare() -> None:
-    queue.empty()
+    """Remove the jobs, and the registries of workers that were ended."""
+    if keys := list(queue.connection.scan_iter("rq:*", count=1000)):
+        queue.connection.delete(*keys)
 
 
 def workers() -> list[list[str]]:
