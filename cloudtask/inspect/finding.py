@@ -23,7 +23,7 @@ from cloudtask.chains.kept import WHOLE
 from cloudtask.chains.rest import id_of, unsealed
 from cloudtask.delivering import executions, failed
 from cloudtask.exceptions import PayloadError, TaskNotFound
-from cloudtask.inspect.values import CallState, FoundCall
+from cloudtask.inspect.values import CallState, FoundCall, stripped
 from cloudtask.message import Message
 from cloudtask.queues import listing
 from cloudtask.sending import on_commit, relay, waiting
@@ -63,7 +63,7 @@ Look = Callable[[str], Located | None]
 
 def located(text: str, *, full: bool) -> Located:
     """The call with an id; its state is UNKNOWN if there is nothing of it."""
-    text = text.strip()
+    text = stripped(text)
     match = _ID.fullmatch(text)
     key = match[1] if match else text
     if not key or "\0" in key:  # which no database takes

@@ -45,3 +45,11 @@ class FoundCall:
     error: str = ""
     arguments: str = field(default="", repr=False)
     is_cancelled: bool = False
+
+
+def stripped(text: object) -> str:
+    """An id without the white space around it; a receipt in its place is refused."""
+    if isinstance(text, str):
+        return text.strip()
+    kind = type(text).__name__
+    raise TypeError(f"The id of a call is a str, not {kind}: give the receipt's .id.")

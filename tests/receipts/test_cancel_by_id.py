@@ -147,3 +147,13 @@ def test_the_command_says_for_each_id_what_it_has_reached(
     assert [one["answer"] for one in answers] == ["TOO_LATE", "REFUSED"]
     assert "Nothing waits" in answers[1]["why"]
     assert caught.value.returncode == 1
+
+
+@pytest.mark.parametrize("function", [cancel, find])
+def test_a_receipt_in_the_place_of_an_id_is_refused(
+    anywhere: str, function: Callable[[Any], object]
+) -> None:
+    receipt = tasks.stoppable.defer()
+    with pytest.raises(TypeError, match=r"a str, not Receipt: give the receipt's \.id"):
+        function(receipt)
+    assert find(receipt.id).state is CallState.QUEUED
