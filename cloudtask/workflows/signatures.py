@@ -19,21 +19,19 @@ from cloudtask.message import Carried
 from cloudtask.options import Options
 from cloudtask.registry import Definition, check_findable
 from cloudtask.sending import limits
+from cloudtask.workflows.familiar import LINKS, STARTS, Familiar
 
 T_contra = TypeVar("T_contra", contravariant=True)
 R_co = TypeVar("R_co", covariant=True)
 
-# Verbs of signatures, of ours and of other libraries, and what to write instead.
-_VERBS = dict.fromkeys(
-    ("adefer", "apply_async", "defer", "delay", "enqueue", "send"),
+_STARTED = (
     "a signature waits in a chain or a group: write chain({0!r}).defer(), or call "
-    ".defer(...) of the task",
-) | dict.fromkeys(
-    ("clone", "link", "link_error", "pipe", "set", "then"),
-    "write chain({0!r}, ...), with on_failure= for errors, and give options to "
-    ".using(...) of the task",
+    ".defer(...) of the task"
 )
-
+_LINKED = (
+    "write chain({0!r}, ...), with on_failure= for errors, and give options to "
+    ".using(...) of the task"
+)
 
 # A held key, a chosen name or a fixed moment would cut the chain when it is repeated.
 _REFUSED = ("eta", "name", "unique", "transactional")
@@ -67,10 +65,16 @@ class Immutable(Step[object, R_co], Start[R_co]):
     """`f.si(...)`, which takes no value from the step before it."""
 
 
-class Signature(Partial[Any, Any], Full[Any], Immutable[Any]):
+class Signature(Familiar, Partial[Any, Any], Full[Any], Immutable[Any]):
     """One call that waits for its turn; frozen, since it may be used more than once."""
 
     __slots__ = ("args", "definition", "is_immutable", "kwargs", "options", "subject")
+
+    _verbs = {
+        **dict.fromkeys((*STARTS, "adefer", "defer"), _STARTED),
+        **dict.fromkeys((*LINKS, "set"), _LINKED),
+    }
+    _when_called = _STARTED
 
     def __init__(
         self,
@@ -92,14 +96,6 @@ class Signature(Partial[Any, Any], Full[Any], Immutable[Any]):
     def __repr__(self) -> str:
         kind = "si" if self.is_immutable else "s"  # arguments may be secrets
         return f"<{self.definition.path}.{kind}(...)>"
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name: str) -> Any:
-            if name not in _VERBS:  # also while a copy has no values yet
-                raise AttributeError(f"A signature has no attribute {name!r}")
-            instead = _VERBS[name].format(self)
-            raise AttributeError(f"{self!r} has no {name!r}: {instead}.")
 
     def chosen(self, queue: str | None, database: str | None) -> Signature:
         """This call with these options, unless it has chosen others by `using()`."""

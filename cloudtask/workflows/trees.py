@@ -15,6 +15,7 @@ from cloudtask.discretion import discreet
 from cloudtask.options import as_timedelta
 from cloudtask.receipts import Receipt
 from cloudtask.workflows.enqueueing import Policy, Tree, chosen, enqueued
+from cloudtask.workflows.familiar import LINKS, STARTS, Familiar
 from cloudtask.workflows.signatures import Signature, Start, Step
 
 A = TypeVar("A")
@@ -54,10 +55,16 @@ class _Deferred(Generic[R_co]):
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
-class _Tree:
+class _Tree(Familiar):
     """A chain or a group: `parts` are its steps or its members."""
 
     is_chain: ClassVar[bool] = True
+    _when_called: ClassVar[str] = "write {0!r}.defer()"
+    _verbs: ClassVar[dict[str, str]] = {
+        **dict.fromkeys(STARTS, _when_called),
+        **dict.fromkeys(LINKS, "write chain({0!r}, ...), with on_failure= for errors"),
+        "set": "write {0!r}.using(...)",
+    }
 
     parts: tuple[Any, ...]
     on_failure: Signature | None = None
@@ -264,6 +271,7 @@ def group(*members: Any, on_failure: Any = None, partial: bool = False) -> Any:
 
 
 _KINDS = (Signature, Chain, Group)
+_PARTS = {"chain": "steps", "group": "members"}
 
 
 def _parts_of_chain(parts: Sequence[Any]) -> tuple[Any, ...]:
@@ -299,6 +307,11 @@ def _no_part(function: str, part: object) -> TypeError:
         return TypeError(
             f"{function}() takes signatures: write {written} for the task "
             f"{part.module_path} of django.tasks. It needs a CloudTasksBackend."
+        )
+    if isinstance(part, Iterable) and not isinstance(part, (str, bytes, dict)):
+        return TypeError(
+            f"{function}() takes its {_PARTS[function]} one by one, not as one "
+            f"{type(part).__name__}: write {function}(*{_PARTS[function]})."
         )
     if callable(part):
         return TypeError(

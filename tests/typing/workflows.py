@@ -104,6 +104,11 @@ group(1, 2)  # type: ignore[call-overload]
 group(a.s(1)).then(5)  # type: ignore[arg-type]
 chain(a.s(1)).using(que="bulk")  # type: ignore[call-arg]
 chain(a.s(1), a.s(1))  # type: ignore[call-overload]
+a.s(1) | b.s()  # type: ignore[operator]
+a.s(1)()  # type: ignore[operator]
+chain(a.s(1), b.s())()  # type: ignore[operator]
+chain(a.s(1), b.s()).delay()  # type: ignore[attr-defined]
+chain([a.s(1), b.s()])  # type: ignore[call-overload]
 
 # mypy leaves the type of `s()` open, and takes these; see the first lines.
 chain(a.s(1), c.s())  # refused by pyright alone
