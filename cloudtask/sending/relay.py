@@ -243,9 +243,10 @@ def _take(row: OutboxMessage, alias: str) -> bool:
     """Claim a row without SKIP LOCKED: the first to move `due_at` ahead has it."""
     # Not the `due_at` that was read: SQLite keeps some times with fewer digits.
     rows = rows_of(alias).filter(key=row.key)
-    until, far = database_now() + LEASE, database_now() + FARTHEST
+    until = database_now() + LEASE
     if rows.filter(due_at__lte=database_now()).update(due_at=until):
         return True
+    far = database_now() + FARTHEST
     return bool(rows.filter(due_at__gt=far).update(due_at=until))
 
 
