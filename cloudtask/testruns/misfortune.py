@@ -215,7 +215,7 @@ class Misfortune:
         )
 
 
-NEVER = timedelta(days=365)
+NOT_NOW = timedelta(hours=12)  # a relay takes what is put off by more than a day
 TRIES = 10  # relays of an alias at most: some of them may crash
 
 
@@ -247,7 +247,7 @@ def _relay(alias: str, queue: MemoryQueue) -> None:
     unsent = rows.filter(state=OutboxMessage.State.WAITING)
     if left_alone := queued_calls.keys_of_no_test():
         # It is not enough to exclude them: in virtual time they may be due.
-        unsent.filter(key__in=left_alone).update(due_at=database_now() + NEVER)
+        unsent.filter(key__in=left_alone).update(due_at=database_now() + NOT_NOW)
     for _ in range(TRIES):
         ours = unsent.exclude(key__in=left_alone)
         if not ours.update(due_at=database_now() - timedelta(seconds=1)):

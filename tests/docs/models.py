@@ -7,7 +7,8 @@ from django.db import models
 
 
 class Order(models.Model):
-    customer = models.ForeignKey(User, models.CASCADE, null=True)
+    # Without a constraint: this table is made before those of apps with migrations.
+    customer = models.ForeignKey(User, models.CASCADE, null=True, db_constraint=False)
     paid = models.BooleanField(default=False)
 
     def __str__(self) -> str:
