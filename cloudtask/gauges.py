@@ -18,7 +18,7 @@ from django.db.models import QuerySet
 from cloudtask import carriers, conf
 from cloudtask.clock import database_now
 from cloudtask.runs import RunState
-from cloudtask.sending import relay
+from cloudtask.sending import relay, table
 from cloudtask.stores import store
 from cloudtask.stores.database.fitting import converted
 
@@ -77,7 +77,7 @@ def _outbox(alias: str) -> tuple[int, float, int]:
     """Waiting rows, the age of the oldest in seconds, and parked rows."""
     from cloudtask.models import OutboxMessage
 
-    rows = relay.rows_of(alias)
+    rows = table.rows_of(alias)
     waiting = rows.filter(state=OutboxMessage.State.WAITING)
     parked = rows.filter(state=OutboxMessage.State.PARKED)
     return _count(waiting), _age(waiting), _count(parked)

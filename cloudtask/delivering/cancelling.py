@@ -28,7 +28,7 @@ from cloudtask import failpoints
 from cloudtask.delivering import executions, results
 from cloudtask.message import Enqueued
 from cloudtask.sending import on_commit, uniqueness
-from cloudtask.sending.relay import forget_rows
+from cloudtask.sending.table import forget_rows
 from cloudtask.stores import store
 from cloudtask.stores.results import ResultState
 from cloudtask.stores.transactions import (

@@ -29,7 +29,7 @@ from cloudtask.doctor.findings import (
 )
 from cloudtask.exceptions import PayloadError, TaskNotFound
 from cloudtask.registry import find
-from cloudtask.sending import relay, waiting
+from cloudtask.sending import relay, table, waiting
 from cloudtask.stores import store
 from cloudtask.stores.database.records import aware_at
 
@@ -119,7 +119,7 @@ def names(wish: Wish) -> Iterator[Finding]:
                 f"`manage.py cloudtask_failed discard --task {task}`.",
             )
     for alias in waiting.aliases():
-        waits = relay.rows_of(alias).order_by("state", "created_at")[:OLDEST]
+        waits = table.rows_of(alias).order_by("state", "created_at")[:OLDEST]
         for task in sorted({row.task for row in waits.only("task")}):
             if not _is_known(task):
                 yield warning(
@@ -159,7 +159,7 @@ def keys(wish: Wish) -> Iterator[Finding]:
 def _resting() -> Iterator[tuple[str, Callable[[], object]]]:
     """Where messages rest, and a function that opens one."""
     for alias in waiting.aliases():
-        rows = relay.rows_of(alias).order_by("state", "created_at")[:OLDEST]
+        rows = table.rows_of(alias).order_by("state", "created_at")[:OLDEST]
         for row in rows:
             yield f"the outbox of {alias!r}", partial(relay.opened, row)
     for key in store().old_failed(timedelta(0), OLDEST):

@@ -26,7 +26,7 @@ from cloudtask.exceptions import PayloadError, TaskNotFound
 from cloudtask.inspect.values import CallState, FoundCall, stripped
 from cloudtask.message import Message
 from cloudtask.queues import listing
-from cloudtask.sending import on_commit, relay, waiting
+from cloudtask.sending import on_commit, relay, table, waiting
 from cloudtask.stores import FailedCall, store
 from cloudtask.stores.results import ResultState, StoredResult
 from cloudtask.stores.transactions import is_undecided
@@ -183,7 +183,7 @@ def _row(meant: Q, is_meant: Callable[[Message], bool]) -> Located | None:
         own = [one for one in on_commit.uncommitted(alias) if is_meant(one)]
         if own:
             return _uncommitted(own[0], alias)
-        row = relay.rows_of(alias).filter(meant).order_by("created_at").first()
+        row = table.rows_of(alias).filter(meant).order_by("created_at").first()
         if row is not None:
             return _of_row(row, alias)
     return None

@@ -36,7 +36,8 @@ from cloudtask import failpoints
 from cloudtask.discretion import discreet
 from cloudtask.exceptions import EnqueueUnavailable
 from cloudtask.message import Message
-from cloudtask.sending.relay import existing, forget_rows, relay, try_to_send
+from cloudtask.sending.relay import relay, try_to_send
+from cloudtask.sending.table import existing, forget_rows
 from cloudtask.transports import Transport, transport
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from cloudtask.clock import database_now
 from cloudtask.exceptions import EnqueueUnavailable
 from cloudtask.message import Message
 from cloudtask.sending.on_commit import relay_after
-from cloudtask.sending.relay import forget_rows, place_of, rows_of
+from cloudtask.sending.relay import place_of
+from cloudtask.sending.table import forget_rows, rows_of
 from cloudtask.stores import store
 from cloudtask.stores.transactions import MOST_KEYS, is_open, undisturbed
 

@@ -18,7 +18,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.db import DatabaseError, connections, router, transaction
-from django.db.models import F, Q, QuerySet
+from django.db.models import F, Q
 
 from cloudtask import carriers, clock, envelope, failpoints
 from cloudtask.clock import database_now
@@ -29,11 +29,12 @@ from cloudtask.exceptions import (
     PayloadTooLarge,
 )
 from cloudtask.message import Message
+from cloudtask.sending.table import forget_rows, rows_of
 from cloudtask.stores import note_upkeep
 from cloudtask.stores.database.fitting import check, fetched, mend, misfits
 from cloudtask.stores.database.fitting import place_of as place_of_row
 from cloudtask.stores.fitting import Unreadable
-from cloudtask.stores.transactions import MOST_KEYS, is_relational
+from cloudtask.stores.transactions import is_relational
 from cloudtask.transports import transport
 
 if TYPE_CHECKING:
@@ -134,35 +135,6 @@ def has_outbox(alias: str) -> bool:
 
     tables = connections[alias].introspection.table_names()
     return OutboxMessage._meta.db_table in tables
-
-
-def rows_of(alias: str) -> QuerySet[OutboxMessage]:
-    from cloudtask.models import OutboxMessage
-
-    return OutboxMessage.objects.using(alias)
-
-
-def forget_rows(alias: str, keys: Sequence[str]) -> None:
-    """Delete the rows of `keys` that still exist: a statement each MOST_KEYS of them.
-
-    Nothing refers to these rows, so there is nothing for a transaction to hold
-    together.
-    """
-    for start in range(0, len(keys), MOST_KEYS):
-        rows: Any = rows_of(alias).filter(key__in=keys[start : start + MOST_KEYS])
-        rows._raw_delete(alias)
-
-
-def existing(messages: Sequence[Message], alias: str) -> list[Message]:
-    """Those of `messages` whose row waits in the outbox of `alias`, in their order."""
-    from cloudtask.models import OutboxMessage
-
-    there: set[str] = set()
-    waiting = rows_of(alias).filter(state=OutboxMessage.State.WAITING)
-    for start in range(0, len(messages), MOST_KEYS):
-        keys = [message.key for message in messages[start : start + MOST_KEYS]]
-        there.update(waiting.filter(key__in=keys).values_list("key", flat=True))
-    return [message for message in messages if message.key in there]
 
 
 def parked(alias: str, limit: int = 100) -> list[OutboxMessage]:

@@ -11,7 +11,7 @@ from django.db.models import Count, Min, Q
 from django.db.models.functions import Left
 
 from cloudtask.clock import database_now
-from cloudtask.sending import relay
+from cloudtask.sending import relay, table
 from cloudtask.stores import Upkeep
 from cloudtask.stores.database.fitting import converted, mend
 from cloudtask.stores.database.paging import page_of
@@ -82,9 +82,9 @@ def _has_table(alias: str) -> bool:
 
 def counts(alias: str) -> OutboxCounts:
     """Count the outbox of a database, in one query that a large table does not slow."""
-    state = relay.rows_of(alias).model.State
+    state = table.rows_of(alias).model.State
     # In the order of the index: the parked rows, then the waiting ones by age.
-    rows = relay.rows_of(alias).order_by("state", "created_at")
+    rows = table.rows_of(alias).order_by("state", "created_at")
     bounded = rows.values("state", "created_at", "due_at")[:MOST]
     waits, rests = Q(state=state.WAITING), Q(state=state.PARKED)
     numbers = {
@@ -112,8 +112,8 @@ def page(
     alias: str, *, parked: bool, after: str | None = None, limit: int
 ) -> Page[WaitingRow]:
     """Rows of an outbox, the oldest first. Raises ValueError for a wrong mark."""
-    state = relay.rows_of(alias).model.State
-    rows = relay.rows_of(alias).filter(state=state.PARKED if parked else state.WAITING)
+    state = table.rows_of(alias).model.State
+    rows = table.rows_of(alias).filter(state=state.PARKED if parked else state.WAITING)
     rows = rows.defer("envelope")
     return page_of(
         rows, "created_at", mark=after, limit=limit, made=_row, ascending=True
@@ -137,9 +137,9 @@ def _row(row: Any) -> WaitingRow:
 
 def parked_by_error(alias: str, limit: int = 10) -> list[ErrorGroup]:
     """The most frequent errors of the oldest parked rows."""
-    state = relay.rows_of(alias).model.State
-    oldest = relay.rows_of(alias).filter(state=state.PARKED).order_by("created_at")
-    rows = relay.rows_of(alias).filter(pk__in=_keys(oldest))
+    state = table.rows_of(alias).model.State
+    oldest = table.rows_of(alias).filter(state=state.PARKED).order_by("created_at")
+    rows = table.rows_of(alias).filter(pk__in=_keys(oldest))
     groups = rows.annotate(text=Left("error", BRIEF)).values("text").order_by()
     found: Any = groups.annotate(number=Count("pk")).order_by("-number", "text")
     return [
@@ -156,8 +156,8 @@ def _keys(rows: Any) -> list[str]:
 
 def release_like(alias: str, error: str) -> int:
     """Let relays try all parked rows whose error begins so; returns how many."""
-    state = relay.rows_of(alias).model.State
-    rows = relay.rows_of(alias).filter(state=state.PARKED, error__startswith=error)
+    state = table.rows_of(alias).model.State
+    rows = table.rows_of(alias).filter(state=state.PARKED, error__startswith=error)
     keys = list(rows.values_list("pk", flat=True)[:MOST])
     return sum(
         relay.release(alias, keys[start : start + 500])
@@ -167,8 +167,8 @@ def release_like(alias: str, error: str) -> int:
 
 def discard(alias: str, keys: Sequence[str]) -> int:
     """Delete parked rows for good; returns how many there were."""
-    state = relay.rows_of(alias).model.State
-    rows = relay.rows_of(alias).filter(state=state.PARKED)
+    state = table.rows_of(alias).model.State
+    rows = table.rows_of(alias).filter(state=state.PARKED)
     return delete_by_key(rows, keys)
 
 

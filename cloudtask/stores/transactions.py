@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from django.db import InterfaceError, OperationalError, connections, transaction
@@ -27,6 +27,30 @@ def delete_by_key(rows: QuerySet[Any], keys: Sequence[str]) -> int:
         found = rows.filter(pk__in=keys[start : start + MOST_KEYS])
         deleted += found.delete()[1].get(rows.model._meta.label, 0)
     return deleted
+
+
+def without_waiting(alias: str) -> AbstractContextManager[object]:
+    """Commits inside don't wait for the disk, where the database can do so.
+
+    If its server crashes within a second, they are undone: it is for statements that
+    are done again then. In an open transaction it does nothing, since that is another
+    one's to keep.
+    """
+    connection = connections[alias]
+    is_possible = (
+        connection.vendor == "postgresql"
+        and connection.get_autocommit()
+        and not connection.in_atomic_block
+        and not connection.settings_dict["OPTIONS"].get("server_side_binding")
+    )
+    return connection.execute_wrapper(_not_waiting) if is_possible else nullcontext()
+
+
+def _not_waiting(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+    # Sent together, both are one transaction, in which SET LOCAL holds:
+    # https://www.postgresql.org/docs/current/protocol-flow.html, "Multiple Statements
+    # in a Simple Query".
+    return execute(f"SET LOCAL synchronous_commit TO OFF; {sql}", params, many, context)
 
 
 @contextmanager

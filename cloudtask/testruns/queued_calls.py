@@ -17,7 +17,7 @@ from cloudtask.options import Options
 from cloudtask.registry import Definition
 from cloudtask.sending import on_commit, payloads
 from cloudtask.sending.on_commit import Commit, Entry
-from cloudtask.sending.relay import existing
+from cloudtask.sending.table import existing
 from cloudtask.stores import AlreadyDone
 from cloudtask.transports import memory
 

@@ -8,12 +8,13 @@ from datetime import timedelta
 import pytest
 from django.db import connections, transaction
 from django.db.models import F
+from django.test.utils import CaptureQueriesContext
 
 from cloudtask import envelope, failpoints
 from cloudtask.exceptions import EnqueueError
 from cloudtask.failpoints import Crashed
 from cloudtask.models import OutboxMessage
-from cloudtask.sending import relay
+from cloudtask.sending import relay, table
 from tests.durability import tasks
 from tests.durability.conftest import in_threads
 from tests.durability.left import keys, leave_behind, one, waiting
@@ -400,3 +401,45 @@ def test_an_envelope_of_another_row_is_parked_and_keeps_nothing_back(world):
     assert (report.sent, report.parked) == (2, 1)
     assert keys(world) == sorted([second, third])
     assert "moved" in one(first).error
+
+
+# What a commit waits for
+
+
+@pytest.fixture
+def postgresql(world: object) -> None:
+    """Only there can a statement commit without waiting for the disk."""
+    if connections["default"].vendor != "postgresql":
+        pytest.skip("for PostgreSQL only")
+    with connections["default"].cursor() as cursor:
+        cursor.execute("SET synchronous_commit TO ON")
+
+
+def waits_for_the_disk() -> bool:
+    with connections["default"].cursor() as cursor:
+        cursor.execute("SHOW synchronous_commit")
+        return bool(cursor.fetchone()[0] == "on")
+
+
+def test_the_deletion_of_a_sent_row_does_not_wait_for_the_disk(postgresql: None):
+    leave_behind()
+    [row] = waiting()
+
+    with CaptureQueriesContext(connections["default"]) as made:
+        table.forget_rows("default", [row.key])
+
+    [deletion] = made.captured_queries
+    assert deletion["sql"].startswith("SET LOCAL synchronous_commit TO OFF; DELETE")
+    assert waiting() == []
+    assert waits_for_the_disk()  # whatever follows on this connection
+
+
+def test_a_deletion_in_a_transaction_leaves_its_commit_as_it_is(postgresql: None):
+    leave_behind()
+    [row] = waiting()
+
+    with transaction.atomic():
+        table.forget_rows("default", [row.key])
+        assert waits_for_the_disk()
+
+    assert waiting() == []

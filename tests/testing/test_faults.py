@@ -9,7 +9,7 @@ from cloudtask import failpoints
 from cloudtask.delivering.settling import Outcome
 from cloudtask.exceptions import SingularTaskFailure
 from cloudtask.failpoints import Crashed
-from cloudtask.sending import on_commit, relay
+from cloudtask.sending import on_commit, table
 from cloudtask.testing import Faults, NotIdempotent, crash_at, queued, run_queued
 from tests.testapp.models import Author
 from tests.testing import tasks
@@ -152,7 +152,7 @@ def test_in_a_plain_test_case_a_block_commits_at_its_end(point):
     assert [call.args for call in queued() if call.awaits_commit] == [("before",)]
     report = run_queued()
     assert report.calls[tasks.see] == 3
-    assert relay.rows_of("default").count() == 0
+    assert table.rows_of("default").count() == 0
 
 
 @pytest.mark.django_db
