@@ -55,7 +55,14 @@ def goes_on(message: Message) -> bool:
 def is_cancelled(message: Message) -> bool:
     """Whether the whole chain of a step was cancelled."""
     key = message.whole
-    return key is not None and _has_store() and store().is_cancelled(key)
+    if key is None or not _has_store():
+        return False
+    try:
+        return store().is_cancelled(key)
+    except (AssertionError, RuntimeError) as error:
+        if _is_without_database(error):
+            return False
+        raise
 
 
 def _has_store() -> bool:

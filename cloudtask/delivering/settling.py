@@ -15,21 +15,18 @@ from functools import partial
 from django.db import DatabaseError, Error, connections
 
 from cloudtask import clock, conf, failpoints, quotas
-from cloudtask.chains import cancelled, handing
-from cloudtask.chains.failure import Failure
-from cloudtask.chains.rest import Rest, rest_of
-from cloudtask.delivering import failed, marks, results
+from cloudtask.chains import handing
+from cloudtask.delivering import failed, marks, results, telling
 from cloudtask.delivering.calls import Attempt, Call, backoff_of, service_backoff_of
 from cloudtask.exceptions import (
     CloudTaskError,
     EnqueueUnavailable,
-    PayloadError,
     Retry,
     SingularTaskFailure,
 )
 from cloudtask.message import Message
 from cloudtask.options import Backoff, as_timedelta
-from cloudtask.sending import outbox, payloads
+from cloudtask.sending import outbox
 from cloudtask.sending.enqueueing import send
 from cloudtask.stores import AlreadyDone, CallCancelled, CallSkipped, store
 
@@ -89,7 +86,7 @@ def _settle(attempt: Attempt) -> Outcome:
         return Outcome.SUCCEEDED
     if isinstance(error, CallCancelled) or _is_cancelled(attempt):
         logger.info("Task %s is cancelled, and is not tried again.", call)
-        _insisting(partial(_tell_cancelled, attempt))
+        _insisting(partial(telling.tell_cancelled, attempt.call.message))
         _tidy(attempt, _remove_remains)
         return Outcome.CANCELLED
     if isinstance(error, CallSkipped):
@@ -198,7 +195,7 @@ def _exhausted(attempt: Attempt, error: BaseException) -> Outcome:
     # While the function ran, for an hour perhaps, the server may have closed the
     # connection. A new one may work.
     _insisting(partial(failed.save, attempt.call, error))
-    _insisting(partial(_tell_failure, attempt, error))
+    _insisting(partial(telling.tell_failure, attempt.call.message, error))
     _tidy(attempt, outbox.forget)
     return Outcome.EXHAUSTED
 
@@ -218,42 +215,6 @@ def _follow(attempt: Attempt) -> None:
         failpoints.reached("result.after_save")
     if returned.rest is not None and returned.handed is not None:
         _insisting(partial(handing.hand_over, returned.rest, returned.handed))
-
-
-def _tell_failure(attempt: Attempt, error: BaseException) -> None:
-    """Keep the failure as the result, and tell the chain of it."""
-    message = attempt.call.message
-    results.keep_failure(message, error)
-    rest = _rest(attempt)
-    if rest is not None:
-        handing.tell(message, rest, *results.texts_of(error))
-
-
-def _tell_cancelled(attempt: Attempt) -> None:
-    """Tell the receipts around a step that it was cancelled: nothing follows on it.
-
-    The receipt of a chain that was cancelled as a whole looks for that itself.
-    """
-    message = attempt.call.message
-    if message.chain is None or cancelled.is_cancelled(message):
-        return
-    rest = _rest(attempt)
-    if rest is not None:
-        text = f"{message.task} ({message.id}) was cancelled."
-        failure = Failure(rest.chain, message.place, message.task, message.id, text, "")
-        handing.tell_result(rest, failure)
-
-
-def _rest(attempt: Attempt) -> Rest | None:
-    """What follows on a call that has not succeeded, if that can still be read."""
-    message = attempt.call.message
-    if message.chain is None:
-        return None
-    try:
-        return rest_of(message, payloads.payload_of(message))
-    except (AlreadyDone, PayloadError) as lost:
-        logger.error("The chain of %s can't be told of it: %s", attempt.call, lost)
-        return None
 
 
 def _insisting(work: Callable[[], None]) -> None:

@@ -22,6 +22,7 @@ from django.test import Client
 
 from cloudtask import envelope, registry, signals, targets
 from cloudtask.context import KILLED_ATTEMPTS, isolated
+from cloudtask.delivering import marks, telling
 from cloudtask.delivering.calls import (
     Attempt,
     call_of,
@@ -77,6 +78,24 @@ def deliver(
     except CloudTaskError as error:
         return unanswered(entry, now, error)
     return made[0]
+
+
+def tell(entry: Waiting, ran: ReportedAttempt, error: BaseException) -> None:
+    """Tell the chain of a call that the test run does not try again.
+
+    Nothing is kept as a failed task. If telling fails too, a note of `error` says so.
+    """
+    if entry.message.chain is None or isinstance(error, Undelivered):
+        return
+    try:
+        message = envelope.unseal(entry.body, now=ran.time)
+        look = marks.cancellation_of(message)
+        if look is not None and look():
+            telling.tell_cancelled(message)
+        else:
+            telling.tell_failure(message, error)
+    except CloudTaskError as lost:
+        error.add_note(f"What follows on the failure was not told of it: {lost}")
 
 
 def _reported(attempt: Attempt, now: float) -> ReportedAttempt:

@@ -261,6 +261,17 @@ class QueueRun:
                 self.queue.put_back([again])
             # A row that breaks the test's transaction makes its leg fail as well.
             raise self.row_error or _own(error)
+        elif self.errors == "collect" and not ran.outcome.is_settled:
+            self._tell(entry, ran, _own(error))
+
+    def _tell(self, entry: Waiting, ran: ReportedAttempt, error: BaseException) -> None:
+        """Tell a chain of a failure, again after a crash as a redelivery would."""
+        while True:
+            try:
+                return deliveries.tell(entry, ran, error)
+            except Crashed as crashed:
+                self.queue.is_disturbed = True
+                self.report.struck.append(f"{crashed} of a failure")
 
     def _is_to_be_retried(self, entry: Waiting, ran: ReportedAttempt) -> bool:
         if ran.outcome.is_settled:

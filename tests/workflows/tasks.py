@@ -147,6 +147,11 @@ def unkept(value: int) -> int:
     return value
 
 
+@task
+def unkept_failing(value: int) -> int:
+    raise ValueError(f"{value} is broken")
+
+
 @task(keep_result=A_DAY, cancellable=True)
 def stoppable(value: int) -> int:
     seen.append(("stoppable", value))

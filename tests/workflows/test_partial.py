@@ -11,7 +11,7 @@ from cloudtask import Failure, TaskFailed, chain, failpoints, group
 from cloudtask.failpoints import crash
 from cloudtask.models import WorkflowGroup, WorkflowMember
 from cloudtask.stores import store
-from cloudtask.testing import Faults, run_queued
+from cloudtask.testing import Faults, crash_at, run_queued
 from tests.workflows import tasks
 from tests.workflows.retrying import retry_failed
 
@@ -72,6 +72,56 @@ def test_a_partial_group_keeps_its_list_and_calls_on_failure(anywhere: str) -> N
     assert brief(receipt.result()) == [0, 10, "ValueError: 2 is broken"]
     [failure] = tasks.failures
     assert failure.error == "ValueError: 2 is broken"
+
+
+@pytest.mark.parametrize("via", ["direct", "http"])
+def test_collected_failures_are_told_to_the_group(anywhere: str, via: Any) -> None:
+    tasks.broken.add(1)
+    whole = group(
+        (tasks.fragile.s(n) for n in range(2)),
+        partial=True,
+        on_failure=tasks.note_failure.s(),
+    )
+    receipt = whole.then(tasks.collect.s()).defer()
+    report = run_queued(errors="collect", via=via)
+
+    assert brief(receipt.result()) == [0, "ValueError: 1 is broken"]
+    assert [one.error for one in tasks.failures] == ["ValueError: 1 is broken"]
+    assert len(report.failed) == totals() == 1
+    assert store().count_failed() == 0
+
+
+def test_a_collected_failure_ends_the_group_around_it(anywhere: str) -> None:
+    tasks.broken.add(1)
+    receipt = group(tasks.fragile.s(0), tasks.fragile.s(1)).then(tasks.total.s())
+    found = receipt.defer()
+    run_queued(errors="collect")
+
+    assert totals() == 0
+    with pytest.raises(TaskFailed, match="1 is broken"):
+        found.result()
+
+
+@pytest.mark.parametrize("point", ["failure.after_send", "member.failed"])
+def test_a_crash_while_a_collected_failure_is_told_loses_nothing(
+    db: None, point: str
+) -> None:
+    tasks.broken.add(1)
+    members = [tasks.fragile.s(0), tasks.fragile.s(1)]
+    whole = group(members, partial=True, on_failure=tasks.note_failure.s())
+    whole.then(tasks.collect.s()).defer()
+    report = run_queued(errors="collect", faults=crash_at(point))
+
+    assert report.struck
+    assert len(tasks.failures) == totals() == 1
+
+
+def test_a_collected_failure_needs_no_database() -> None:
+    steps = chain(tasks.unkept_failing.s(1), on_failure=tasks.note_failure.s())
+    steps.using(transactional=False).defer()
+    report = run_queued(errors="collect")
+
+    assert len(report.failed) == len(tasks.failures) == 1
 
 
 def test_on_failure_of_a_group_is_called_in_front_of_then_too(anywhere: str) -> None:
