@@ -143,8 +143,9 @@ class CancellableChain:
                 return found
         elif self.keeps_result and _has_succeeded(key):
             return Cancellation.TOO_LATE
-        has_begun = store().cancel_call(key) or not self.is_exact
-        return Cancellation.REQUESTED if has_begun else Cancellation.PREVENTED
+        has_begun = store().cancel_call(key, may_have_begun=not self.is_exact)
+        is_prevented = self.is_exact and not has_begun
+        return Cancellation.PREVENTED if is_prevented else Cancellation.REQUESTED
 
     def withdraw(self) -> bool:
         key, alias = self.receipt.id, self.database

@@ -61,7 +61,7 @@ def cancel(call_id: str) -> Cancellation:
             return Cancellation.TOO_LATE
         if state is CallState.FAILED and not one.is_chain:
             return Cancellation.TOO_LATE
-        if state is CallState.CANCELLED and one.message is None and not one.is_chain:
+        if one.found.is_cancelled and one.message is None and not one.is_chain:
             return _again(one.found)
         return cancelling.cancel(_cancellable(one))
 

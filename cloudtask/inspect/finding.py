@@ -23,6 +23,7 @@ from cloudtask.chains.kept import WHOLE
 from cloudtask.chains.rest import id_of, unsealed
 from cloudtask.delivering import executions, failed
 from cloudtask.exceptions import PayloadError, TaskNotFound
+from cloudtask.inspect.marked import with_cancel
 from cloudtask.inspect.values import CallState, FoundCall, stripped
 from cloudtask.message import Message
 from cloudtask.queues import listing
@@ -36,16 +37,6 @@ RETRIES = 5  # names of tasks that a Retry has made which are tried
 STEPS = 10  # first steps of a chain that are looked for
 
 _ID = re.compile(r"([0-9a-f]{32})(-\d+)?")  # of a call, or the key of one that repeats
-
-_WAITING = frozenset(
-    {
-        CallState.AWAITS_COMMIT,
-        CallState.OUTBOX,
-        CallState.PARKED,
-        CallState.QUEUED,
-        CallState.UNKNOWN,
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +71,7 @@ def located(text: str, *, full: bool) -> Located:
 
 def _with_cancel(one: Located) -> Located:
     """The same, with what is known of a cancel."""
-    found, message = one.found, one.message
-    if found.state in (CallState.SUCCEEDED, CallState.FAILED, CallState.CANCELLED):
-        return one
-    keys = {found.id, found.chain} if message is None else {message.id, message.whole}
-    if not any(store().is_cancelled(key) for key in {*keys, found.id} if key):
-        return one
-    state = CallState.CANCELLED if found.state in _WAITING else found.state
-    return replace(one, found=replace(found, state=state, is_cancelled=True))
+    return replace(one, found=with_cancel(one.found, one.message))
 
 
 # Calls that have ended

@@ -28,15 +28,20 @@ class MarkStore(ABC):
         """
 
     @abstractmethod
-    def cancel_call(self, key: str) -> bool:
+    def cancel_call(self, key: str, *, may_have_begun: bool = False) -> bool:
         """Mark a call as cancelled; returns whether it had begun before.
 
+        `may_have_begun` says that it does not mark its begin: it counts as begun.
         A store in a database writes the mark in its open transaction, if there is one.
         """
 
     @abstractmethod
     def is_cancelled(self, key: str) -> bool:
         """Whether a call is marked as cancelled."""
+
+    @abstractmethod
+    def is_begun(self, key: str) -> bool:
+        """Whether a call is marked as begun before any cancel."""
 
     @abstractmethod
     def prune_marks(self, older_than: timedelta, limit: int) -> int:

@@ -11,7 +11,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.db import transaction
 
-from cloudtask import chain, failpoints, group, inspect
+from cloudtask import Cancellation, cancel, chain, failpoints, group, inspect
 from cloudtask.inspect import CallState, FoundCall, find
 from cloudtask.models import OutboxMessage
 from cloudtask.sending import relay
@@ -163,6 +163,32 @@ def test_a_call_that_runs_on_after_a_cancel_says_both(db: None) -> None:
 
     [found] = seen
     assert (found.state, found.is_cancelled) == (CallState.DISPATCHED, True)
+
+
+def test_a_call_that_had_ended_before_a_cancel_is_not_cancelled(anywhere: str) -> None:
+    receipt = tasks.stoppable.using(keep_result=None).defer()
+    run_queued()
+
+    assert receipt.cancel() is Cancellation.REQUESTED
+    found = find(receipt.id)
+
+    assert (found.state, found.is_cancelled) == (CallState.UNKNOWN, True)
+    assert cancel(receipt.id) is Cancellation.REQUESTED
+
+
+@pytest.mark.parametrize("is_exact", [True, False])
+def test_a_chain_that_had_ended_before_a_cancel_is_not_cancelled(
+    anywhere: str, is_exact: bool
+) -> None:
+    steps = chain(tasks.forgetful.s(), tasks.forgetful.si())
+    receipt = steps.using(cancellable=is_exact).defer()
+    run_queued()
+
+    assert receipt.cancel() is Cancellation.REQUESTED
+    found = find(receipt.id)
+
+    assert (found.state, found.is_cancelled) == (CallState.UNKNOWN, True)
+    assert cancel(receipt.id) is Cancellation.REQUESTED
 
 
 @pytest.mark.parametrize("key", ["0" * 32, "nothing", "", "%", "a\0b"])

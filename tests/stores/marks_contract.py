@@ -17,6 +17,7 @@ class MarksContract:
         assert store.begin_call("k") is False
         assert store.cancel_call("k") is False
         assert store.is_cancelled("k")
+        assert not store.is_begun("k")
 
     def test_a_call_that_began_first_is_known_to_have_begun(self, store: Store) -> None:
         assert store.begin_call("k") is True
@@ -25,7 +26,18 @@ class MarksContract:
         assert store.cancel_call("k") is True
         assert store.begin_call("k") is False
         assert store.cancel_call("k") is True
+        assert store.is_begun("k")
+        assert not store.is_begun("other")
         assert not store.is_cancelled("other")
+
+    def test_a_call_that_does_not_mark_its_begin_may_have_begun(
+        self, store: Store
+    ) -> None:
+        store.cancel_call("k", may_have_begun=True)
+        assert store.is_begun("k")
+        assert store.cancel_call("k", may_have_begun=False) is True
+        store.cancel_call("exact")
+        assert store.cancel_call("exact", may_have_begun=True) is False
 
     def test_a_step_only_reads_unless_it_marks(self, store: Store) -> None:
         assert store.begin_step("k", is_marked=False) is True

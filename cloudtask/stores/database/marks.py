@@ -54,9 +54,9 @@ class DatabaseMarks(Database, MarkStore):
             found: tuple[bool, bool] | None = cursor.fetchone()
         return found
 
-    def cancel_call(self, key: str) -> bool:
+    def cancel_call(self, key: str, *, may_have_begun: bool = False) -> bool:
         with self.writing(f"Cancelling {key}"):
-            mark = self._marked(key, is_cancelled=True)
+            mark = self._marked(key, is_cancelled=True, is_begun=may_have_begun)
             if not mark.is_cancelled:
                 self._marks().filter(pk=key).update(is_cancelled=True, noted_at=now())
             return mark.is_begun
@@ -75,6 +75,10 @@ class DatabaseMarks(Database, MarkStore):
     def is_cancelled(self, key: str) -> bool:
         with self.reading(f"Looking whether {key} is cancelled"):
             return self._marks().filter(pk=key, is_cancelled=True).exists()
+
+    def is_begun(self, key: str) -> bool:
+        with self.reading(f"Looking whether {key} has begun"):
+            return self._marks().filter(pk=key, is_begun=True).exists()
 
     def prune_marks(self, older_than: timedelta, limit: int) -> int:
         with self.writing("Pruning marks of calls"):

@@ -39,12 +39,12 @@ class DatastoreMarks(Access, MarkStore):
             self.transact(what, partial(_touch, path=row.path, now=now))
         return not row.values["is_cancelled"]
 
-    def cancel_call(self, key: str) -> bool:
+    def cancel_call(self, key: str, *, may_have_begun: bool = False) -> bool:
         path, now = (MARK, key), self.now()
 
         def work(attempt: Try) -> bool:
             row = attempt.get(path)
-            is_begun = row is not None and bool(row.values["is_begun"])
+            is_begun = may_have_begun if row is None else bool(row.values["is_begun"])
             values = {"is_begun": is_begun, "is_cancelled": True, "noted_at": now}
             attempt.put(Row(path, values, ("noted_at",)))
             return is_begun
@@ -54,6 +54,10 @@ class DatastoreMarks(Access, MarkStore):
     def is_cancelled(self, key: str) -> bool:
         [row] = self.get(f"Looking whether {key} is cancelled", (MARK, key))
         return row is not None and bool(row.values["is_cancelled"])
+
+    def is_begun(self, key: str) -> bool:
+        [row] = self.get(f"Looking whether {key} has begun", (MARK, key))
+        return row is not None and bool(row.values["is_begun"])
 
     def prune_marks(self, older_than: timedelta, limit: int) -> int:
         what = "Pruning marks of calls"
