@@ -224,6 +224,51 @@ def test_a_group_is_found_while_its_members_run(anywhere: str) -> None:
     assert state(receipt) is CallState.CANCELLED
 
 
+def cancelled_by_the_first_step(make: Any) -> tuple[Any, FoundCall]:
+    """A chain or group that is cancelled while its first step runs, and what was found
+    at that moment."""
+    made = make()
+    receipt = made.defer()
+    seen: list[FoundCall] = []
+
+    def look() -> None:
+        receipt.cancel()
+        seen.append(find(receipt.id))
+
+    with failpoints.at("execute.before_call", look):
+        run_queued(errors="retry")
+    return receipt, seen[0]
+
+
+def a_group() -> Any:
+    members = [tasks.stoppable.s(), tasks.forgetful.s(), tasks.forgetful.s()]
+    return group(members).then(tasks.echo.s())
+
+
+def a_chain() -> Any:
+    return chain(tasks.stoppable.s(), tasks.forgetful.si()).using(cancellable=True)
+
+
+@pytest.mark.parametrize("make", [a_group, a_chain])
+def test_a_step_runs_on_after_a_cancel_of_all(anywhere: str, make: Any) -> None:
+    tasks.broken.add("stoppable")
+    _, found = cancelled_by_the_first_step(make)
+
+    assert (found.state, found.is_cancelled) == (CallState.DISPATCHED, True)
+    assert found.task == tasks.stoppable.path
+
+
+def test_a_cancelled_group_is_cancelled_when_all_members_have_ended(
+    anywhere: str,
+) -> None:
+    tasks.broken.add("stoppable")
+    receipt, _ = cancelled_by_the_first_step(a_group)
+
+    found = find(receipt.id)
+
+    assert (found.state, found.is_cancelled) == (CallState.CANCELLED, True)
+
+
 def test_the_id_of_a_list_of_groups_leads_to_the_chain_around_it(anywhere: str) -> None:
     inner = group([tasks.echo.s(n) for n in range(3)], partial=True)
     receipt = chain(group([inner, tasks.echo.s(1)]), tasks.echo.s()).defer()
