@@ -12,6 +12,20 @@ The mark decides. Deleting the outbox row and the task only saves a delivery. A 
 that has read the row before sends the task, whose delivery finds the mark. A `Retry`
 has another name, but the same id, and so the same mark. A mark in a transaction that is
 rolled back was never there. `chains.cancelled` has the states of chains and groups.
+
+A single step that does not begin ends its chain, or its place in a group. The cancel
+tells them so after its commit. The task stays, and its delivery tells them again:
+
+| a crash comes | what it leaves | what follows |
+|---|---|---|
+| before the commit | the step | it runs |
+| after the commit | the mark | the delivery of the step tells, once it is due |
+| after the group has its failure | the failure | that delivery decides about `then` |
+| after `then` was sent | `then` in the queue | the same name again at that delivery |
+| after the group is finished | the mark | that delivery finds the group done |
+
+Both may tell at the same time. The group keeps one failure in the place of the step,
+and `then` has one name. A cancel that is repeated tells again, too.
 """
 
 from __future__ import annotations
@@ -20,13 +34,14 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import ClassVar, Protocol
 
 from django.db import transaction
 
 from cloudtask import failpoints
-from cloudtask.delivering import executions, results
-from cloudtask.message import Enqueued
+from cloudtask.delivering import executions, results, telling
+from cloudtask.message import Enqueued, Message
 from cloudtask.sending import on_commit, uniqueness
 from cloudtask.sending.table import forget_rows
 from cloudtask.stores import store
@@ -58,7 +73,7 @@ class Cancellable(Protocol):
     @property
     def database(self) -> str: ...
     @property
-    def is_step(self) -> bool: ...
+    def step(self) -> Message | None: ...
     def mark(self) -> Cancellation:
         """Write the mark that a delivery looks for, if it looks for one."""
         ...
@@ -76,8 +91,7 @@ class Cancellable(Protocol):
 class CancellableCall:
     """A call, and what its options say about a cancel of it.
 
-    The task of a step of a chain stays: its delivery tells the receipts around it that
-    nothing follows.
+    `step` is its message, if it is one of a chain or a group.
     """
 
     receipt: Enqueued
@@ -85,7 +99,7 @@ class CancellableCall:
     is_atomic: bool = False
     is_marked: bool = False  # the option cancellable
     keeps_result: bool = False
-    is_step: bool = False
+    step: Message | None = None
 
     def mark(self) -> Cancellation:
         key = self.receipt.id
@@ -106,7 +120,7 @@ class CancellableCall:
 
     def withdraw(self) -> bool:
         key, alias = self.receipt.id, self.database
-        if self.is_step:
+        if self.step is not None:
             return False
         own = on_commit.withdraw(lambda message: message.key == key, alias)
         forget_rows(alias, [key])
@@ -132,7 +146,7 @@ class CancellableChain:
     is_exact: bool = False
     kept_in: str | None = None
     keeps_result: bool = False
-    is_step: ClassVar[bool] = False
+    step: ClassVar[Message | None] = None
 
     def mark(self) -> Cancellation:
         key = self.receipt.id
@@ -178,7 +192,7 @@ def cancel(waiting: Cancellable) -> Cancellation:
     alias, receipt = waiting.database, waiting.receipt
     if not is_relational(alias):
         found = waiting.mark()
-        _deleting(found, waiting)()
+        _following(found, waiting)()
         return found
     waits = in_transaction(alias) or is_undecided(alias)
     with translated(f"Cancelling {receipt.id}", alias), transaction.atomic(using=alias):
@@ -187,19 +201,49 @@ def cancel(waiting: Cancellable) -> Cancellation:
             found = Cancellation.PREVENTED
         failpoints.reached("cancel.before_commit")
         if waits:
-            transaction.on_commit(_deleting(found, waiting), using=alias)
+            transaction.on_commit(_following(found, waiting), using=alias)
     failpoints.reached("cancel.committed")
     if not waits:
-        _deleting(found, waiting)()
+        _following(found, waiting)()
     return found
 
 
-def _deleting(found: Cancellation, waiting: Cancellable) -> Callable[[], None]:
-    def delete() -> None:
-        if found is not Cancellation.TOO_LATE and not waiting.is_step:
-            _delete_task(waiting.receipt)
+def _following(found: Cancellation, waiting: Cancellable) -> Callable[[], None]:
+    """What follows on the commit of a cancel."""
 
-    return delete
+    def follow() -> None:
+        if found is Cancellation.TOO_LATE:
+            return
+        if waiting.step is None:
+            _delete_task(waiting.receipt)
+        elif found is Cancellation.PREVENTED:
+            _tell(waiting.step)
+
+    return follow
+
+
+def _tell(step: Message) -> None:
+    """Tell the chain or group of a step. Never raises: a delivery tells it as well.
+
+    A transaction that is open on the store's own database may still undo the mark, and
+    does not see all members that have ended. It commits first.
+    """
+    alias = store().database
+    try:
+        if alias is not None and _is_open(alias):
+            transaction.on_commit(partial(_tell, step), using=alias)
+        else:
+            telling.tell_cancelled(step)
+    except Exception as error:  # noqa: BLE001  the cancel has committed
+        logger.warning(
+            "The chain or group of %s is told of the cancel when that is due: %s",
+            step.id,
+            error,
+        )
+
+
+def _is_open(alias: str) -> bool:
+    return is_relational(alias) and (in_transaction(alias) or is_undecided(alias))
 
 
 def _delete_task(receipt: Enqueued) -> None:

@@ -141,7 +141,7 @@ def _call(message: Message) -> CancellableCall:
         is_atomic=options.atomic,
         is_marked=options.cancellable and not options.atomic,
         keeps_result=options.keep_result is not None,
-        is_step=message.chain is not None,
+        step=message if message.chain is not None else None,
     )
 
 

@@ -12,10 +12,10 @@ import pytest
 from django.core.management import call_command
 from django.db import connections, transaction
 
+import cloudtask
 from cloudtask import Cancellation, Receipt, TaskFailed, chain, failpoints, group
-from cloudtask.delivering.cancelling import CancellableCall, cancel
 from cloudtask.delivering.settling import Outcome
-from cloudtask.message import Enqueued
+from cloudtask.exceptions import EnqueueUnavailable
 from cloudtask.models import CallMark, Execution, OutboxMessage
 from cloudtask.stores import store
 from cloudtask.testing import crash_at, queued, run_queued
@@ -272,10 +272,8 @@ def test_a_cancelled_member_fails_its_group_and_keeps_the_others(anywhere: str) 
         chain(group(members, on_failure=tasks.note_failure.s()), tasks.collect.s())
     ).defer()
     one = queued()[1]
-    receipt_of_one = Enqueued(one.id, one.name, one.queue)
 
-    call = CancellableCall(receipt_of_one, is_marked=True, is_step=True)
-    assert cancel(call) is PREVENTED
+    assert cloudtask.cancel(one.id) is PREVENTED
     run_queued()
 
     assert sorted(tasks.seen) == [("stoppable", 0), ("stoppable", 2)]
@@ -386,13 +384,122 @@ def test_a_partial_group_goes_on_with_the_failure_of_a_cancelled_member(
     members = [tasks.stoppable.s(n) for n in range(3)]
     receipt = group(members, partial=True).then(tasks.collect.s()).defer()
     one = queued()[1]
-    call = CancellableCall(
-        Enqueued(one.id, one.name, one.queue), is_marked=True, is_step=True
-    )
-    cancel(call)
+    cloudtask.cancel(one.id)
     run_queued()
 
     first, failure, last = receipt.result()
     assert (first, last) == (0, 2)
     assert failure.id == one.id
     assert "was cancelled" in failure.error
+
+
+def _with_a_late_member(**options: Any) -> Any:
+    late = tasks.stoppable.using(countdown=3600)
+    return group([tasks.give.s(1), late.s(5)], **options)
+
+
+def _of_late_member() -> str:
+    [found] = [one.id for one in queued() if one.task == tasks.stoppable.path]
+    return found
+
+
+def _soon() -> None:
+    run_queued(until=timedelta(minutes=1))
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_then_does_not_wait_for_a_cancelled_member_to_be_due(
+    commits: None, is_first: bool
+) -> None:
+    receipt = _with_a_late_member(partial=True).then(tasks.collect.s()).defer()
+    late = _of_late_member()
+    if not is_first:
+        _soon()
+
+    assert cloudtask.cancel(late) is PREVENTED
+    assert cloudtask.cancel(late) is PREVENTED
+    _soon()
+    first, failure = receipt.result(timeout=0)
+    assert (first, failure.id) == (1, late)
+    run_queued()
+    assert sum(one[0] == "collect" for one in tasks.seen) == 1
+
+
+def test_a_group_fails_when_its_member_is_cancelled_not_when_that_is_due(
+    commits: None,
+) -> None:
+    receipt = _with_a_late_member().then(tasks.collect.s()).defer()
+    late = _of_late_member()
+
+    cloudtask.cancel(late)
+    with pytest.raises(TaskFailed, match=f"stoppable \\({late}\\) was cancelled"):
+        receipt.result(timeout=0)
+
+
+def test_a_group_is_told_of_a_cancelled_member_with_the_commit(commits: None) -> None:
+    receipt = _with_a_late_member(partial=True).then(tasks.collect.s()).defer()
+    late = _of_late_member()
+    _soon()
+
+    with rolled_back():
+        cloudtask.cancel(late)
+    _soon()
+    assert not any(one[0] == "collect" for one in tasks.seen)
+    with transaction.atomic():
+        cloudtask.cancel(late)
+        assert len(queued()) == 1
+    _soon()
+    assert receipt.result(timeout=0)[1].id == late
+
+
+def test_a_group_is_told_once_a_transaction_of_the_store_alone_commits(
+    commits: None,
+) -> None:
+    whole = _with_a_late_member(partial=True).using(database="other")
+    receipt = whole.then(tasks.collect.s()).defer()
+    late = _of_late_member()
+    _soon()
+
+    with rolled_back():
+        cloudtask.cancel(late)
+    assert len(queued()) == 1
+    with transaction.atomic():
+        cloudtask.cancel(late)
+        assert len(queued()) == 1
+    _soon()
+    assert receipt.result(timeout=0)[1].id == late
+
+
+@pytest.mark.parametrize(
+    "point",
+    ["cancel.committed", "member.failed", "group.before_then", "group.after_then"],
+)
+def test_a_crash_while_a_group_is_told_of_a_cancel_only_delays_it(
+    commits: None, point: str
+) -> None:
+    receipt = _with_a_late_member(partial=True).then(tasks.collect.s()).defer()
+    late = _of_late_member()
+    _soon()
+
+    with crash_at(point), pytest.raises(failpoints.Crashed):
+        cloudtask.cancel(late)
+    run_queued()
+    assert receipt.result(timeout=0)[1].id == late
+    assert sum(one[0] == "collect" for one in tasks.seen) == 1
+
+
+def test_a_group_that_can_not_be_told_at_once_is_told_later(
+    commits: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    receipt = _with_a_late_member(partial=True).then(tasks.collect.s()).defer()
+    late = _of_late_member()
+    _soon()
+
+    def unreachable() -> None:
+        raise EnqueueUnavailable("The store is away.")
+
+    with failpoints.at("member.failed", unreachable):
+        assert cloudtask.cancel(late) is PREVENTED
+    assert "is told of the cancel when that is due: The store is away." in caplog.text
+    run_queued()
+    assert receipt.result(timeout=0)[1].id == late
