@@ -14,6 +14,7 @@ from django.db import connections
 
 from cloudtask import codec, envelope
 from cloudtask.asynchrony import synchronous
+from cloudtask.chains.kept import WHOLE
 from cloudtask.context import current
 from cloudtask.delivering import cancelling, results, retrying
 from cloudtask.delivering.cancelling import (
@@ -238,7 +239,9 @@ def value_of(found: StoredResult) -> Any:
 
     Raises TaskFailed, ResultExpired, or BadSignature for a value that was altered.
     """
-    what = f"Task {found.task} ({found.id})"
+    is_whole = found.task == WHOLE
+    what = "The chain or group" if is_whole else f"Task {found.task}"
+    what = f"{what} ({found.id})"
     if found.state is ResultState.FAILED:
         first = found.error.partition("\n")[0] or "its error has been removed"
         raise TaskFailed(f"{what} failed: {first}", found.traceback)

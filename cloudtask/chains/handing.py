@@ -250,7 +250,7 @@ def tell_result(rest: Rest, failure: Failure, key: str = "") -> None:
     current: Rest | None = rest
     inner = ""
     while current is not None:
-        kept.keep_failure(current, failure.error, failure.traceback)
+        kept.keep_failure(current, failure)
         if current.group is None:
             return
         group = current.group

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from cloudtask import clock, envelope, quotas
 from cloudtask.chains import steps
+from cloudtask.chains.failure import Failure
 from cloudtask.chains.rest import Rest, queue_of
 from cloudtask.stores import store
 from cloudtask.stores.results import ResultState, StoredResult, result_place
@@ -24,12 +25,20 @@ def keep_list(rest: Rest, value: bytes) -> None:
     _save(rest, ResultState.SUCCEEDED, value=data)
 
 
-def keep_failure(rest: Rest, error: str, traceback: str) -> None:
-    """Keep a failure as the result of a chain, if its result is kept."""
+def keep_failure(rest: Rest, failure: Failure) -> None:
+    """Keep the failure of a step as the result of a chain, if its result is kept."""
     keep = rest.keep if rest.is_over else steps.keep_of(rest.lines)
     if keep is not None:
         kept = replace(rest, keep=keep)
+        error, traceback = _named(failure), failure.traceback
         _save(kept, ResultState.FAILED, error=error, traceback=traceback)
+
+
+def _named(failure: Failure) -> str:
+    """The error, after the name of the task: a chain or a group has many."""
+    name = f"{failure.task} ({failure.id})"
+    named = failure.error.startswith(name)
+    return failure.error if named else f"{name}: {failure.error}"
 
 
 def _save(

@@ -19,6 +19,7 @@ from typing import Any
 from django.db.models import Q
 
 from cloudtask import clock, envelope, registry
+from cloudtask.chains.failure import failure_of
 from cloudtask.chains.kept import WHOLE
 from cloudtask.chains.rest import id_of, unsealed
 from cloudtask.delivering import executions, failed
@@ -308,7 +309,27 @@ def _as_chain(key: str, found: Located | None) -> Located | None:
 
 def _failed_step(steps: tuple[str, ...]) -> Located | None:
     kept = next(filter(None, map(_failed, steps)), None)
-    return None if kept is None else _of_failed(kept)
+    if kept is not None:
+        return _of_failed(kept)
+    return next(filter(None, map(_failed_member, steps)), None)
+
+
+def _failed_member(step: str) -> Located | None:
+    """The first failed member of a group that has failed by it, however deep.
+
+    A partial group takes a failure as a value, so it has not failed.
+    """
+    group = store().load_group(step)
+    if group is None or group.is_done or group.is_partial:
+        return None
+    for member in store().load_failed_members(step):
+        try:
+            _, key, _ = failure_of(step, member)
+        except PayloadError:  # it was altered
+            continue
+        if key and (kept := store().load_failed(key)) is not None:
+            return _of_failed(kept)
+    return None
 
 
 def _around_group(key: str, *, full: bool) -> Located | None:

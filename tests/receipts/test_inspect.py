@@ -11,8 +11,16 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.db import transaction
 
-from cloudtask import Cancellation, cancel, chain, failpoints, group, inspect
-from cloudtask.inspect import CallState, FoundCall, find
+from cloudtask import (
+    Cancellation,
+    TaskFailed,
+    cancel,
+    chain,
+    failpoints,
+    group,
+    inspect,
+)
+from cloudtask.inspect import CallState, FoundCall, find, finding
 from cloudtask.models import OutboxMessage
 from cloudtask.sending import relay
 from cloudtask.stores import store
@@ -288,6 +296,48 @@ def test_a_chain_whose_step_has_failed_says_so(anywhere: str) -> None:
     found = find(receipt.id)
 
     assert found.state is CallState.FAILED
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("is_deep", [False, True])
+def test_a_failed_group_leads_to_the_member_that_has_failed(
+    anywhere: str, keep: bool, is_deep: bool
+) -> None:
+    tasks.broken.add("fragile")
+    inner = group([tasks.echo.s(1), tasks.fragile.s("bread")])
+    last = tasks.echo if keep else tasks.forgetful
+    made = group([tasks.echo.s(2), inner]) if is_deep else inner
+    receipt = made.then(last.s() if keep else last.si()).defer()
+    run_queued(errors="retry")
+    [kept] = inspect.failed()
+
+    found = find(receipt.id)
+
+    assert (found.state, found.task) == (CallState.FAILED, tasks.fragile.path)
+    assert (found.id, found.step) == (receipt.id, kept.key)
+    assert "no bread today" in found.error
+    if keep:
+        with pytest.raises(TaskFailed, match=r"group .*tasks\.fragile \(.*no bread"):
+            receipt.result()
+
+
+@pytest.mark.parametrize("partial", [True, False])
+def test_a_failed_member_is_the_failure_of_its_group_unless_it_is_partial(
+    anywhere: str, partial: bool
+) -> None:
+    tasks.broken.add("fragile")
+    members = [tasks.fragile.s("bread"), tasks.echo.s(1)]
+    group(members, partial=partial).then(tasks.echo.s()).defer()  # type: ignore[call-overload]
+    [made] = store().page_groups(limit=10).items
+    seen: list[bool] = []
+
+    def look() -> None:
+        seen.append(finding._failed_member(made.id) is not None)
+
+    with failpoints.at("member.failed", look):
+        run_queued(errors="retry")
+
+    assert seen == [not partial]
 
 
 # Lists
