@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.utils.module_loading import import_string
 
 import cloudtask
-from cloudtask import conf
+from cloudtask import conf, inspect
 from cloudtask.backend.backend_options import OF_TASK
 from tests.docs import reference
 from tests.docs.blocks import ROOT
@@ -31,6 +32,14 @@ def test_the_commands_are_those_of_the_parsers() -> None:
     assert page == reference.with_commands(), (
         "python -m tests.docs.reference writes it."
     )
+
+
+def test_the_page_of_inspect_has_all_its_names() -> None:
+    page = (ROOT / "docs/reference/inspect.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\.\. auto\w+:: (\S+)$", page, re.MULTILINE)
+    assert {name.rpartition(".")[2] for name in shown} == set(inspect.__all__)
+    for name in shown:
+        assert import_string(name) is getattr(inspect, name.rpartition(".")[2])
 
 
 def test_the_page_about_django_tasks_names_the_options_of_its_backend() -> None:
