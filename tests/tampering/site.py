@@ -27,6 +27,7 @@ from django.test import Client, override_settings
 from django.utils import timezone
 
 from cloudtask import Schedule, group, iteration, stores
+from cloudtask.backend.library import TaskResultDoesNotExist
 from cloudtask.exceptions import CloudTaskError, EnqueueUnavailable
 from cloudtask.iteration import sweep
 from cloudtask.models import ScheduleRow
@@ -242,6 +243,8 @@ class Site:
     def _note(self, error: Exception) -> None:
         """Note an error that is no answer of ours."""
         if str(error).startswith("The call ") and "has no result" in str(error):
+            return
+        if isinstance(error, TaskResultDoesNotExist):  # under another id
             return
         if isinstance(error, EnqueueUnavailable) or not isinstance(
             error, CloudTaskError | CommandError | LookupError
