@@ -57,6 +57,8 @@ def scenario(effort: Effort) -> Scenario:
                 lambda results: results[OURS].best / results[EMPTY].best - 1,
                 0.8,
                 "x of the view",
+                "It verifies sender and signature, decodes the call, and looks at the "
+                "connections before and after it.",
             )
         ],
         around=issuer.serving,

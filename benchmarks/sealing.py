@@ -27,6 +27,9 @@ TIMES = 10  # of each operation in a sample
 UNSEALED = "without seals: "
 
 
+EACH_VALUE = "Each value has a seal of its own, for its row and its column."
+
+
 def scenario(effort: Effort) -> Scenario:
     operations = _Operations()
     named: dict[str, Callable[[], object]] = {
@@ -46,7 +49,7 @@ def scenario(effort: Effort) -> Scenario:
         cases=cases,
         budgets=[
             *(
-                Budget(f"{name}, over no seals", _ratio(name), MOST, "x")
+                Budget(f"{name}, over no seals", _ratio(name), MOST, "x", EACH_VALUE)
                 for name in (*named,)[:4]
             ),
             *(Budget(f"{name}: a seal", _seal(name), 10, " us") for name in ROWS),
