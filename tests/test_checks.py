@@ -174,9 +174,10 @@ def test_w002_leaves_tasks_alone_that_django_knew_when_it_was_set_up(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     outside = Definition("far.away.job", lambda: None, Options())  # type: ignore[attr-defined]
-    monkeypatch.setattr(apps, "ready", False)
     monkeypatch.setattr(registry, "_of_setup", set())
-    registry.register(outside)
+    with monkeypatch.context() as setting_up:
+        setting_up.setattr(apps, "ready", False)
+        registry.register(outside)
     assert not found(CLOUDTASK=GOOD)
 
 

@@ -70,7 +70,7 @@ def test_an_emulator_shows_no_secret(
         raise ValueError("a listener that fails is logged with the record")
 
     args = Hidden((MARK, {"note": MARK}))
-    queues = {name: {"backoff": "1h..1h"} for name in ("default", "bulk-1", "bulk-2")}
+    queues = {name: {"backoff": "1h..1h"} for name in ("default", "bulk-0", "bulk-1")}
     with Emulator(project="p", location="l", queues=queues, on_dispatch=tell) as here:
         monkeypatch.setenv("CLOUD_TASKS_EMULATOR_HOST", here.address)
         with override_settings(CLOUDTASK=settings(failing_server)):
