@@ -149,6 +149,8 @@ FLAGS = {(IterationRun, "is_planned"): "rest"}
 def write(row: Any, name: str, value: Any) -> bool:
     """Whether the database took `value` for a column of `row`, as it is."""
     quote, vendor = connection.ops.quote_name, connection.vendor
+    if vendor == "mysql" and value == float("inf"):
+        return False  # the driver refuses it, with an error of its own
     table, key = quote(row._meta.db_table), quote(row._meta.pk.column)
     line = f"UPDATE {table} SET {quote(name)} = %s WHERE {key} = %s"
     if isinstance(value, tuple):
