@@ -30,7 +30,7 @@ STALL = 90.0  # seconds in which nothing that was enqueued may stay undone
 
 
 class Orders:
-    """What a caller can be asked to do. Each method is a verb."""
+    """The orders that a caller takes. Each method is a verb."""
 
     def __init__(self, peer: Any) -> None:
         from benchmarks.site.work import Ledger
@@ -92,7 +92,7 @@ class Orders:
         return (time.monotonic() - started) / count
 
     def timed(self, function: str, count: int) -> float:
-        """What a function of the peer measures itself."""
+        """The figures that a function of the peer measures itself."""
         return float(getattr(self.peer, function)(count))
 
     def latency(self, most: int, seconds: float) -> list[float]:

@@ -1,4 +1,4 @@
-"""What cloudtask costs beside the calls: requests, outbox, and records of execution."""
+"""Measures the requests, the outbox and the records of execution that calls need."""
 
 from __future__ import annotations
 

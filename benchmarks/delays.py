@@ -1,4 +1,4 @@
-"""What a call costs its caller when servers are 1, 5 or 20 ms away."""
+"""Measures calls whose servers are 1, 5 or 20 ms away."""
 
 from __future__ import annotations
 

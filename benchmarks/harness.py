@@ -131,7 +131,7 @@ def measure(scenario: Scenario, repeats: int) -> Results:
 
 
 def outcome(name: str, scenario: Scenario, results: Results) -> Outcome:
-    """What the scenario found, in its own unit."""
+    """The figures of the scenario, in its own unit."""
     return Outcome(
         name=name,
         title=scenario.title,

@@ -1,4 +1,4 @@
-"""What the benchmarks found: figures and budgets, printed as tables or kept as JSON."""
+"""Figures and budgets of the benchmarks, printed as tables or kept as JSON."""
 
 from __future__ import annotations
 

@@ -8,12 +8,10 @@ verified.
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import struct
 import zlib
 from binascii import b2a_base64
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -25,6 +23,7 @@ from cloudtask.exceptions import BadSignature, PayloadError
 from cloudtask.message import Message
 from cloudtask.options import options_from_wire
 from cloudtask.quotas import EXPANDED
+from cloudtask.signing import ID_SIZE, Key, key_of
 
 MAGIC = b"ct"
 VERSION = 1
@@ -33,14 +32,12 @@ VALUE = 2  # no message: a sealed value can't be delivered, nor the other way ro
 RESTS = 4  # a message in a table: it can't be delivered as it is, either
 COMPRESS_FROM = 1024  # bytes; below it zlib rarely wins its own time back
 _HEAD = struct.Struct(">2sBBI")
-_ID_SIZE = 4  # of the key's id, which ends the head
 _MAC_SIZE = 32
-_MAC_AT = _HEAD.size + _ID_SIZE
+_MAC_AT = _HEAD.size + ID_SIZE  # the id of the key ends the head
 HEADER_SIZE = _MAC_AT + _MAC_SIZE
 _TEXT = "ct:"  # what sealed text begins with, which no JSON does
-_REST_AT = len(_TEXT) + 2 * _ID_SIZE + 44  # behind the key's id and the signature
+_REST_AT = len(_TEXT) + 2 * ID_SIZE + 44  # behind the key's id and the signature
 _REMEMBERED = 1024  # bytes or characters of a sealed value
-_BLOCK = 64  # bytes of a block of SHA-256
 
 Place = tuple[str, ...]
 
@@ -53,47 +50,12 @@ class UnknownVersion(NotAnEnvelope):
     """Another version of this library made the envelope: a deploy may be under way."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Key:
-    """A signing key, as the two states of SHA-256 with which each HMAC begins.
-
-    `hmac.digest` would compute both for each message, which takes twice as long.
-    """
-
-    id: bytes
-    text_id: str
-    inner: Any
-    outer: Any
-
-    def sign(self, data: bytes) -> bytes:
-        inner, outer = self.inner.copy(), self.outer.copy()
-        inner.update(data)
-        outer.update(inner.digest())
-        mac: bytes = outer.digest()
-        return mac
-
-
-@lru_cache(maxsize=16)
-def _key(secret: str | bytes) -> _Key:
-    """The signing key that belongs to a SECRET_KEY."""
-    raw = secret.encode() if isinstance(secret, str) else secret
-    key = hmac.digest(raw, b"cloudtask.envelope.v1", "sha256")
-    key_id = hashlib.sha256(key).digest()[:_ID_SIZE]
-    block = key.ljust(_BLOCK, b"\0")
-    return _Key(
-        id=key_id,
-        text_id=key_id.hex(),
-        inner=hashlib.sha256(bytes(byte ^ 0x36 for byte in block)),
-        outer=hashlib.sha256(bytes(byte ^ 0x5C for byte in block)),
-    )
-
-
 # The functions that hold keys raise nothing: error reports show local variables.
 
 
 def _signed(head: bytes, body: bytes, place: bytes = b"") -> bytes:
     """The envelope of these parts, signed with the first of the project's keys."""
-    key = _key(conf.settings().signing_secrets[0])
+    key = key_of(conf.settings().signing_secrets[0])
     head += key.id
     return b"%b%b%b" % (head, key.sign(b"%b%b%b" % (head, place, body)), body)
 
@@ -101,7 +63,7 @@ def _signed(head: bytes, body: bytes, place: bytes = b"") -> bytes:
 def _is_signed(head: bytes, mac: bytes, body: bytes, place: bytes) -> bool:
     """Whether a key of the project has signed these parts."""
     for secret in conf.settings().signing_secrets:
-        key = _key(secret)
+        key = key_of(secret)
         if head.endswith(key.id) and hmac.compare_digest(
             key.sign(b"%b%b%b" % (head, place, body)), mac
         ):
@@ -109,7 +71,7 @@ def _is_signed(head: bytes, mac: bytes, body: bytes, place: bytes) -> bool:
     return False
 
 
-def _signature(key: _Key, rest: str, place: bytes) -> str:
+def _signature(key: Key, rest: str, place: bytes) -> str:
     data = b"%b%b%b" % (_TEXT.encode(), place, _encoded(rest))
     return key.text_id + b2a_base64(key.sign(data), newline=False).decode()
 
@@ -120,7 +82,7 @@ def _encoded(text: str) -> bytes:
 
 def _is_text_signed(signature: str, rest: str, place: bytes) -> bool:
     for secret in conf.settings().signing_secrets:
-        key = _key(secret)
+        key = key_of(secret)
         if signature.startswith(key.text_id) and hmac.compare_digest(
             _encoded(_signature(key, rest, place)), _encoded(signature)
         ):
@@ -197,7 +159,7 @@ def seal_text(text: str | None, *, place: Place) -> str:
     """The same for a text that stays readable, or None. It is never text that the codec
     decodes."""
     rest = "" if text is None else f":{text}"
-    key = _key(conf.settings().signing_secrets[0])
+    key = key_of(conf.settings().signing_secrets[0])
     return f"{_TEXT}{_signature(key, rest, _bound(place))}{rest}"
 
 

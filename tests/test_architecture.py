@@ -22,7 +22,7 @@ FLOORS = [
     {
         *("addresses", "asynchrony", "clients", "clock", "datastore_emulator"),
         *("development", "discretion"),
-        *("exceptions", "failpoints", "quotas", "signals"),
+        *("exceptions", "failpoints", "quotas", "signals", "signing"),
     },
     {"options", "runs", "context"},
     {"progress", "transitions"},

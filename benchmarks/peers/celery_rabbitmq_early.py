@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from django.conf import settings
 
-from benchmarks.peers.celery_redis import application, command
-from benchmarks.site.work import work
+from benchmarks.peers.celery_redis import Peer
 
 TITLE = "Celery on RabbitMQ, defaults"
 PACKAGES = ("celery", "amqp")
@@ -13,17 +12,5 @@ PROMISE = "A crash of the worker, or of RabbitMQ before it has a message, loses 
 KEEPS = False
 IN_TRANSACTION = False
 
-app = application("rabbitmq_early", settings.RABBITMQ)
-run = app.task(work, name="work")
-
-
-def enqueue(number: int, milliseconds: int = 0) -> None:
-    run.delay(number, milliseconds)
-
-
-def prepare() -> None:
-    app.control.purge()
-
-
-def workers() -> list[list[str]]:
-    return [command("celery_rabbitmq_early")]
+_peer = Peer("celery_rabbitmq_early", settings.RABBITMQ)
+app, enqueue, prepare, workers = _peer.app, _peer.enqueue, _peer.prepare, _peer.workers

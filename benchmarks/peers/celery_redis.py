@@ -35,17 +35,24 @@ def command(module: str) -> list[str]:
     return [*worker, "worker", "--concurrency=2", "--loglevel=ERROR"]
 
 
-app = application("redis", settings.REDIS, **LATE)
-run = app.task(work, name="work")
+class Peer:
+    """The functions of a peer that is Celery; its worker imports `module`."""
+
+    def __init__(self, module: str, broker: str, **changes: object) -> None:
+        self.module = module
+        name = module.removeprefix("celery_")
+        self.app = application(name, broker, **changes)
+        self.task = self.app.task(work, name="work")
+
+    def enqueue(self, number: int, milliseconds: int = 0) -> None:
+        self.task.delay(number, milliseconds)
+
+    def prepare(self) -> None:
+        self.app.control.purge()
+
+    def workers(self) -> list[list[str]]:
+        return [command(self.module)]
 
 
-def enqueue(number: int, milliseconds: int = 0) -> None:
-    run.delay(number, milliseconds)
-
-
-def prepare() -> None:
-    app.control.purge()
-
-
-def workers() -> list[list[str]]:
-    return [command("celery_redis")]
+_peer = Peer("celery_redis", settings.REDIS, **LATE)
+app, enqueue, prepare, workers = _peer.app, _peer.enqueue, _peer.prepare, _peer.workers

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from django.conf import settings
 
-from benchmarks.peers.celery_redis import application, command
-from benchmarks.site.work import work
+from benchmarks.peers.celery_redis import Peer
 
 TITLE = "Celery on Redis, defaults"
 PACKAGES = ("celery", "redis")
@@ -13,17 +12,5 @@ PROMISE = "A crash of the worker loses the calls that it runs."
 KEEPS = False
 IN_TRANSACTION = False
 
-app = application("redis_early", settings.REDIS)
-run = app.task(work, name="work")
-
-
-def enqueue(number: int, milliseconds: int = 0) -> None:
-    run.delay(number, milliseconds)
-
-
-def prepare() -> None:
-    app.control.purge()
-
-
-def workers() -> list[list[str]]:
-    return [command("celery_redis_early")]
+_peer = Peer("celery_redis_early", settings.REDIS)
+app, enqueue, prepare, workers = _peer.app, _peer.enqueue, _peer.prepare, _peer.workers

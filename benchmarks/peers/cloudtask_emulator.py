@@ -69,7 +69,7 @@ def emulator() -> list[str]:
     command = [sys.executable, "-m", "cloudtask.emulator", "--quiet"]
     command += [f"--port={os.environ['BENCH_EMULATOR_PORT']}"]
     command += [f"--http-port={os.environ['BENCH_EMULATOR_HTTP_PORT']}"]
-    # Google's queues stop at 500 a second. What is asked here is what this code can.
+    # Google's queues stop at 500 a second. Without that limit, the code is measured.
     return [*command, f"--queue={QUEUE}", "--no-rate-limits"]
 
 

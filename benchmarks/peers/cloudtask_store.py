@@ -1,4 +1,4 @@
-"""What cloudtask costs beside the calls: requests, outbox, and records of execution.
+"""Measures the requests, the outbox and the records of execution that calls need.
 
 Each function takes a number, and returns the seconds for each.
 """
@@ -128,7 +128,7 @@ def _cpu(call: Callable[[], object], count: int) -> float:
 
 
 def many_in_a_transaction(count: int) -> float:
-    """What the transaction itself takes, without its commit and what follows."""
+    """Measure the transaction, without its commit and the steps after it."""
     with transaction.atomic():
         started = time.perf_counter()
         enqueue_many(range(count))
@@ -139,7 +139,7 @@ def many_in_a_transaction(count: int) -> float:
 
 
 def sent_after_commit(count: int) -> float:
-    """What follows the commit of so many calls: the requests, and the DELETE."""
+    """Measure the requests and the DELETE after the commit of so many calls."""
     with transaction.atomic():
         enqueue_many(range(count))
         started = time.perf_counter()

@@ -6,7 +6,7 @@ from django.db import models
 
 
 class Order(models.Model):
-    """What a transaction writes before it enqueues."""
+    """A row that a transaction writes before it enqueues."""
 
     number = models.BigIntegerField()
 
@@ -15,7 +15,7 @@ class Order(models.Model):
 
 
 class Row(models.Model):
-    """What an iteration changes with an UPDATE each."""
+    """A row that an iteration changes by an UPDATE of its own."""
 
     size = models.IntegerField(default=0)
 

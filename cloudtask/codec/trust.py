@@ -181,8 +181,8 @@ def defines(kind: type, name: str) -> bool:
     """Whether the code of a class, or of a class that it inherits from, defines a
     method or a class of this name.
 
-    What a class only keeps, such as `run = os.system`, is not its own. Neither is what
-    its metaclass gives it. Raises AttributeError if there is nothing of this name.
+    A function that a class only keeps, as in `run = os.system`, is not its own. Nor are
+    the methods of its metaclass. Raises AttributeError if there is no such name.
     """
     for base in kind.__mro__:
         if name in vars(base):

@@ -73,8 +73,8 @@ def _cancelling(key: str) -> dict[str, Any]:
     return {
         "title": f"Cancel the call {key}?",
         "sentences": [
-            "A call that has not begun does not begin. One that runs goes on, and is "
-            "not tried again if its task is cancellable.",
+            "The call does not begin, if it has not begun. If it runs, it goes on, and "
+            "it is not tried again if its task is cancellable.",
             "Of a chain or a group, no further step begins.",
         ],
         "button": "Cancel the call",

@@ -58,7 +58,7 @@ logger = logging.getLogger("cloudtask")
 
 
 class Cancellation(Enum):
-    """What `cancel()` has reached."""
+    """The effect of a `cancel()`."""
 
     PREVENTED = "prevented"  # the call does not begin, or its effects are undone
     TOO_LATE = "too late"  # it has taken effect, or is kept as a failed task
@@ -209,7 +209,7 @@ def cancel(waiting: Cancellable) -> Cancellation:
 
 
 def _following(found: Cancellation, waiting: Cancellable) -> Callable[[], None]:
-    """What follows on the commit of a cancel."""
+    """The steps after the commit of a cancel."""
 
     def follow() -> None:
         if found is Cancellation.TOO_LATE:

@@ -47,7 +47,7 @@ def tell_cancelled(message: Message) -> None:
 
 
 def _rest(message: Message) -> Rest | None:
-    """What follows on a call that has not succeeded, if that can still be read."""
+    """The rest of the chain of a call that failed, if it can still be read."""
     if message.chain is None:
         return None
     try:

@@ -156,7 +156,7 @@ def permissions(wish: Wish) -> Iterator[Finding]:
 
 
 def _further(found: set[str]) -> Iterator[Finding]:
-    """What the account may not do that only some projects need."""
+    """The missing rights that only some projects need."""
     if missing := [right for right in LOOKING if right not in found]:
         yield skipped(
             f"cloudtask.inspect and cloudtask_cancel can't look into queues: the "

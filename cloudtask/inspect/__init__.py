@@ -76,7 +76,7 @@ def queues() -> list[ActualQueue]:
 
 @discreet
 def stats(queue: str) -> QueueStats:
-    """What a queue has done, as the service estimates it; raises QueuesUnknown."""
+    """The work of a queue, as the service estimates it; raises QueuesUnknown."""
     return listing.stats_of(queue)
 
 

@@ -25,8 +25,7 @@ from cloudtask.delivering.cancelling import (
 from cloudtask.discretion import discreet
 from cloudtask.exceptions import CloudTaskError, PayloadError, TaskNotFound
 from cloudtask.inspect import finding
-from cloudtask.inspect.finding import Located
-from cloudtask.inspect.values import CallState, FoundCall
+from cloudtask.inspect.values import CallState, FoundCall, Located
 from cloudtask.message import Enqueued, Message
 from cloudtask.sending import payloads
 from cloudtask.stores import AlreadyDone, store

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -22,15 +22,22 @@ from cloudtask import clock, envelope, registry
 from cloudtask.chains.failure import failure_of
 from cloudtask.chains.kept import WHOLE
 from cloudtask.chains.rest import id_of, unsealed
-from cloudtask.delivering import executions, failed
+from cloudtask.delivering import failed
 from cloudtask.exceptions import PayloadError, TaskNotFound
+from cloudtask.inspect.ended import (
+    executed,
+    failed_task,
+    of_failed,
+    of_result,
+    result_of,
+)
 from cloudtask.inspect.marked import with_cancel
-from cloudtask.inspect.values import CallState, FoundCall, stripped
+from cloudtask.inspect.values import CallState, FoundCall, Located, stripped
 from cloudtask.message import Message
 from cloudtask.queues import listing
 from cloudtask.sending import on_commit, relay, table, waiting
-from cloudtask.stores import FailedCall, store
-from cloudtask.stores.results import ResultState, StoredResult
+from cloudtask.stores import store
+from cloudtask.stores.results import ResultState
 from cloudtask.stores.transactions import is_undecided
 from cloudtask.transports import memory
 
@@ -38,16 +45,6 @@ RETRIES = 5  # names of tasks that a Retry has made which are tried
 STEPS = 10  # first steps of a chain that are looked for
 
 _ID = re.compile(r"([0-9a-f]{32})(-\d+)?")  # of a call, or the key of one that repeats
-
-
-@dataclass(frozen=True, slots=True)
-class Located:
-    """A call, and its message where that could be read. `is_chain` is true for the id
-    of a chain or a group."""
-
-    found: FoundCall
-    message: Message | None = None
-    is_chain: bool = False
 
 
 Look = Callable[[str], Located | None]
@@ -79,81 +76,17 @@ def _with_cancel(one: Located) -> Located:
 
 
 def _ended(key: str) -> Located | None:
-    result = _result(key)
+    result = result_of(key)
     if result is not None and result.state is ResultState.SUCCEEDED:
-        return Located(_of_result(result))
-    if (kept := _failed(key)) is not None:
-        return _of_failed(kept)
+        return Located(of_result(result))
+    if (kept := failed_task(key)) is not None:
+        return of_failed(kept)
     if result is None:
-        return _executed(key)
+        return executed(key)
     if result.task != WHOLE:
-        return Located(_of_result(result))
-    told = Located(_of_result(result), is_chain=True)
+        return Located(of_result(result))
+    told = Located(of_result(result), is_chain=True)
     return _as_chain(key, _failed_step(_steps(key))) or told
-
-
-def _result(key: str) -> StoredResult | None:
-    """The result of a call: in the store, or with the effects of an atomic one."""
-    from cloudtask.stores.database.results import ResultsIn
-
-    found = store().load_result(key)
-    own = store().database
-    for alias in waiting.aliases():
-        if alias != own and (found is None or found.state is ResultState.FAILED):
-            found = ResultsIn(alias).load_result(key) or found
-    return found
-
-
-def _of_result(result: StoredResult) -> FoundCall:
-    is_success = result.state is ResultState.SUCCEEDED
-    return FoundCall(
-        id=result.id,
-        state=CallState.SUCCEEDED if is_success else CallState.FAILED,
-        task=result.task,
-        queue=result.queue,
-        enqueued_at=result.enqueued_at,
-        error=result.error,
-    )
-
-
-def _failed(key: str) -> FailedCall | None:
-    """The failed task of a call; that of one that a Retry repeated has another key."""
-    found = store().load_failed(key)
-    if found is None and (later := store().find_failed(f"{key}-", limit=1)):
-        found = store().load_failed(later[0])
-    return found
-
-
-def _of_failed(kept: FailedCall) -> Located:
-    try:
-        message = failed.opened(kept)
-    except PayloadError:
-        message = None  # with a key that the settings no longer have
-    found = FoundCall(
-        id=kept.key.partition("-")[0],
-        state=CallState.FAILED,
-        task=kept.task,
-        queue=kept.queue,
-        name=kept.name,
-        chain=None if message is None else message.whole,
-        tries=kept.attempts,
-        enqueued_at=kept.enqueued_at,
-        error=kept.error,
-        arguments=kept.arguments,
-    )
-    return Located(found, message)
-
-
-def _executed(key: str) -> Located | None:
-    for alias in waiting.aliases():
-        is_cancelled = executions.state_of(key, alias)
-        if is_cancelled is not None:
-            state = CallState.CANCELLED if is_cancelled else CallState.SUCCEEDED
-            found = FoundCall(
-                id=key, state=state, database=alias, is_cancelled=is_cancelled
-            )
-            return Located(found)
-    return None
 
 
 # Calls that wait for a commit, or in the outbox
@@ -300,7 +233,7 @@ def _steps(key: str) -> tuple[str, ...]:
 
 
 def _as_chain(key: str, found: Located | None) -> Located | None:
-    """What was found of a step, as the state of its chain."""
+    """The step that was found, as the state of its chain."""
     if found is None:
         return None
     called = replace(found.found, id=key, step=found.found.id, chain=key)
@@ -308,9 +241,9 @@ def _as_chain(key: str, found: Located | None) -> Located | None:
 
 
 def _failed_step(steps: tuple[str, ...]) -> Located | None:
-    kept = next(filter(None, map(_failed, steps)), None)
+    kept = next(filter(None, map(failed_task, steps)), None)
     if kept is not None:
-        return _of_failed(kept)
+        return of_failed(kept)
     return next(filter(None, map(_failed_member, steps)), None)
 
 
@@ -328,7 +261,7 @@ def _failed_member(step: str) -> Located | None:
         except PayloadError:  # it was altered
             continue
         if key and (kept := store().load_failed(key)) is not None:
-            return _of_failed(kept)
+            return of_failed(kept)
     return None
 
 

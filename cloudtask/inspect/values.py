@@ -1,10 +1,12 @@
-"""The states of a call, and what is known of one."""
+"""The states of a call, and its facts as far as they are known."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
+
+from cloudtask.message import Message
 
 
 class CallState(Enum):
@@ -53,3 +55,13 @@ def stripped(text: object) -> str:
         return text.strip()
     kind = type(text).__name__
     raise TypeError(f"The id of a call is a str, not {kind}: give the receipt's .id.")
+
+
+@dataclass(frozen=True, slots=True)
+class Located:
+    """A call, and its message where that could be read. `is_chain` is true for the id
+    of a chain or a group."""
+
+    found: FoundCall
+    message: Message | None = None
+    is_chain: bool = False

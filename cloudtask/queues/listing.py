@@ -57,7 +57,7 @@ class WaitingTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueStats:
-    """What a queue has done, as the service estimates it.
+    """The work of a queue, as the service estimates it.
 
     `oldest_at` is the earliest time at which a waiting task is due. `rate` is that of
     deliveries in a second, as the service allows it now.
@@ -220,7 +220,7 @@ def _task_in(url: str) -> str | None:
 
 
 def stats_of(queue: str) -> QueueStats:
-    """What a queue has done, or all its parts together; raises QueuesUnknown."""
+    """The work of a queue, or of all its parts together; raises QueuesUnknown."""
     if is_in_memory():
         found = [one for one in memory.queue() if one.message.queue == queue]
         oldest = min((one.due for one in found), default=None)

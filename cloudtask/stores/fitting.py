@@ -56,7 +56,7 @@ NEUTRAL: Mapping[type, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What fits in a column: values of `kind` up to `most`, or one of `choices`.
+    """The values that fit in a column: of `kind` up to `most`, or one of `choices`.
 
     `neutral` is shown in the place of a value that does not fit.
     """

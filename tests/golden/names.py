@@ -21,6 +21,7 @@ from cloudtask import (
     exceptions,
     runs,
     signals,
+    signing,
     urls,
 )
 from cloudtask.codec import packing
@@ -87,7 +88,7 @@ def _envelope() -> Iterator[str]:
     yield f"magic {envelope.MAGIC.decode()}"
     yield f"version {envelope.VERSION}"
     yield f"head {envelope._HEAD.format}"
-    yield f"then {envelope._ID_SIZE} bytes of key id, {envelope._MAC_SIZE} of HMAC"
+    yield f"then {signing.ID_SIZE} bytes of key id, {envelope._MAC_SIZE} of HMAC"
     yield f"flag {envelope.COMPRESSED} compressed"
     yield f"flag {envelope.VALUE} value"
 

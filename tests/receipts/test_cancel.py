@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +16,7 @@ from cloudtask.models import CallMark, Execution, OutboxMessage
 from cloudtask.sending import relay
 from cloudtask.testing import crash_at, run_queued
 from cloudtask.transports import memory
-from tests.durability.database import committing, rolled_back
+from tests.durability.database import rolled_back
 from tests.receipts import tasks
 from tests.support import clock
 from tests.testapp.models import Author
@@ -26,21 +24,6 @@ from tests.testapp.models import Author
 pytestmark = pytest.mark.django_db(databases=["default", "other"])
 
 PREVENTED, TOO_LATE, REQUESTED = Cancellation
-
-
-@pytest.fixture(autouse=True)
-def _calm() -> Iterator[None]:
-    tasks.asked.clear()
-    tasks.broken.clear()
-    yield
-    tasks.asked.clear()
-    tasks.broken.clear()
-
-
-@pytest.fixture
-def commits(db: None, tmp_path: Path) -> Iterator[None]:
-    with committing(tmp_path):
-        yield
 
 
 def test_a_cancelled_call_does_not_begin(anywhere: str) -> None:

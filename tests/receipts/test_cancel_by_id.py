@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,7 +15,6 @@ from cloudtask.exceptions import CloudTaskError
 from cloudtask.inspect import CallState, find
 from cloudtask.models import OutboxMessage
 from cloudtask.testing import crash_at, queued, run_queued
-from tests.durability.database import committing
 from tests.iteration.tasks import visit as walk
 from tests.receipts import tasks
 from tests.testapp.models import Author
@@ -24,21 +22,6 @@ from tests.testapp.models import Author
 pytestmark = pytest.mark.django_db(databases=["default", "other"])
 
 PREVENTED, TOO_LATE, REQUESTED = Cancellation
-
-
-@pytest.fixture(autouse=True)
-def _calm() -> Iterator[None]:
-    tasks.asked.clear()
-    tasks.broken.clear()
-    yield
-    tasks.asked.clear()
-    tasks.broken.clear()
-
-
-@pytest.fixture
-def commits(db: None, tmp_path: Path) -> Iterator[None]:
-    with committing(tmp_path):
-        yield
 
 
 DEFERS: dict[str, Callable[[], Any]] = {

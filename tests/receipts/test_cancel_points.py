@@ -6,10 +6,9 @@ table of cases and outcomes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,12 +21,14 @@ from cloudtask.models import OutboxMessage
 from cloudtask.sending import on_commit, relay
 from cloudtask.testing import crash_at, run_queued
 from cloudtask.transports import memory
-from tests.durability.database import committing
 from tests.receipts import tasks
 from tests.support import clock
 from tests.testapp.models import Author
 
-pytestmark = pytest.mark.django_db(databases=["default", "other"])
+pytestmark = [
+    pytest.mark.django_db(databases=["default", "other"]),
+    pytest.mark.usefixtures("commits"),
+]
 
 PREVENTED, TOO_LATE, REQUESTED = Cancellation
 
@@ -44,15 +45,6 @@ KINDS: dict[str, Callable[[], Any]] = {
         chain(tasks.counted.si()).using(cancellable=True, transactional=True).defer()
     ),
 }
-
-
-@pytest.fixture(autouse=True)
-def _calm(db: None, tmp_path: Path) -> Iterator[None]:
-    tasks.asked.clear()
-    tasks.broken.clear()
-    with committing(tmp_path):
-        yield
-    tasks.asked.clear()
 
 
 @dataclass

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,26 +23,10 @@ from cloudtask.models import OutboxMessage
 from cloudtask.sending import relay
 from cloudtask.stores import store
 from cloudtask.testing import crash_at, run_queued
-from tests.durability.database import committing
 from tests.receipts import tasks
 from tests.support import clock
 
 pytestmark = pytest.mark.django_db(databases=["default", "other"])
-
-
-@pytest.fixture(autouse=True)
-def _calm() -> Iterator[None]:
-    tasks.asked.clear()
-    tasks.broken.clear()
-    yield
-    tasks.asked.clear()
-    tasks.broken.clear()
-
-
-@pytest.fixture
-def commits(db: None, tmp_path: Path) -> Iterator[None]:
-    with committing(tmp_path):
-        yield
 
 
 def state(receipt: Any) -> CallState:

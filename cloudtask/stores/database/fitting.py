@@ -81,7 +81,7 @@ def _neutral(model: type[Model], field: Any, kind: type, *, is_state: bool) -> A
 
 
 def place_of(row: Model, name: str) -> Place:
-    """What names a column of a row in a sentence."""
+    """The place of a column, as sentences name it."""
     kind = type(row).__name__
     fields = type(row)._meta.concrete_fields
     column = next(str(f.column) for f in fields if f.attname == name)

@@ -173,7 +173,7 @@ def fitted(kind: str, values: dict[str, Any]) -> tuple[Mapping[str, Any], str | 
 
 
 def place_of(kind: str, key: str, name: str) -> Place:
-    """What names a property of an entity in a sentence."""
+    """The place of a property, as sentences name it."""
     owner, _, part = key.partition(":")
     if kind in _PARTS:
         part = part.lstrip("0") or "0" if kind == "CloudtaskShard" else part
