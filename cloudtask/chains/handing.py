@@ -161,9 +161,10 @@ def _end(rest: Rest, value: bytes) -> None:
     """Give the last value of a chain to its group, or keep that of a group."""
     if rest.group is not None:
         data = envelope.seal_value(value, place=member_place(rest.group, rest.member))
-        store().save_member(rest.group, rest.member, data)
+        may_be_last = store().save_member(rest.group, rest.member, data)
         failpoints.reached("member.saved")
-        decide(rest.group)
+        if may_be_last:
+            decide(rest.group)
     elif rest.keep is not None:
         kept.keep_list(rest, value)
 
@@ -265,10 +266,11 @@ def _note_failure(rest: Rest, failure: Failure, key: str, inner: str) -> Rest | 
         if group is None:
             return None
         data = sealed_failure(group.id, rest.member, failure, key, inner)
-        store().save_failed_member(group.id, rest.member, data)
+        may_be_last = store().save_failed_member(group.id, rest.member, data)
         failpoints.reached("member.failed")
         if group.is_partial:
-            decide(group.id)
+            if may_be_last:
+                decide(group.id)
             return None
         return _follows(group)
     except BadSignature as error:

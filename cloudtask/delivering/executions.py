@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from django.db import IntegrityError, transaction
 from django.db.models import Q
 
 from cloudtask import quotas
 from cloudtask.clock import database_now
 from cloudtask.message import Message
 from cloudtask.stores import AlreadyDone, CallCancelled
-from cloudtask.stores.transactions import delete_by_key
+from cloudtask.stores.transactions import delete_by_key, inserted
 
 HORIZON = timedelta(seconds=quotas.HORIZON)
 
@@ -24,18 +23,10 @@ def record(message: Message) -> None:
     """
     from cloudtask.models import Execution
 
-    alias = message.options.database
-    try:
-        with transaction.atomic(using=alias):
-            Execution.objects.using(alias).create(
-                id=message.id, task=message.task, ran_at=database_now()
-            )
-    except IntegrityError as error:
-        rows = Execution.objects.using(alias).only("is_cancelled")
-        row = rows.filter(pk=message.id).first()
-        if row is not None and row.is_cancelled:
-            raise CallCancelled(message.id) from error
-        raise AlreadyDone(message.id) from error
+    alias, key = message.options.database, message.id
+    row = Execution(id=key, task=message.task, ran_at=database_now())
+    if not inserted(row, alias):
+        raise CallCancelled(key) if is_cancelled(key, alias) else AlreadyDone(key)
 
 
 def cancel(key: str, alias: str) -> bool:

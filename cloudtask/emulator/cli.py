@@ -16,8 +16,11 @@ from pathlib import Path
 
 from cloudtask.emulator.options import Settings, Write, add_arguments, settings_from
 from cloudtask.emulator.serving import Engine, Server
+from cloudtask.emulator.serving.server import PortTaken
 
-__all__ = ["add_arguments", "main", "serve", "settings_from"]
+__all__ = ["add_arguments", "main", "serve", "settings_from", "status_of"]
+
+PORT_TAKEN = 3
 
 
 def serve(
@@ -135,5 +138,10 @@ def main(arguments: list[str] | None = None) -> int:
             until_stdin_closes=options.until_stdin_closes,
         )
     except (OSError, ValueError) as error:
-        parser.exit(2, f"{parser.prog}: {error}\n")
+        parser.exit(status_of(error), f"{parser.prog}: {error}\n")
     return 0
+
+
+def status_of(error: Exception) -> int:
+    """The exit status that tells a program why the emulator did not start."""
+    return PORT_TAKEN if isinstance(error, PortTaken) else 2

@@ -20,6 +20,7 @@ from cloudtask.development import HOST_VARIABLE, HTTP_VARIABLE, TARGET_VARIABLE
 
 PROJECT_VARIABLE = "GOOGLE_CLOUD_PROJECT"
 DEFAULT_PORT = 8123
+PORT_TAKEN = 3  # the status with which an emulator ends whose port is in use
 
 # Modules that the extra "emulator" installs.
 _NEEDED = ("aiohttp", "cryptography", "yaml")
@@ -27,6 +28,17 @@ _START_TIMEOUT = 60.0
 _STOP_TIMEOUT = 10.0
 
 logger = logging.getLogger("cloudtask")
+
+
+class _Ended(RuntimeError):
+    """The emulator ended with `status` before it was ready."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        super().__init__(
+            f"The Cloud Tasks emulator ended with status {status}; its output has the "
+            "reason."
+        )
 
 
 @dataclass
@@ -82,9 +94,10 @@ def _launched_at(
         chosen = _free_port()
         try:
             return _launched([*arguments, f"--port={chosen}"])
-        except RuntimeError:
-            if _are_free(chosen):
-                raise  # nobody took it meanwhile: there is another reason
+        except _Ended as error:
+            # Another program may have taken the port since the look.
+            if error.status != PORT_TAKEN:
+                raise
 
 
 def _launched(arguments: list[str]) -> tuple[Running, dict[str, str]]:
@@ -159,10 +172,7 @@ def _announced(process: subprocess.Popen[bytes], path: Path) -> dict[str, str]:
             facts: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
             return facts
         if process.poll() is not None:
-            raise RuntimeError(
-                f"The Cloud Tasks emulator ended with status {process.returncode}; "
-                "its output has the reason."
-            )
+            raise _Ended(process.returncode)
         time.sleep(0.02)
     raise RuntimeError(
         f"The Cloud Tasks emulator did not start in {_START_TIMEOUT:g} s."

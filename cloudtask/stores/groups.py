@@ -9,6 +9,8 @@ from datetime import datetime, timedelta
 from cloudtask.envelope import Place
 from cloudtask.stores.pages import Page
 
+MOST_NEIGHBOURS = 8
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredGroup:
@@ -44,6 +46,17 @@ class GroupProgress:
     is_done: bool
     created_at: datetime
     error: str = ""
+
+
+def neighbours(member: int, total: int) -> list[int]:
+    """Some other members of a group: the next one, and others up to half way round.
+
+    The member that ends last finds that all of them have ended. Nearly all others find
+    one that has not, so they need not count: the counts of a group whose members each
+    count would grow with the square of their number.
+    """
+    steps = {1, *(total >> shift for shift in range(1, MOST_NEIGHBOURS))}
+    return sorted({(member + step) % total for step in steps} - {member})
 
 
 def member_place(group: str, member: int) -> Place:
@@ -82,15 +95,22 @@ class GroupStore(ABC):
         mark that no store has made."""
 
     @abstractmethod
-    def save_member(self, key: str, member: int, value: bytes) -> None:
+    def save_member(self, key: str, member: int, value: bytes) -> bool:
         """Save the sealed value of a member; its first value stays.
 
-        It takes the place of a failure.
+        It takes the place of a failure. Returns whether the group may be complete: then
+        the caller counts. A store may look at the `neighbours` only. It returns False
+        if the group is gone or done. Of members that end at the same time, at least one
+        gets True, since each looks when its own value is durable.
         """
 
     @abstractmethod
-    def save_failed_member(self, key: str, member: int, value: bytes) -> None:
-        """Save the sealed failure of a member that has no value; its last one stays."""
+    def save_failed_member(self, key: str, member: int, value: bytes) -> bool:
+        """Save the sealed failure of a member that has no value; its last one stays.
+
+        Returns whether the group may be complete, as `save_member` does: only a partial
+        group is so with a failure.
+        """
 
     @abstractmethod
     def count_members(self, key: str, *, failed: bool = False) -> int:

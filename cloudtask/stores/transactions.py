@@ -9,7 +9,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 from django.db import InterfaceError, OperationalError, connections, transaction
-from django.db.models import QuerySet
+from django.db.models import AutoField, BigAutoField, Model, QuerySet
+from django.db.models.constants import OnConflict
+from django.db.models.sql import InsertQuery
 
 from cloudtask.exceptions import EnqueueError, EnqueueUnavailable
 
@@ -27,6 +29,25 @@ def delete_by_key(rows: QuerySet[Any], keys: Sequence[str]) -> int:
         found = rows.filter(pk__in=keys[start : start + MOST_KEYS])
         deleted += found.delete()[1].get(rows.model._meta.label, 0)
     return deleted
+
+
+def inserted(row: Model, alias: str) -> bool:
+    """Insert `row`, unless one with its key exists; returns whether it was inserted.
+
+    It is one statement, which needs no transaction. If a concurrent transaction has
+    inserted such a row, this waits for its end.
+    """
+    query = InsertQuery(type(row), on_conflict=OnConflict.IGNORE)
+    columns: list[Any] = [f for f in row._meta.concrete_fields if not _is_auto(f)]
+    query.insert_values(columns, [row])
+    [(sql, params)] = query.get_compiler(alias).as_sql()
+    with connections[alias].cursor() as cursor:
+        cursor.execute(sql, params)
+        return bool(cursor.rowcount)
+
+
+def _is_auto(column: Any) -> bool:
+    return isinstance(column, AutoField | BigAutoField)
 
 
 def without_waiting(alias: str) -> AbstractContextManager[object]:

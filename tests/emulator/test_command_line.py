@@ -21,6 +21,7 @@ import cloudtask.emulator
 from cloudtask.emulator import Emulator, Tick, cli
 from cloudtask.emulator.options import DEFAULT_PORT
 from cloudtask.emulator.tokens import SigningKey
+from cloudtask.sandbox.process import PORT_TAKEN
 from tests.emulator.asking import ask
 from tests.emulator.conftest import client_of
 from tests.support.waiting import PATIENCE
@@ -357,13 +358,14 @@ def test_a_port_in_use_is_named_with_what_needs_it(
         ports = {"--port": 0, "--http-port": 0, option: port}
         arguments = [f"{name}={number}" for name, number in ports.items()]
         if program == "manage.py":
-            with pytest.raises(CommandError, match=f"Port {port} .*{expected}"):
+            with pytest.raises(CommandError, match=f"Port {port} .*{expected}") as told:
                 call_command("cloudtask_emulator", *arguments)
+            assert told.value.returncode == PORT_TAKEN
             return
         command = [sys.executable, "-m", program, *arguments]
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
 
-    assert done.returncode == 2
+    assert done.returncode == PORT_TAKEN
     assert re.search(f"Port {port} .*{expected}", done.stderr)
 
 

@@ -4,6 +4,7 @@ fixture `store`."""
 from __future__ import annotations
 
 import os
+import random
 from dataclasses import replace
 from datetime import timedelta
 
@@ -110,6 +111,44 @@ class GroupsContract:
 
         store.finish_group("g")
         assert store.load_members("g") == []
+
+    @pytest.mark.parametrize("total", [1, 2, 3, 8, 200])
+    def test_only_the_member_that_ends_last_finds_that_all_others_have(
+        self, store: Store, total: int
+    ) -> None:
+        store.create_group(replace(GROUP, total=total))
+        found = [store.save_member("g", member, b"value") for member in range(total)]
+
+        assert found == [*([False] * (total - 1)), True]
+        assert store.save_member("g", 0, b"value")  # a crash came before it decided
+
+    def test_a_failure_ends_a_member_of_a_partial_group_only(
+        self, store: Store
+    ) -> None:
+        for key, is_partial in (("g", False), ("partial", True)):
+            group = replace(GROUP, id=key, total=2, is_partial=is_partial)
+            store.create_group(group)
+
+            assert not store.save_failed_member(key, 1, b"failed")
+            assert store.save_member(key, 0, b"value") is is_partial
+            assert store.save_failed_member(key, 1, b"failed again") is is_partial
+
+        assert store.save_member("g", 1, b"mended")
+
+    def test_a_group_that_is_gone_or_done_is_not_complete(self, store: Store) -> None:
+        store.create_group(replace(GROUP, total=1))
+        store.finish_group("g")
+
+        assert not store.save_member("g", 0, b"late")
+        assert not store.save_member("other", 0, b"value")
+
+    def test_most_members_of_a_large_group_need_no_count(self, store: Store) -> None:
+        order = list(range(200))
+        random.Random(1).shuffle(order)
+        store.create_group(replace(GROUP, total=200))
+
+        counts = sum(store.save_member("g", member, b"value") for member in order)
+        assert 1 <= counts < 50
 
     def test_a_value_may_take_a_million_bytes(self, store: Store) -> None:
         value = os.urandom(1_000_100)

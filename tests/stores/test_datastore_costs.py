@@ -273,8 +273,9 @@ ROWS: dict[str, list[list[Case]]] = {
         [(nothing, with_result)],
         [(lambda store: with_result(store, None), lambda s, _: s.load_result("k"))],
     ],
-    "create a group, save the value of a member": [
-        [(nothing, with_group), (lambda store: with_group(store, None), with_member)]
+    "create a group; save the value of a member": [
+        [(nothing, with_group)],
+        [(lambda store: with_group(store, None), with_member)],
     ],
     "find ended runs to prune": [
         on(ended, lambda store, _: store.old_runs(AN_HOUR, 9))

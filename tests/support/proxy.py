@@ -117,7 +117,7 @@ class DatastoreProxy:
                 answer = upstream(request, timeout=PATIENCE, metadata=_passed(context))
             except grpc.RpcError as error:
                 refused: Any = error
-                self._is_disturbed()
+                self._was_refused(method, refused.code())
                 context.abort(refused.code(), refused.details() or "")
             if fault:
                 _abort(context, fault)
@@ -138,6 +138,14 @@ class DatastoreProxy:
             if fault.callback is not None:
                 fault.callback()
         return next((fault for fault in due if fault.code is not None), None)
+
+    def _was_refused(self, method: str, code: grpc.StatusCode) -> None:
+        """Forget a call that the emulator does not know: another one follows."""
+        if code is not grpc.StatusCode.UNIMPLEMENTED:
+            self._is_disturbed()
+            return
+        with self._lock:
+            self._calls[method] -= 1
 
     def _is_disturbed(self) -> None:
         with self._lock:

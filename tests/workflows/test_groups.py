@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from cloudtask import Receipt, TaskFailed, chain, envelope, group
 from cloudtask.chains import handing
 from cloudtask.models import FailedTask, WorkflowGroup, WorkflowMember
 from cloudtask.stores import store
-from cloudtask.stores.groups import member_place
+from cloudtask.stores.groups import StoredGroup, member_place
 from cloudtask.testing import Faults, run_queued
 from tests.durability.database import committing
 from tests.support import clock
@@ -170,7 +171,7 @@ def test_a_group_of_another_size_hands_nothing_on(
     retry_failed()
     if total > 3:  # the values that are missing
         row = WorkflowMember.objects.earliest("place")
-        WorkflowMember.objects.create(group=row.group, place=9, value=row.value)
+        WorkflowMember.objects.create(group=row.group, place=3, value=row.value)
     run_queued()
 
     assert not any(kind == "total" for kind, *_ in tasks.seen)
@@ -192,24 +193,52 @@ def test_two_last_members_at_once_lead_to_then_once(committed: None) -> None:
         place = member_place(found.pk, member)
         sealed = envelope.seal_value(value, place=place)
         store().save_member(found.pk, member, sealed)
-    barrier, errors = threading.Barrier(2), []
+    at_once([partial(handing.decide, found.pk)] * 2)
+    run_queued()
 
-    def last() -> None:
+    assert sum(kind == "collect" for kind, *_ in tasks.seen) == 1
+    assert receipt.result() == [1, 2]
+
+
+@pytest.mark.parametrize("is_partial", [False, True])
+@pytest.mark.parametrize("size", [2, 3, 5])
+@pytest.mark.django_db(databases="__all__")
+def test_of_members_that_end_at_once_the_last_one_finds_all(
+    committed: None, size: int, *, is_partial: bool
+) -> None:
+    for turn in range(10):
+        key = f"{size}:{turn}"
+        made = StoredGroup(id=key, total=size, rest=b"r", is_partial=is_partial)
+        store().create_group(made)
+        found: list[bool] = []
+
+        def save(member: int, key: str = key, found: list[bool] = found) -> None:
+            has_failed = is_partial and member % 2
+            save = store().save_failed_member if has_failed else store().save_member
+            found.append(save(key, member, b"value"))
+
+        at_once([partial(save, member) for member in range(size)])
+
+        assert any(found)
+        assert len(store().load_members(key)) == size
+
+
+def at_once(calls: Sequence[Callable[[], object]]) -> None:
+    """Make each call in a thread of its own, all at the same time."""
+    barrier, errors = threading.Barrier(len(calls)), []
+
+    def made(call: Callable[[], object]) -> None:
         try:
             barrier.wait(10)
-            handing.decide(found.pk)
+            call()
         except Exception as error:  # noqa: BLE001  the test shows it
             errors.append(error)
         finally:
             connections.close_all()
 
-    threads = [threading.Thread(target=last) for _ in range(2)]
+    threads = [threading.Thread(target=made, args=(call,)) for call in calls]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    run_queued()
-
     assert errors == []
-    assert sum(kind == "collect" for kind, *_ in tasks.seen) == 1
-    assert receipt.result() == [1, 2]

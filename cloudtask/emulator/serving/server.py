@@ -18,6 +18,11 @@ from cloudtask.emulator.serving.front import Front
 from cloudtask.emulator.serving.http2 import FirstBytes
 from cloudtask.emulator.serving.web import application
 
+
+class PortTaken(OSError):
+    """Another program has the port that the emulator wants."""
+
+
 # Two keep both sides of gRPC busy; more only compete for the interpreter's lock.
 _GRPC_THREADS = 2
 _WAITING_THREADS = 32
@@ -133,7 +138,8 @@ class Server:
         try:
             listening = await loop.create_server(lambda: protocol(kept), host, port)
         except OSError as error:
-            raise OSError(_why_not(error, host, port, what_for)) from error
+            kind = PortTaken if error.errno == errno.EADDRINUSE else OSError
+            raise kind(_why_not(error, host, port, what_for)) from error
         self._stops.append(lambda: _closed(listening, kept))
         return f"{_bracketed(host)}:{listening.sockets[0].getsockname()[1]}"
 

@@ -62,7 +62,8 @@ class Command(BaseCommand):
                     until_stdin_closes=options["until_stdin_closes"],
                 )
         except (OSError, ValueError, datastore_emulator.NotInstalled) as error:
-            raise CommandError(str(error)) from error
+            status = cli.status_of(error) if isinstance(error, OSError) else 1
+            raise CommandError(str(error), returncode=status) from error
 
     @contextmanager
     def _datastore(self, *, is_wanted: bool) -> Iterator[None]:

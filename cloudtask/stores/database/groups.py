@@ -4,25 +4,31 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from datetime import timedelta
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
 from django.db.models import Count, Q, QuerySet
 
+from cloudtask import clock
 from cloudtask.clock import database_now as now
-from cloudtask.stores.database.fitting import check, fetched, mend
+from cloudtask.stores.compiled import Statement, selecting
+from cloudtask.stores.database.fitting import check, converted, fetched, mend
 from cloudtask.stores.database.paging import page_of
 from cloudtask.stores.database.records import aware
 from cloudtask.stores.groups import (
+    MOST_NEIGHBOURS,
     GroupProgress,
     GroupStore,
     StoredGroup,
     StoredMember,
+    neighbours,
 )
 from cloudtask.stores.pages import Page
-from cloudtask.stores.transactions import apart, delete_by_key, translated
+from cloudtask.stores.transactions import apart, delete_by_key, inserted, translated
 
 A_WHILE = timedelta(hours=1)
+MOST = 2_000_000_000  # members of a group, by far
 
 if TYPE_CHECKING:
     from cloudtask.models import WorkflowGroup, WorkflowMember
@@ -88,24 +94,48 @@ class DatabaseGroups(GroupStore):
         with self._at("Listing groups"):
             return page_of(rows, "created_at", mark=before, limit=limit, made=_progress)
 
-    def save_member(self, key: str, member: int, value: bytes) -> None:
-        self._save_member(key, member, value=value, has_failed=False)
+    def save_member(self, key: str, member: int, value: bytes) -> bool:
+        return self._save_member(key, member, value=value, has_failed=False)
 
-    def save_failed_member(self, key: str, member: int, value: bytes) -> None:
-        self._save_member(key, member, value=value, has_failed=True)
+    def save_failed_member(self, key: str, member: int, value: bytes) -> bool:
+        return self._save_member(key, member, value=value, has_failed=True)
 
-    def _save_member(self, key: str, member: int, **values: Any) -> None:
-        what = f"Saving member {member} of group {key}"
+    def _save_member(self, key: str, member: int, **values: Any) -> bool:
         row = self._members.model(group_id=key, place=member, **values)
-        with self._at(what), transaction.atomic(using=self.database):
-            group = self._groups.filter(id=key, is_done=False)
-            if not group.exists():
-                return  # pruned, or done by an earlier delivery
-            self._members.bulk_create([row], ignore_conflicts=True)
-            failed = self._members.filter(group_id=key, place=member, has_failed=True)
-            failed.update(**values)
-            # Seldom, so that members don't wait for one another.
-            group.filter(touched_at__lt=now() - A_WHILE).update(touched_at=now())
+        with self._at(f"Saving member {member} of group {key}"):
+            group = self._open(key)
+            if group is None:
+                return False  # pruned, or done by an earlier delivery
+            if not inserted(row, self.database):
+                failed = self._members.filter(group_id=key, place=member)
+                failed.filter(has_failed=True).update(**values)
+            total, is_partial, is_idle = group
+            if is_idle:  # seldom, so that members don't wait for one another
+                self._groups.filter(id=key).update(touched_at=now())
+            if type(total) is not int or not 0 < total < MOST:
+                return True  # it can't be read, which is for those who load it
+            if values["has_failed"] and not is_partial:
+                return False
+            return self._have_ended(key, neighbours(member, total), bool(is_partial))
+
+    def _open(self, key: str) -> tuple[Any, Any, Any] | None:
+        """The size of a group, whether it is partial, and whether nothing has happened
+        in it for a while; None if it is gone or done."""
+        made = _open_group(self.database, clock.offset())
+        unread = (None, None, None)
+        found: Any = converted(
+            lambda: made.first(self.database, {_KEY: key}), lambda: unread
+        )
+        return found  # type: ignore[no-any-return]
+
+    def _have_ended(self, key: str, places: list[int], is_partial: bool) -> bool:
+        """Whether these members have values, or failures that count."""
+        if not places:
+            return True
+        made = _ended(self.database, len(places), is_partial)
+        given = dict(zip(_PLACES, places, strict=False))
+        found = made.first(self.database, {_KEY: key, **given})
+        return found == (len(places),)
 
     def count_members(self, key: str, *, failed: bool = False) -> int:
         with self._at(f"Counting the members of group {key}"):
@@ -151,4 +181,36 @@ def _progress(row: Any) -> GroupProgress:
         is_done=row.is_done,
         created_at=aware(row.created_at, row),
         error=error,
+    )
+
+
+# Each member of each group asks these.
+
+_KEY = "the key"  # stands for it in the statement
+_PLACES = range(MOST, MOST + MOST_NEIGHBOURS)  # stand for those of members
+
+
+@lru_cache(maxsize=64)
+def _open_group(alias: str, offset: float) -> Statement:
+    """The SELECT of a group. It differs by how far a test has moved the time."""
+    from cloudtask.models import WorkflowGroup
+
+    is_idle = Q(touched_at__lt=now() - A_WHILE)
+    rows = WorkflowGroup.objects.using(alias).filter(id=_KEY, is_done=False)
+    return selecting(
+        rows.annotate(is_idle=is_idle).values_list("total", "is_partial", "is_idle")
+    )
+
+
+@lru_cache(maxsize=64)
+def _ended(alias: str, places: int, is_partial: bool) -> Statement:
+    """The SELECT of the number of these members that have ended."""
+    from cloudtask.models import WorkflowMember
+
+    rows = WorkflowMember.objects.using(alias)
+    rows = rows.filter(group_id=_KEY, place__in=_PLACES[:places])
+    if not is_partial:
+        rows = rows.filter(has_failed=False)
+    return selecting(
+        rows.order_by().values("group_id").annotate(n=Count("*")).values_list("n")
     )

@@ -6,13 +6,13 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from django.db import connections
 from django.db.models import Q, QuerySet
 
 from cloudtask import clock
 from cloudtask.clock import database_now as now
+from cloudtask.stores.compiled import Statement, selecting
 from cloudtask.stores.marks import MarkStore
-from cloudtask.stores.transactions import Database, delete_by_key
+from cloudtask.stores.transactions import Database, delete_by_key, inserted
 
 A_WHILE = timedelta(days=1)
 
@@ -31,7 +31,7 @@ class DatabaseMarks(Database, MarkStore):
     def begin_call(self, key: str) -> bool:
         with self.writing(f"Marking that {key} begins"):
             mark = self._marked(key, is_begun=True)
-            return not mark.is_cancelled
+            return mark is None or not mark.is_cancelled
 
     def begin_step(self, key: str, *, is_marked: bool) -> bool:
         with self.reading(f"Looking whether {key} goes on"):
@@ -48,27 +48,28 @@ class DatabaseMarks(Database, MarkStore):
 
         By a statement that is compiled once: each step of each chain looks.
         """
-        sql, values = _statement(self.database, clock.offset())
-        with connections[self.database].cursor() as cursor:
-            cursor.execute(sql, [key if one == _KEY else one for one in values])
-            found: tuple[bool, bool] | None = cursor.fetchone()
-        return found
+        made = _mark_of(self.database, clock.offset())
+        found: Any = made.first(self.database, {_KEY: key})
+        return found  # type: ignore[no-any-return]
 
     def cancel_call(self, key: str, *, may_have_begun: bool = False) -> bool:
         with self.writing(f"Cancelling {key}"):
             mark = self._marked(key, is_cancelled=True, is_begun=may_have_begun)
+            if mark is None:
+                return may_have_begun
             if not mark.is_cancelled:
                 self._marks().filter(pk=key).update(is_cancelled=True, noted_at=now())
             return mark.is_begun
 
-    def _marked(self, key: str, **values: bool) -> CallMark:
-        """The row of a call, which is made with `values` if there is none.
+    def _marked(self, key: str, **values: bool) -> CallMark | None:
+        """The row of a call; None if there was none, and one with `values` is made.
 
         The insert waits for a concurrent one, and the locking read sees what others
         have committed, whatever the isolation.
         """
         row = self._marks().model(key=key, noted_at=now(), **values)
-        self._marks().bulk_create([row], ignore_conflicts=True)
+        if inserted(row, self.database):
+            return None
         marks = self._marks().only("is_begun", "is_cancelled")
         return marks.select_for_update().get(pk=key)
 
@@ -87,16 +88,14 @@ class DatabaseMarks(Database, MarkStore):
             return delete_by_key(self._marks(), keys)
 
 
-_KEY = "the key"  # stands for it in the compiled statement
+_KEY = "the key"  # stands for it in the statement
 
 
 @lru_cache(maxsize=64)
-def _statement(alias: str, offset: float) -> tuple[str, tuple[Any, ...]]:
+def _mark_of(alias: str, offset: float) -> Statement:
     """The SELECT of a mark. It differs by how far a test has moved the time."""
     from cloudtask.models import CallMark
 
     is_old = Q(noted_at__lt=now() - A_WHILE)
     rows = CallMark.objects.using(alias).filter(pk=_KEY).annotate(is_old=is_old)
-    query = rows.values_list("is_cancelled", "is_old").query
-    sql, values = query.get_compiler(alias).as_sql()
-    return sql, tuple(values)
+    return selecting(rows.values_list("is_cancelled", "is_old"))

@@ -87,21 +87,23 @@ class DatastoreGroups(Access, GroupStore):
             error=row.why,
         )
 
-    def save_member(self, key: str, member: int, value: bytes) -> None:
-        self._save_member(key, member, value, has_failed=False)
+    def save_member(self, key: str, member: int, value: bytes) -> bool:
+        return self._save_member(key, member, value, has_failed=False)
 
-    def save_failed_member(self, key: str, member: int, value: bytes) -> None:
-        self._save_member(key, member, value, has_failed=True)
+    def save_failed_member(self, key: str, member: int, value: bytes) -> bool:
+        return self._save_member(key, member, value, has_failed=True)
 
     def _save_member(
         self, key: str, member: int, value: bytes, *, has_failed: bool
-    ) -> None:
+    ) -> bool:
         path, now = _member_path(MEMBER, key, member), self.now()
         failure = _member_path(FAILED, key, member)
 
-        def work(attempt: Try) -> None:
+        def work(attempt: Try) -> Row | None:
             group, before, failed = attempt.get_all((GROUP, key), path, failure)
-            if group is not None and not group.values["is_done"] and before is None:
+            if group is None or group.values["is_done"]:
+                return None
+            if before is None:
                 kept = failure if has_failed else path
                 attempt.put(Row(kept, {"value": value}))
                 if failed is not None and not has_failed:
@@ -110,8 +112,24 @@ class DatastoreGroups(Access, GroupStore):
                 if moment(group.values["touched_at"]) < now - A_WHILE:
                     touched = {**group.values, "touched_at": now}
                     attempt.put(replace(group, values=touched))
+            return group
 
-        self.transact(f"Saving member {member} of group {key}", work)
+        what = f"Saving member {member} of group {key}"
+        group = self.transact(what, work)
+        if group is None or group.why:  # others load it, and tell what can't be read
+            return group is not None
+        return self._have_ended(group)
+
+    def _have_ended(self, group: Row) -> bool:
+        """Whether all members have values, or failures that count.
+
+        A count reads an index. To look at neighbours would read their values.
+        """
+        key = group.path[-1]
+        missing = group.values["total"] - self.count_members(key)
+        if missing > 0 and group.values["is_partial"]:
+            missing -= self.count_members(key, failed=True)
+        return bool(missing <= 0)
 
     def count_members(self, key: str, *, failed: bool = False) -> int:
         what = f"Counting the members of group {key}"
