@@ -40,7 +40,7 @@ check: $(VENV)/.installed ## style, lint, types
 	$(BIN)/ruff check $(CODE)
 	$(BIN)/mypy
 
-test: $(VENV)/.installed ## the tests, on SQLite, in five to seven minutes
+test: $(VENV)/.installed ## the tests, on SQLite, in about five minutes
 	@rm -rf build/tests
 	@$(call run_legs,quick)
 

@@ -27,7 +27,8 @@ RUNNING = "{}.{}".format(*sys.version_info)
 # Half of the time tests wait, for servers and processes of theirs.
 PROCESSES = min(2 * (os.cpu_count() or 1), 8)
 PARALLEL = (f"--numprocesses={PROCESSES}", "--dist=loadgroup")
-COVERAGE = ("--cov", "--cov-report=html:build/coverage")
+# Half as long again: where nobody waits.
+COVERAGE = ("--cov", "--cov-report=html:build/coverage") if "CI" in os.environ else ()
 # Without a test that failed, something else is wrong: then nothing is collected.
 AGAIN = ("--last-failed", "--last-failed-no-failures=none")
 # These use no database of the run: testing them on SQLite is enough.

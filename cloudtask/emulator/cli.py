@@ -15,8 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cloudtask.emulator.options import Settings, Write, add_arguments, settings_from
-from cloudtask.emulator.serving import Engine, Server
-from cloudtask.emulator.serving.server import PortTaken
+from cloudtask.emulator.serving import Engine, PortTaken, Server
 
 __all__ = ["add_arguments", "main", "serve", "settings_from", "status_of"]
 
