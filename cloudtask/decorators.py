@@ -21,7 +21,7 @@ from cloudtask.deferrable import (
     find_task,
     keep_task,
 )
-from cloudtask.exceptions import ConfigurationError
+from cloudtask.exceptions import INSTALL, NOT_INSTALLED, ConfigurationError
 from cloudtask.options import OPTIONS, Options
 from cloudtask.options.keywords import TaskOptions, UsingOptions
 from cloudtask.registry import Definition
@@ -63,14 +63,7 @@ def app_is_installed(app_configs: Any, **kwargs: Any) -> list[checks.CheckMessag
     """E010: the app is installed. Other checks are only registered when it is."""
     if apps.is_installed("cloudtask"):
         return []
-    return [
-        checks.Error(
-            "'cloudtask' is not in INSTALLED_APPS: its tables and checks are missing, "
-            "and tasks are not found by workers.",
-            hint="Add 'cloudtask' to INSTALLED_APPS.",
-            id="cloudtask.E010",
-        )
-    ]
+    return [checks.Error(NOT_INSTALLED, hint=INSTALL, id="cloudtask.E010")]
 
 
 @overload

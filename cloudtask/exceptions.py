@@ -32,6 +32,12 @@ from types import MappingProxyType
 
 from django.core.exceptions import ImproperlyConfigured
 
+NOT_INSTALLED = (
+    "'cloudtask' is not in INSTALLED_APPS: its tables and checks are missing, and "
+    "tasks are not found by workers."
+)
+INSTALL = "Add 'cloudtask' to INSTALLED_APPS."
+
 
 class CloudTaskError(Exception):
     """Base of all errors of this library."""

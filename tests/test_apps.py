@@ -123,3 +123,27 @@ def test_a_project_that_has_not_installed_the_app_is_told(project: Site) -> None
     (project.directory / "shop" / "models.py").write_text("import shop.tasks\n")
     problem = project.check(SETTINGS.replace('"cloudtask", ', ""))
     assert "(cloudtask.E010) 'cloudtask' is not in INSTALLED_APPS" in problem
+
+
+def test_a_call_in_a_transaction_tells_that_the_app_is_not_installed(
+    project: Site,
+) -> None:
+    project.write("thirdparty", TASKS)
+    project.settings = {
+        "PROJECT": "p",
+        "LOCATION": "l",
+        "TARGET": {"BACKEND": "cloudtask.targets.AppEngineTarget"},
+    }
+    call = (
+        "from django.db import transaction\n"
+        "from shop.tasks import sell\n"
+        "with transaction.atomic(): sell.defer()"
+    )
+    without = SETTINGS.replace('"cloudtask", ', "")
+    done = project.run("shell", "-c", call, template=without)
+
+    *_, last = done.stderr.splitlines()
+    assert last.startswith(
+        "cloudtask.exceptions.ConfigurationError: 'cloudtask' is not"
+    )
+    assert last.endswith("Add 'cloudtask' to INSTALLED_APPS.")

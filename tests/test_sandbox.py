@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from cloudtask import sandbox
+from cloudtask.exceptions import ConfigurationError
 from cloudtask.sandbox import process
 from cloudtask.stores.datastore import DatastoreStore
 from tests.support.emulators import Emulators
@@ -132,6 +134,51 @@ def test_a_port_of_runserver_in_use_is_named(
     assert named in caplog.text
 
 
+def test_manage_py_ends_without_a_traceback_when_no_emulator_starts(
+    tmp_path: Path,
+) -> None:
+    said = ending(tmp_path, "with sandbox.emulator(target='nowhere'):")
+
+    assert "The target 'nowhere' must start with http" in said
+    assert said.splitlines()[-1].startswith("The Cloud Tasks emulator ended with")
+    assert "Traceback" not in said
+
+
+def test_a_project_that_has_not_installed_the_app_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = "'cloudtask' is not in INSTALLED_APPS.*Add 'cloudtask' to INSTALLED_APPS"
+    (tmp_path / "without.py").write_text(f"SECRET_KEY = {'s' * 50!r}\n")
+
+    said = ending(tmp_path, "with sandbox.emulator():", settings="without")
+    assert re.fullmatch(told + r"\.\n", said)
+
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("DJANGO_SETTINGS_MODULE", "without")
+    with (
+        pytest.raises(ConfigurationError, match=told),
+        sandbox.emulator(commands=None, port=0),
+    ):
+        pytest.fail("it must not get here")
+
+
+def ending(folder: Path, beginning: str, *, settings: str = "") -> str:
+    """What `manage.py runserver` prints whose emulator does not start."""
+    text = f"from cloudtask import sandbox\n{beginning}\n    print('served')\n"
+    (folder / "manage.py").write_text(text)
+    result = subprocess.run(
+        [sys.executable, "manage.py", "runserver", "0"],
+        env=os.environ | ({"DJANGO_SETTINGS_MODULE": settings} if settings else {}),
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert result.returncode == 1
+    return result.stdout
+
+
 def test_an_emulator_that_does_not_start_is_an_error() -> None:
     before = dict(os.environ)
     with (
@@ -225,10 +272,13 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["manage.py", "runserver"])
     advice = r'not_installed_anywhere.*pip install "django-cloudtask-defer\[emulator\]"'
 
+    with pytest.raises(SystemExit, match=advice), sandbox.emulator():
+        pytest.fail("it must not get here")
+    with pytest.raises(SystemExit, match=advice):
+        sandbox.start_emulators()
+    monkeypatch.setattr(sys, "argv", ["serve.py"])
     with pytest.raises(RuntimeError, match=advice), sandbox.emulator():
         pytest.fail("it must not get here")
-    with pytest.raises(RuntimeError, match=advice):
-        sandbox.start_emulators()
 
 
 @pytest.mark.parametrize(

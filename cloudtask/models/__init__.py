@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+from django.apps import apps
+
+from cloudtask.exceptions import INSTALL, NOT_INSTALLED, ConfigurationError
+
+# Django's own error, of a model without an app, would name none of the causes.
+if not apps.is_installed("cloudtask"):
+    raise ConfigurationError(f"{NOT_INSTALLED} {INSTALL}")
+
 from cloudtask.models.calls import (
     CallMark,
     Execution,

@@ -25,6 +25,8 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
+from django.core.exceptions import ImproperlyConfigured
+
 from cloudtask import datastore_emulator
 from cloudtask.development import (
     DEFAULT_URL,
@@ -98,7 +100,9 @@ def emulator(
     Sets `CLOUD_TASKS_EMULATOR_HOST`, `CLOUDTASK_EMULATOR_URL` (the HTTP side, which is
     the issuer of its OIDC tokens), `CLOUDTASK_EMULATOR_TARGET` (to which an HttpTarget
     delivers, whatever its URL), and `GOOGLE_CLOUD_PROJECT` if it is missing. All are
-    restored at the end. Raises `RuntimeError` if the emulator does not start.
+    restored at the end. If the emulator does not start, manage.py and django-admin end
+    with the reason. Elsewhere `RuntimeError` is raised, or ConfigurationError if the
+    project has not installed the app.
     """
     if not _is_wanted(commands):
         yield os.environ.get(HOST_VARIABLE, "")
@@ -116,7 +120,7 @@ def emulator(
         ("--no-rate-limits", not rate_limits),
         ("--quiet", quiet),
     )
-    running, address = start(port, arguments, project, target)
+    running, address = _started(port, arguments, project, target)
     try:
         yield address
     finally:
@@ -167,7 +171,20 @@ def start_emulators(
         ("--project", project_id),
         ("--data", DEFAULT_DATA if persist_data else None),
     )
-    _running["tasks"], _ = start(tasks_port, arguments, project_id, target)
+    _running["tasks"], _ = _started(tasks_port, arguments, project_id, target)
+
+
+def _started(
+    port: int | None, arguments: list[str], project: str | None, target: str
+) -> tuple[Running, str]:
+    """As `start` does. In manage.py a failure ends the program without a traceback,
+    which would hide what the emulator has printed."""
+    try:
+        return start(port, arguments, project, target)
+    except (RuntimeError, ImproperlyConfigured) as error:
+        if _is_management(sys.argv):
+            raise SystemExit(str(error)) from None
+        raise
 
 
 def _start_datastore(project: str | None) -> None:
@@ -214,11 +231,14 @@ def _is_other_command(argv: Sequence[str], commands: Collection[str]) -> bool:
 
     A script or a test that calls for an emulator always gets one.
     """
+    return _is_management(argv) and not is_command(argv, commands)
+
+
+def _is_management(argv: Sequence[str]) -> bool:
     program = Path(argv[0] if argv else "")
-    is_management = program.name in ("manage.py", "django-admin") or (
+    return program.name in ("manage.py", "django-admin") or (
         program.parts[-2:] == ("django", "__main__.py")
     )
-    return is_management and not is_command(argv, commands)
 
 
 def _is_reloaded() -> bool:

@@ -21,6 +21,7 @@ from cloudtask.development import HOST_VARIABLE, HTTP_VARIABLE, TARGET_VARIABLE
 PROJECT_VARIABLE = "GOOGLE_CLOUD_PROJECT"
 DEFAULT_PORT = 8123
 PORT_TAKEN = 3  # the status with which an emulator ends whose port is in use
+APP_MISSING = 4  # and one whose project has not installed the app
 
 # Modules that the extra "emulator" installs.
 _NEEDED = ("aiohttp", "cryptography", "yaml")
@@ -40,6 +41,14 @@ class _Ended(RuntimeError):
             "reason."
         )
 
+    def raised(self) -> Exception:
+        """The error for users; it names the reason if the status does."""
+        if self.status != APP_MISSING:
+            return self
+        from cloudtask.exceptions import INSTALL, NOT_INSTALLED, ConfigurationError
+
+        return ConfigurationError(f"{NOT_INSTALLED} {INSTALL}")
+
 
 @dataclass
 class Running:
@@ -55,10 +64,14 @@ def start(
     """Start the emulator, and set its addresses in the environment.
 
     Returns its address, "host:port", beside it. Raises `RuntimeError` if what it needs
-    is not installed, or if it does not start.
+    is not installed, or if it does not start; ConfigurationError if the project has not
+    installed the app.
     """
     _check_installed()
-    running, facts = _launched_at(port, arguments)
+    try:
+        running, facts = _launched_at(port, arguments)
+    except _Ended as error:
+        raise error.raised() from None
     chosen_environment = {
         HOST_VARIABLE: facts["address"],
         HTTP_VARIABLE: facts["http_address"],
@@ -121,12 +134,12 @@ def _launched(arguments: list[str]) -> tuple[Running, dict[str, str]]:
 def _program() -> list[str]:
     """The command line; with settings, the command that knows the project's queues."""
     if os.environ.get("DJANGO_SETTINGS_MODULE"):
-        return [sys.executable, "-m", "django", "cloudtask_emulator"]
+        return [sys.executable, "-m", "cloudtask.sandbox", "cloudtask_emulator"]
     return [sys.executable, "-m", "cloudtask.emulator"]
 
 
 def _python_path() -> str:
-    """Our path for the child: `-m django` would lack the directory of manage.py."""
+    """Our path for the child: `-m` would lack the directory of manage.py."""
     return os.pathsep.join(path for path in sys.path if path)
 
 
