@@ -53,7 +53,7 @@ ANSWERS = {
     ),
     "What does it cost?": (
         "docs/howto/sizing.md",
-        "A call that succeeds at once is two.",
+        "A small call that succeeds at once is two.",
     ),
 }
 
