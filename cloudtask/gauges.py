@@ -36,7 +36,8 @@ class Gauges:
 
     `outbox_age` is the age of the oldest waiting row in seconds. `runs` counts the runs
     that have not ended, and those that have failed, by their state. `runs_quiet` are
-    those whose next step is lost.
+    those whose next step is lost, and `rows_failed` the rows of kept runs for which no
+    other try is planned.
     """
 
     outbox_rows: int = 0
@@ -44,6 +45,7 @@ class Gauges:
     outbox_parked: int = 0
     failed: int = 0
     runs_quiet: int = 0
+    rows_failed: int = 0
     runs: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -61,7 +63,7 @@ def measured() -> Gauges:
     """The gauges as they are now; raises DatabaseError or EnqueueUnavailable."""
     aliases = [one for one in relay.aliases() if relay.has_outbox(one)]
     found = [_outbox(alias) for alias in aliases]
-    counts = store().count_runs(STATES)
+    counts = store().count_iterations(STATES)
     quiet = store().stale_runs(older_than=conf.settings().sweep_after, limit=MOST_QUIET)
     return Gauges(
         outbox_rows=sum(rows for rows, _, _ in found),
@@ -69,7 +71,8 @@ def measured() -> Gauges:
         outbox_parked=sum(parked for _, _, parked in found),
         failed=store().count_failed(),
         runs_quiet=len(quiet),
-        runs={state.value: counts.get(state, 0) for state in STATES},
+        rows_failed=counts.failed_rows,
+        runs={state.value: counts.runs[state] for state in STATES},
     )
 
 

@@ -211,6 +211,14 @@ class ShardSums:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class IterationCounts:
+    """How many runs are in a state, and how many rows of all runs were given up."""
+
+    runs: Mapping[RunState, int]
+    failed_rows: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Walked:
     """The progress of a shard, as a leg writes it. The counts are of the whole shard.

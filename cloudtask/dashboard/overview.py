@@ -42,12 +42,14 @@ def overview(visit: Visit) -> HttpResponse:
 
 
 def _iterations() -> dict[str, Any]:
-    counts = store().count_runs(COUNTED)
+    found = store().count_iterations(COUNTED)
+    counts = found.runs
     runs = store().page_runs(states=WORKING, limit=SHOWN).items
     return {
         "running": sum(counts[state] for state in WORKING),
         "paused": counts[RunState.PAUSED],
         "failed_runs": counts[RunState.FAILED],
+        "failed_rows": found.failed_rows,
         "lines": lines_of(runs),
     }
 
@@ -90,6 +92,9 @@ def _queues() -> dict[str, Any]:
 def _needs(parts: dict[str, Any]) -> dict[str, Any]:
     """Whether anything needs a person, and whether anything is going on at all."""
     is_late = is_without_relay(parts.get("late"), parts.get("relay"))
-    wrong = ("failed", "failed_runs", "paused", "parked", "stopped", "missing")
+    wrong = (
+        *("failed", "failed_runs", "failed_rows", "paused"),
+        *("parked", "stopped", "missing"),
+    )
     is_calm = not is_late and not any(parts.get(name) for name in wrong)
     return {"is_late": is_late, "is_calm": is_calm}

@@ -25,6 +25,7 @@ logger = logging.getLogger("cloudtask")
 
 ROW_BACKOFF = Backoff(min=timedelta(seconds=1), max=timedelta(hours=1), doublings=12)
 AT_ONCE = 50  # waiting rows that are read in one query
+KILLED = "its worker was killed"
 LONGEST = 10_000  # characters of a traceback that are kept
 
 
@@ -40,6 +41,8 @@ def treat(leg: Leg, key: Any, error: BaseException) -> End | None:
         if gives_up:
             _count_given_up(leg)
         _record(leg, key, error, state=_state(gives_up))
+    if gives_up:
+        _tell_given_up(leg, key, 1, type(error).__name__)
     # A row that asks for another try has not failed.
     return _check_limit(leg) if gives_up or not isinstance(error, Retry) else None
 
@@ -67,6 +70,7 @@ def quarantine(leg: Leg) -> End | None:
         leg.cursor = key
         _count_given_up(leg)
         leg.save(failure=killer)
+    _tell_given_up(leg, key, killer.attempts, KILLED)
     if leg.lease.description.on_error == "abort":
         return _stop(leg, f"Row {key!r}: {text}")
     return _check_limit(leg)
@@ -91,6 +95,22 @@ def _count_given_up(leg: Leg) -> None:
         leg.skipped += 1
     else:
         leg.failed += 1
+
+
+def _tell_given_up(leg: Leg, key: Any, attempts: int, why: str) -> None:
+    """Log that no other try of a row is planned. Its error may quote values of the row,
+    so the line has only the kind of the error."""
+    run = leg.lease.run
+    logger.warning(
+        "Row %.200r of iteration %s of %s has failed for good at attempt %d: %s. See "
+        "`manage.py cloudtask_iterations show %s --failures`.",
+        key,
+        run.id,
+        run.task,
+        attempts,
+        why,
+        run.id,
+    )
 
 
 def _record(
@@ -273,6 +293,7 @@ def _killed_last(leg: Leg, failure: RowFailure) -> End | None:
     with leg.all_or_nothing():
         _count_given_up(leg)
         leg.save(failure=replace(failure, state=FailureState.KILLED))
+    _tell_given_up(leg, key_of(failure.key), failure.attempts, KILLED)
     return _check_limit(leg)
 
 
@@ -288,6 +309,8 @@ def _failed_again(
             _count_given_up(leg)
         state = _state(gives_up)
         _record(leg, key, error, attempts=tried.attempts, state=state)
+    if gives_up:
+        _tell_given_up(leg, key, tried.attempts, type(error).__name__)
     if stops:
         return _stop(leg, f"Row {key!r} raised {_named(error)}")
     return _check_limit(leg) if gives_up or not isinstance(error, Retry) else None

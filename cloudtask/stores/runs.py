@@ -11,7 +11,7 @@ from datetime import timedelta
 from functools import partial
 
 from cloudtask import transitions
-from cloudtask.runs import Run, RunState, Shard
+from cloudtask.runs import IterationCounts, Run, RunState, Shard
 from cloudtask.stores.fitting import Unreadable
 from cloudtask.stores.pages import Page
 from cloudtask.stores.sealing import opened_run
@@ -113,8 +113,9 @@ class RunStore(Swaps):
         """
 
     @abstractmethod
-    def count_runs(self, states: Sequence[RunState]) -> dict[RunState, int]:
-        """The number of runs in each of `states`; counting may stop at MOST."""
+    def count_iterations(self, states: Sequence[RunState]) -> IterationCounts:
+        """The number of runs in each of `states`, and of rows in GIVEN_UP of all runs;
+        counting may stop at MOST."""
 
     @abstractmethod
     def summarize_run(self, run_id: str) -> None:

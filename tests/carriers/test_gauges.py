@@ -16,6 +16,7 @@ from cloudtask.models import OutboxMessage
 from cloudtask.stores.database import DatabaseStore
 from cloudtask.testing import run_queued
 from tests.carriers.tracing import points
+from tests.dashboard import seeding
 from tests.support import clock
 from tests.testapp.models import Author
 
@@ -75,10 +76,17 @@ def test_the_gauges_count_outbox_failed_tasks_and_runs():
     assert gauges.measured().runs_quiet == 1
 
 
+def test_the_gauges_count_rows_that_failed_for_good():
+    run_id = seeding.run_of(stores.store(), 1)
+    seeding.failed_row(stores.store(), run_id, "7")
+
+    assert gauges.measured().rows_failed == 1
+
+
 def test_without_anything_all_gauges_are_zero():
     found = gauges.measured()
     assert (found.outbox_rows, found.outbox_age, found.outbox_parked) == (0, 0, 0)
-    assert (found.failed, found.runs_quiet) == (0, 0)
+    assert (found.failed, found.runs_quiet, found.rows_failed) == (0, 0, 0)
     assert set(found.runs.values()) == {0}
 
 

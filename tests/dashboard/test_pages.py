@@ -224,6 +224,20 @@ def test_one_outbox_that_is_unavailable_leaves_the_others(
     assert "connection refused" in text
 
 
+def test_the_overview_is_not_calm_while_rows_have_failed(
+    store: Store, visitor: Callable[..., Client]
+) -> None:
+    client, run_id = visitor(), seeding.run_of(store, 1)
+    calm = "Nothing failed, nothing waits for you."
+    assert calm in page(client, address("overview"))
+    seeding.failed_row(store, run_id, "17")
+
+    text = page(client, address("overview"))
+
+    assert calm not in text
+    assert "failed rows" in text
+
+
 # Queries
 
 

@@ -92,7 +92,7 @@ def promtool(*args: str, cwd: Path) -> str:
 
 def test_prometheus_accepts_the_rules(tmp_path: Path) -> None:
     (tmp_path / "rules.yml").write_text(RULES)
-    assert "8 rules found" in promtool("check", "rules", "rules.yml", cwd=tmp_path)
+    assert "9 rules found" in promtool("check", "rules", "rules.yml", cwd=tmp_path)
 
 
 PROCESS = "messaging_process_duration_seconds_count"
@@ -100,6 +100,7 @@ SERIES = {
     "OutboxIsNotSent": ("cloudtask_outbox_age_seconds", "0", "400"),
     "OutboxRowsAreParked": ("cloudtask_outbox_parked", "0", "2"),
     "IterationFailed": ('cloudtask_runs{cloudtask_run_state="failed"}', "0", "1"),
+    "RowsFailed": ("cloudtask_rows_failed", "0", "5"),
     "IterationIsStuck": ("cloudtask_runs_quiet", "0", "1"),
     "TaskFailsForGood": (
         f'{PROCESS}{{cloudtask_task="t",cloudtask_outcome="exhausted"}}',

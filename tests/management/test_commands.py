@@ -384,6 +384,23 @@ def test_the_status_says_what_needs_a_person() -> None:
     assert "relay ran" in run("cloudtask_status")
 
 
+def test_the_status_counts_rows_that_failed_for_good() -> None:
+    store = stores.store()
+    run_id = seeding.run_of(store, 1)
+    for key in ("7", "8"):
+        seeding.failed_row(store, run_id, key)
+
+    found = {one["what"]: one for one in objects("cloudtask_status")}
+    with pytest.raises(SystemExit) as raised:
+        run("cloudtask_status", "--check")
+
+    rows = found["failed rows of kept iterations"]
+    assert (rows["number"], rows["needs a person"]) == (2, True)
+    assert raised.value.code == 3
+    store.reopen_failures(run_id)
+    run("cloudtask_status", "--check")
+
+
 def test_the_status_tells_that_no_relay_runs() -> None:
     from tests.support import clock
 

@@ -259,11 +259,29 @@ class RunPagesContract:
         self.make(store)
         wanted = [RunState.RUNNING, RunState.PAUSED, RunState.FINISHED]
 
-        assert store.count_runs(wanted) == {
+        assert store.count_iterations(wanted).runs == {
             RunState.RUNNING: 3,
             RunState.PAUSED: 1,
             RunState.FINISHED: 0,
         }
+
+    def test_rows_that_were_given_up_are_counted_over_all_runs(
+        self, store: Store
+    ) -> None:
+        assert store.count_iterations([RunState.PAUSED]).failed_rows == 0
+        for run_id in (RUN, OTHER):
+            start(store, run_id=run_id)
+            for key, state in (
+                ("1", FailureState.FAILED),
+                ("2", FailureState.KILLED),
+                ("3", FailureState.WAITING),
+                ("4", FailureState.STOPPED),
+            ):
+                record(store, failure(key, state, run_id=run_id), delay=AT_ONCE)
+
+        assert store.count_iterations([RunState.PAUSED]).failed_rows == 4
+        assert store.reopen_failures(OTHER) == 2
+        assert store.count_iterations([RunState.PAUSED]).failed_rows == 2
 
     def test_shards_of_many_runs_are_added_up(self, store: Store) -> None:
         start(store, shards=3)

@@ -40,6 +40,7 @@ GAUGES = {
     "outbox_age": ("cloudtask.outbox.age", "s"),
     "outbox_parked": ("cloudtask.outbox.parked", "{row}"),
     "failed": ("cloudtask.failed", "{task}"),
+    "rows_failed": ("cloudtask.rows.failed", "{row}"),
     "runs": ("cloudtask.runs", "{run}"),
     "runs_quiet": ("cloudtask.runs.quiet", "{run}"),
 }

@@ -23,7 +23,7 @@ _COLUMNS = ("what", "number", "needs a person", "detail")
 
 
 class Command(BaseCommand):
-    help = "Show iterations, failed tasks, outboxes and the relay at a glance."
+    help = "Show iterations, failed rows and tasks, outboxes and the relay at a glance."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -57,9 +57,7 @@ def _text(options: dict[str, Any], rows: Sequence[dict[str, Any]] | None = None)
 
 
 def _rows() -> Iterator[dict[str, Any]]:
-    for state, number in store().count_runs(STATES).items():
-        is_wrong = state is not RunState.RUNNING and number > 0
-        yield _row(f"iterations {state}", number, is_wrong)
+    yield from _iterations()
     since = datetime.fromtimestamp(clock.now(), UTC) - timedelta(hours=24)
     failed = store().count_failed(FailedFilter(since=since))
     yield _row("failed tasks in 24 hours", failed, failed > 0)
@@ -83,6 +81,16 @@ def _rows() -> Iterator[dict[str, Any]]:
     yield _row("messages that no relay sends", int(is_late), is_late, told)
     for job, note in sorted(noted.items()):
         yield _row(f"{job} ran", None, False, f"{note.ran_at:%Y-%m-%d %H:%M:%S} UTC")
+
+
+def _iterations() -> Iterator[dict[str, Any]]:
+    counts = store().count_iterations(STATES)
+    for state, number in counts.runs.items():
+        is_wrong = state is not RunState.RUNNING and number > 0
+        yield _row(f"iterations {state}", number, is_wrong)
+    rows = counts.failed_rows
+    told = "retry: cloudtask_iterations list, retry-failures ID" if rows else ""
+    yield _row("failed rows of kept iterations", rows, rows > 0, told)
 
 
 def _row(

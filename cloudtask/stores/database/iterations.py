@@ -27,9 +27,11 @@ from cloudtask.clock import database_now as now
 from cloudtask.exceptions import BadSignature, EnqueueUnavailable
 from cloudtask.runs import (
     ENDED,
+    GIVEN_UP,
     MOST_DOUBLINGS,
     STOPPED,
     FailureState,
+    IterationCounts,
     Run,
     RunState,
     Shard,
@@ -38,7 +40,7 @@ from cloudtask.runs import (
     UnreadableRun,
 )
 from cloudtask.stores.database.fitting import fetched, misfits
-from cloudtask.stores.database.paging import page_of
+from cloudtask.stores.database.paging import BoundedCount, page_of
 from cloudtask.stores.database.records import (
     inline,
     run_of,
@@ -49,7 +51,7 @@ from cloudtask.stores.database.records import (
 from cloudtask.stores.database.row_failures import DatabaseRowFailures
 from cloudtask.stores.database.swap import Conflict, DatabaseSwap
 from cloudtask.stores.fitting import LARGE
-from cloudtask.stores.pages import Page
+from cloudtask.stores.pages import MOST, Page
 from cloudtask.stores.runs import RunStore
 from cloudtask.stores.sealing import (
     opened_run,
@@ -147,11 +149,14 @@ class DatabaseIterations(RunStore, DatabaseRowFailures):
         with self.reading("Listing iterations"):
             return page_of(rows, "created_at", mark=before, limit=limit, made=shown_run)
 
-    def count_runs(self, states: Sequence[RunState]) -> dict[RunState, int]:
-        rows = self.runs.filter(state__in=states).order_by().values_list("state")
+    def count_iterations(self, states: Sequence[RunState]) -> IterationCounts:
+        given_up = self.failures.filter(state__in=GIVEN_UP).order_by().values("pk")
+        numbers = {one.value: Count("pk", filter=Q(state=one)) for one in states}
         with self.reading("Counting iterations"):
-            found = dict(rows.annotate(number=Count("pk")))
-        return {state: found.get(state.value, 0) for state in states}
+            found = self.runs.filter(state__in=states).aggregate(
+                **numbers, rows=BoundedCount(given_up[:MOST])
+            )
+        return IterationCounts({one: found[one.value] for one in states}, found["rows"])
 
     def summarize_run(self, run_id: str) -> None:
         shards = self.shards.filter(run_id=run_id)

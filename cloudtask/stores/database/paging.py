@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from django.db.models import CharField, DateTimeField, Func, Q, QuerySet, Value
+from django.db.models import (
+    CharField,
+    DateTimeField,
+    Func,
+    IntegerField,
+    Q,
+    QuerySet,
+    Subquery,
+    Value,
+)
 from django.db.models.functions import Cast
 
 from cloudtask.stores.database.fitting import fetched
@@ -27,6 +36,15 @@ class StoredTime(Func):
     def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Any:
         template = "(%(expressions)s)::timestamptz"
         return self.as_sql(compiler, connection, template=template, **context)
+
+
+class BoundedCount(Subquery):
+    """The number of rows of a query that has a limit, beside aggregates of another
+    table: both in one statement."""
+
+    template = "(SELECT COUNT(*) FROM (%(subquery)s) counted)"
+    output_field = IntegerField()
+    contains_aggregate = True
 
 
 def page_of(

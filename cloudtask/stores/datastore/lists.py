@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from cloudtask.runs import FailureState, RowFailure, Run, RunState, Shard, ShardSums
+from cloudtask.runs import (
+    FailureState,
+    IterationCounts,
+    RowFailure,
+    Run,
+    RunState,
+    Shard,
+    ShardSums,
+)
 from cloudtask.stores.datastore.access import (
     Access,
     Row,
@@ -68,12 +76,15 @@ class DatastoreLists(Access):
             limit=limit,
         )
 
-    def count_runs(self, states: Sequence[RunState]) -> dict[RunState, int]:
+    def count_iterations(self, states: Sequence[RunState]) -> IterationCounts:
         what = "Counting iterations"
-        return {
+        runs = {
             state: self.count(what, RUN, beginning("place", place(state)), most=MOST)
             for state in states
         }
+        # Only rows that were given up have the property.
+        rows = self.count(what, FAILURE, [("given_up", ">", "")], most=MOST)
+        return IterationCounts(runs, rows)
 
     def sums_of_shards(self, run_ids: Sequence[str]) -> dict[str, ShardSums]:
         loaded = {run_id: self.load_shards(run_id) for run_id in run_ids}
