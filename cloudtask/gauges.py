@@ -17,6 +17,7 @@ from django.db.models import QuerySet
 
 from cloudtask import carriers, conf
 from cloudtask.clock import database_now
+from cloudtask.exceptions import EnqueueUnavailable
 from cloudtask.runs import RunState
 from cloudtask.sending import relay, table
 from cloudtask.stores import store
@@ -118,6 +119,8 @@ def report() -> None:
     reporting.due = now + EVERY
     try:
         _tell(measured())
+    except EnqueueUnavailable as error:
+        logger.error("The gauges could not be measured. %s", error)
     except Exception:
         logger.exception("The gauges could not be measured.")
 

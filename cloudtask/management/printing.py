@@ -12,17 +12,35 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import Enum
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
-from django.core.management.base import CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from cloudtask.discretion import printable
+from cloudtask.exceptions import EnqueueUnavailable
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 VERSION = 1  # of the JSON
 FAILED = 1  # exit status: something was not done
 FOUND = 3  # exit status: differences or findings
 
 LONGEST = 100  # characters of a cell
+
+
+def refusing(handle: Callable[P, R]) -> Callable[P, R]:
+    """A decorator: if the store can't be used, the command ends with the reason."""
+
+    @wraps(handle)
+    def passed(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return handle(*args, **kwargs)
+        except EnqueueUnavailable as error:
+            raise CommandError(printable(str(error))) from error
+
+    return passed
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
-from django.db import InterfaceError, OperationalError, connections, transaction
+from django.db import Error, connections, transaction
 
 from cloudtask import clock, envelope, failpoints
 from cloudtask.clock import database_now
@@ -18,7 +18,13 @@ from cloudtask.sending.on_commit import relay_after
 from cloudtask.sending.relay import place_of
 from cloudtask.sending.table import forget_rows, rows_of
 from cloudtask.stores import store
-from cloudtask.stores.transactions import MOST_KEYS, is_open, undisturbed
+from cloudtask.stores.transactions import (
+    MOST_KEYS,
+    is_open,
+    is_unavailable,
+    reason,
+    undisturbed,
+)
 
 Row = tuple[str, str, str, bytes]  # key, task, queue, envelope
 
@@ -30,7 +36,7 @@ def add(messages: Sequence[Message], alias: str) -> None:
     """Put `messages` into the outbox of `alias`, and send them after the commit.
 
     The rows belong to the open transaction, or else to one of their own. Raises
-    EnqueueUnavailable when the database can't be reached.
+    EnqueueUnavailable when the database can't be reached, or has no outbox.
     """
     marked = [replace(message, outboxed=True) for message in messages]
     # Before the block: a message that can't be sealed must not break the transaction.
@@ -46,10 +52,13 @@ def _insert(rows: Sequence[Row], marked: Sequence[Message], alias: str) -> None:
                 _write(some, alias)
             failpoints.reached("outbox.added")
             relay_after(marked, alias)
-    except (OperationalError, InterfaceError) as error:
+    except Error as error:
+        if not is_unavailable(error):
+            raise
         raise EnqueueUnavailable(
             f"Task {marked[0].task} ({marked[0].id}) was not enqueued on queue "
-            f"{marked[0].queue!r}: the outbox in database {alias!r} failed: {error}"
+            f"{marked[0].queue!r}: the outbox in database {alias!r} failed: "
+            f"{reason(error, alias)}"
         ) from error
 
 

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
-from django.db import InterfaceError, OperationalError, connections, transaction
+from django.apps import apps
+from django.db import (
+    DEFAULT_DB_ALIAS,
+    Error,
+    InterfaceError,
+    OperationalError,
+    connections,
+    transaction,
+)
 from django.db.models import AutoField, BigAutoField, Model, QuerySet
 from django.db.models.constants import OnConflict
 from django.db.models.sql import InsertQuery
@@ -76,13 +85,48 @@ def _not_waiting(execute: Any, sql: str, params: Any, many: bool, context: Any) 
 
 @contextmanager
 def translated(what: str, alias: str) -> Iterator[None]:
-    """Raise EnqueueUnavailable if the database can't be reached for `what`."""
+    """Raise EnqueueUnavailable if the database can't be reached for `what`, or lacks a
+    table of ours."""
     try:
         yield
-    except (OperationalError, InterfaceError) as error:
+    except Error as error:
+        if not is_unavailable(error):
+            raise
         raise EnqueueUnavailable(
-            f"{what} in the database {alias!r} failed: {error}"
+            f"{what} in the database {alias!r} failed: {reason(error, alias)}"
         ) from error
+
+
+def is_unavailable(error: Error) -> bool:
+    """Whether the database can't be reached, or has not been migrated."""
+    return isinstance(error, OperationalError | InterfaceError) or _lacks_table(error)
+
+
+def reason(error: Error, alias: str) -> str:
+    """The text of `error`; if a table of ours is missing, also what makes it."""
+    if not _lacks_table(error):
+        return str(error)
+    option = "" if alias == DEFAULT_DB_ALIAS else f" --database={alias}"
+    text = str(error).partition("\n")[0]
+    return f"{text}. Run `manage.py migrate cloudtask{option}`."
+
+
+# Codes of databases for a table that does not exist. SQLite has only a text.
+_NO_TABLE = {
+    "42P01",  # PostgreSQL: undefined_table
+    1146,  # MariaDB and MySQL
+}
+
+
+def _lacks_table(error: Error) -> bool:
+    cause = error.__cause__ or error
+    codes = {getattr(cause, "sqlstate", None), getattr(cause, "pgcode", None)}
+    is_missing = bool(_NO_TABLE & {*codes, *filter(_is_code, cause.args[:1])})
+    text = str(cause)
+    if not is_missing and not text.startswith("no such table"):
+        return False
+    ours = apps.get_app_config("cloudtask").get_models()
+    return not {m._meta.db_table for m in ours}.isdisjoint(re.findall(r"\w+", text))
 
 
 class Database:

@@ -26,6 +26,7 @@ class Command(BaseCommand):
         printing.add_json(parser)
 
     @discreet
+    @printing.refusing
     def handle(self, *args: Any, **options: Any) -> None:
         failures = 0
         for call_id in dict.fromkeys(options["ids"]):

@@ -61,6 +61,7 @@ class Command(BaseCommand):
             printing.add_common(added, parser)
 
     @discreet
+    @printing.refusing
     def handle(self, *args: Any, **options: Any) -> None:
         verb: Callable[[dict[str, Any]], None] = getattr(self, "_" + options["verb"])
         verb(options)

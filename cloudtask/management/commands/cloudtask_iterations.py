@@ -66,6 +66,7 @@ class Command(BaseCommand):
             printing.add_common(added, parser)
 
     @discreet
+    @printing.refusing
     def handle(self, *args: Any, **options: Any) -> None:
         if options["verb"] in _VERBS:
             self._change(options)

@@ -37,6 +37,7 @@ class Command(BaseCommand):
             printing.add_common(added, parser)
 
     @discreet
+    @printing.refusing
     def handle(self, *args: Any, **options: Any) -> None:
         alias = options["database"]
         if alias is not None and alias not in connections:

@@ -16,6 +16,7 @@ from cloudtask import conf, iteration
 from cloudtask.delivering import executions, failed
 from cloudtask.delivering.executions import HORIZON
 from cloudtask.discretion import discreet
+from cloudtask.management import printing
 from cloudtask.models import results
 from cloudtask.sending import outbox, relay, uniqueness
 from cloudtask.stores import note_upkeep, store
@@ -63,6 +64,7 @@ class Command(BaseCommand):
         )
 
     @discreet
+    @printing.refusing
     def handle(self, *args: Any, **options: Any) -> None:
         settings = conf.settings()
         keep_failed = settings.keep_failed

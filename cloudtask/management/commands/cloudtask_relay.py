@@ -13,7 +13,9 @@ from django.db import DatabaseError, close_old_connections, connections
 
 from cloudtask import gauges
 from cloudtask.discretion import discreet, printable
+from cloudtask.exceptions import EnqueueUnavailable
 from cloudtask.iteration import sweep
+from cloudtask.management import printing
 from cloudtask.options import nearest
 from cloudtask.schedules.ticking import TickFailed, tick
 from cloudtask.sending import relay
@@ -56,6 +58,7 @@ class Command(BaseCommand):
         )
 
     @discreet
+    @printing.refusing
     def handle(self, *args: Any, **options: Any) -> None:
         chosen: list[str] = options["database"]
         for alias in chosen:
@@ -90,11 +93,12 @@ class Command(BaseCommand):
         try:
             if made := sweep():
                 self.stdout.write(f"{made} lost steps of iterations made again")
-        except DatabaseError:
+        except (DatabaseError, EnqueueUnavailable):
             raise
         except Exception as error:  # noqa: BLE001  it is logged; the loop continues
             self.stderr.write(printable(f"Not every iteration was swept: {error}"))
-        gauges.report()
+        finally:
+            gauges.report()
 
     def _tick(self) -> None:
         """Enqueue what is due by schedules; a failure does not stop the relay."""
@@ -113,10 +117,10 @@ class Command(BaseCommand):
                 close_old_connections()
                 try:
                     self._relay(chosen, options)
-                except DatabaseError as error:
+                except (DatabaseError, EnqueueUnavailable) as error:
                     # It may be available after the pause. A restart would not help.
                     why = printable(str(error))
-                    self.stderr.write(f"Not every outbox was relayed: {why}")
+                    self.stderr.write(f"Not all was relayed: {why}")
                 stop.wait(options["loop"])
         self.stdout.write("stopped")
 

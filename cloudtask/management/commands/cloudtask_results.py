@@ -39,6 +39,7 @@ class Command(BaseCommand):
             printing.add_common(added, parser)
 
     @discreet
+    @printing.refusing
     def handle(self, *args: Any, **options: Any) -> None:
         if options["verb"] == "show":
             self._show(options)

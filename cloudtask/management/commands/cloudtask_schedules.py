@@ -33,6 +33,7 @@ class Command(BaseCommand):
             printing.add_common(added, parser)
 
     @discreet
+    @printing.refusing
     def handle(self, *args: Any, **options: Any) -> None:
         if options["verb"] == "list":
             self._list(options)

@@ -37,6 +37,7 @@ class Command(BaseCommand):
         printing.add_json(parser)
 
     @discreet
+    @printing.refusing
     def handle(self, *args: Any, **options: Any) -> None:
         if options["watch"]:
             printing.live(
