@@ -53,6 +53,14 @@ def test_every_page_is_in_the_navigation() -> None:
         assert found or name == "index", f"No toctree of docs/index.md lists {name}."
 
 
+def test_each_page_can_be_reached_from_the_first_one_by_links() -> None:
+    """GitHub shows no navigation."""
+    linked = {link.partition("#")[0] for link in links("docs/index.md")}
+    others = [page.removeprefix("docs/") for page in pages()[1:]]
+    unlisted = {"index.md", "changes.md"}  # README links to the changes themselves
+    assert [one for one in others if one not in linked | unlisted] == []
+
+
 def test_readme_is_short() -> None:
     """600 words at most, beside code and addresses."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
