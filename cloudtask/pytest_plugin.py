@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cloudtask.testruns.mixin import TaskQueue
 
 STRICT = "cloudtask_strict"
+UNTRIED = pytest.StashKey[str]()  # what a failed test is told of calls not run
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,10 +37,14 @@ def _cloudtask_clean_queue() -> Generator[None]:
 
 
 def _start_test() -> None:
-    # Looked up, not imported: a test that never enqueues needs no Django.
-    memory = sys.modules.get("cloudtask.transports.memory")
+    memory = _memory()
     if memory is not None:
         memory.start_test(is_told=True)
+
+
+def _memory() -> Any:
+    # Looked up, not imported: a test that never enqueues needs no Django.
+    return sys.modules.get("cloudtask.transports.memory")
 
 
 @pytest.fixture
@@ -63,32 +68,52 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, Any, Any]:
     """Check for tasks left queued while the test's transaction is still open."""
     strict = item.config.getoption("--cloudtask-strict") or item.config.getini(STRICT)
     case = getattr(item, "instance", None)
-    if strict and isinstance(case, unittest.TestCase):
+    if isinstance(case, unittest.TestCase):
         # The first cleanup runs last; after it the transaction is closed.
-        case.addCleanup(_refuse_leftovers)
+        if strict:
+            case.addCleanup(_refuse_leftovers)
+        case.addCleanup(_note_untried_of_case, item)
         return (yield)
-    result = yield
+    try:
+        result = yield
+    except (Exception, pytest.fail.Exception) as error:
+        _note_untried(item, error)
+        raise
     if strict:
         _refuse_leftovers()
     return result
 
 
 def _refuse_leftovers() -> None:
-    if "cloudtask.transports.memory" in sys.modules:
+    if _memory() is not None:
         from cloudtask.testruns.mixin import refuse_leftovers
 
         refuse_leftovers()
+
+
+def _note_untried_of_case(item: Any) -> None:
+    # pytest keeps the failures of a TestCase here until it makes the report.
+    for failure in getattr(item, "_excinfo", None) or ():
+        _note_untried(item, failure.value)
+
+
+def _note_untried(item: pytest.Item, error: BaseException) -> None:
+    if _memory() is not None:
+        from cloudtask.testruns.mixin import told_of_untried
+
+        item.stash[UNTRIED] = told_of_untried(error)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add to a failure the faults and seeds with which tasks were delivered."""
+    """Add to a failure what the queue knows of it: its faults, and calls not run."""
     report = yield
-    memory = sys.modules.get("cloudtask.transports.memory")
+    memory = _memory()
     if memory is not None and report.when == "call" and report.failed:
-        lines = memory.queue().misfortunes
-        if lines:
+        if lines := memory.queue().misfortunes:
             report.sections.append(("cloudtask faults", "\n".join(lines)))
+        if told := item.stash.get(UNTRIED, ""):
+            report.sections.append(("cloudtask", told))
     return report

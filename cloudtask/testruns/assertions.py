@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ContextDecorator, ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +32,8 @@ from cloudtask.workflows import Chain, Group
 
 if TYPE_CHECKING:
     from cloudtask.testruns.named import Nameable
+
+__tracebackhide__ = True  # pytest ends at the line of the test
 
 IN_QUEUE = Found("Nothing is queued.", "These calls are queued:")
 IN_BLOCK = Found(
@@ -96,55 +98,68 @@ def assert_not_enqueued(task: Nameable | Whole, /, *args: Any, **kwargs: Any) ->
     _refuse_any(expected(task, args, kwargs), queued(), IN_QUEUE)
 
 
-@contextmanager
 def enqueues(
     task: Nameable | Whole, /, *args: Any, count: int | None = None, **kwargs: Any
-) -> Iterator[list[QueuedTask]]:
+) -> Block:
     """Assert that the `with` block enqueues a call of `task`.
 
     Arguments and `count` mean what they mean in `assert_enqueued`. Calls count whether
     or not they have run when the block ends; calls of a transaction that was rolled
     back do not. `as found` is a list, which has the matches after the block.
     """
-    found: list[QueuedTask] = []
     if isinstance(task, Chain | Group):
         whole = _whole(task, args, kwargs)
-        with _collected() as messages:
-            yield found
-        found += _wanted_wholes(whole, count, messages, IN_BLOCK)
-        return
+        return Block(lambda sent: _wanted_wholes(whole, count, sent, IN_BLOCK))
     wanted = expected(task, args, kwargs)
-    with _collected() as messages:
-        yield found
-    found += _wanted_calls(wanted, count, _standing(messages), IN_BLOCK)
+    return Block(lambda sent: _wanted_calls(wanted, count, _standing(sent), IN_BLOCK))
 
 
-@contextmanager
 def enqueues_nothing(
     task: Nameable | None = None, /, *args: Any, **kwargs: Any
-) -> Iterator[None]:
+) -> Block:
     """Assert that the `with` block enqueues no call, or no such call of `task`."""
-    unwanted = None if task is None else expected(task, args, kwargs)
-    with _collected() as messages:
-        yield
-    found = _standing(messages)
-    if unwanted is not None:
-        _refuse_any(unwanted, found, IN_BLOCK)
-    elif found:
+    if task is None:
+        return Block(_wanted_nothing)
+    unwanted = expected(task, args, kwargs)
+
+    def check(sent: Sequence[Message]) -> list[QueuedTask]:
+        _refuse_any(unwanted, _standing(sent), IN_BLOCK)
+        return []
+
+    return Block(check)
+
+
+class Block(ContextDecorator):
+    """Collects the messages that are enqueued inside a block, and checks them at its
+    end.
+
+    With `contextmanager`, a failure would show the source of contextlib.
+    """
+
+    def __init__(self, check: Callable[[Sequence[Message]], list[QueuedTask]]) -> None:
+        self._check = check
+        self._opened: list[tuple[list[Message], list[QueuedTask]]] = []
+
+    def __enter__(self) -> list[QueuedTask]:
+        messages: list[Message] = []
+        found: list[QueuedTask] = []
+        self._opened.append((messages, found))
+        failpoints.listen(ENQUEUED, messages.extend)
+        return found
+
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        messages, found = self._opened.pop()
+        failpoints.stop_listening(ENQUEUED, messages.extend)
+        if kind is None:
+            found += self._check(messages)
+
+
+def _wanted_nothing(sent: Sequence[Message]) -> list[QueuedTask]:
+    if found := _standing(sent):
         raise AssertionError(
             f"The block should enqueue nothing. {listed(found, IN_BLOCK)}"
         )
-
-
-@contextmanager
-def _collected() -> Iterator[list[Message]]:
-    """The messages that are enqueued inside the block."""
-    messages: list[Message] = []
-    failpoints.listen(ENQUEUED, messages.extend)
-    try:
-        yield messages
-    finally:
-        failpoints.stop_listening(ENQUEUED, messages.extend)
+    return []
 
 
 def _standing(messages: Sequence[Message]) -> list[QueuedTask]:

@@ -49,6 +49,8 @@ from cloudtask.transports.memory import Waiting
 if TYPE_CHECKING:
     from cloudtask.emulator.tokens import SigningKey
 
+__tracebackhide__ = True  # pytest ends at the line of the test
+
 
 @isolated
 def deliver(

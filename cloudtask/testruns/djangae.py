@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 else:
     Base = object
 
+__tracebackhide__ = True  # pytest ends at the line of the test
+
 STATUS = 500  # the answer of the handler for a task that raised an error
 
 

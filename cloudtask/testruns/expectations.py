@@ -18,6 +18,8 @@ from cloudtask.testruns.queued_calls import QueuedTask
 if TYPE_CHECKING:
     from cloudtask.testruns.named import Nameable
 
+__tracebackhide__ = True  # pytest ends at the line of the test
+
 
 class _Nothing:
     def __repr__(self) -> str:

@@ -17,6 +17,8 @@ from cloudtask.sending.on_commit import Entry
 from cloudtask.testruns import queued_calls
 from cloudtask.transports import memory
 
+__tracebackhide__ = True  # pytest ends at the line of the test
+
 OF_OUTBOX = frozenset({"outbox.added", "outbox.committed", "outbox.sent"})
 # The failpoints that a commit passes.
 OF_COMMITS = frozenset(

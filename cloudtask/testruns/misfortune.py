@@ -23,6 +23,8 @@ from cloudtask.testruns.report import Report, ReportedAttempt
 from cloudtask.transports import memory
 from cloudtask.transports.memory import MemoryQueue, Stage, Waiting
 
+__tracebackhide__ = True  # pytest ends at the line of the test
+
 REACHED = 6  # about as many failpoints as a delivery passes
 LATE = 30.0  # seconds within which a second delivery follows
 LISTED = 10  # faults that a message names

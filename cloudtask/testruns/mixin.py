@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from traceback import walk_tb
 from typing import TYPE_CHECKING, Any
+
+from django.db import DatabaseError
 
 from cloudtask.testruns import queued_calls
 from cloudtask.testruns.assertions import (
@@ -22,6 +26,10 @@ if TYPE_CHECKING:
     from unittest import TestCase as Base
 else:
     Base = object
+
+__tracebackhide__ = True  # pytest ends at the line of the test
+
+LISTED = 5  # tasks that the note of a failure names
 
 
 class TasksLeft(AssertionError):
@@ -80,6 +88,8 @@ class CloudTaskTestMixin(Base):
         try:
             return super()._callTestMethod(method)  # type: ignore[misc]
         except Exception as error:
+            if untried := told_of_untried(error):
+                error.add_note(untried)
             told = getattr(error, "__notes__", ())
             for line in memory.queue().misfortunes:
                 if not any(line in note for note in told):
@@ -87,17 +97,53 @@ class CloudTaskTestMixin(Base):
             raise
 
 
+def told_of_untried(error: BaseException) -> str:
+    """A sentence for a failed test about calls that never ran.
+
+    It is empty if there are none, or if `error` is about the queue or is noted already.
+    """
+    told = "" if _comes_from_here(error) else _told_of_untried()
+    return "" if told in getattr(error, "__notes__", ()) else told
+
+
+def _told_of_untried() -> str:
+    try:
+        counts = Counter(queued_calls.task_of(one) for one, _ in queued_calls.untried())
+    except DatabaseError:
+        return ""  # the test has broken its transaction
+    total = counts.total()
+    if not total:
+        return ""
+    names = [f"{name} ({n} times)" if n > 1 else name for name, n in counts.items()]
+    if len(names) > LISTED:
+        names[LISTED:] = [f"and {len(names) - LISTED} other tasks"]
+    start, them = (
+        ("1 call is queued and has", "it")
+        if total == 1
+        else (f"{total} calls are queued and have", "them")
+    )
+    return (
+        f"{start} not run: {', '.join(names)}. Call cloudtask.testing.run_queued() to "
+        f"run {them}."
+    )
+
+
+def _comes_from_here(error: BaseException) -> bool:
+    """Whether an assertion of this package, or a run of the queue, raised `error`."""
+    if isinstance(error, TasksLeft):
+        return True
+    frames = [frame for frame, _ in walk_tb(error.__traceback__)]
+    hook = CloudTaskTestMixin._callTestMethod.__code__  # it surrounds every test
+    return any(
+        frame.f_globals.get("__package__") == __package__ and frame.f_code is not hook
+        for frame in frames
+    )
+
+
 def refuse_leftovers() -> None:
     """Raise TasksLeft if calls that were never tried are waiting."""
-    uncommitted = [(message, True) for message in queued_calls.uncommitted()]
-    untried = [
-        (entry.message, False)
-        for entry in memory.queue()
-        if not entry.delivery.retries and entry.fault is None
-    ]
-    untried += uncommitted
-    if untried:
-        lines = "\n".join(f"  {call}" for call in queued_calls.readable(untried))
+    if found := queued_calls.untried():
+        lines = "\n".join(f"  {call}" for call in queued_calls.readable(found))
         raise TasksLeft(
             f"The test left tasks queued. Run them with run_queued(), or clear the "
             f"queue:\n{lines}"

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     Nameable = Deferrable[Any, Any] | Task[..., Any] | Callable[..., Any]
 
+__tracebackhide__ = True  # pytest ends at the line of the test
+
 ANY_ARGUMENTS = Signature(
     [
         Parameter("args", Parameter.VAR_POSITIONAL),

@@ -22,6 +22,8 @@ from cloudtask.testruns.virtual import VirtualClock, frozen
 from cloudtask.transports import memory
 from cloudtask.transports.memory import Waiting
 
+__tracebackhide__ = True  # pytest ends at the line of the test
+
 Errors = Literal["raise", "retry", "collect"]
 Wanted = Callable[[Message], bool]
 

@@ -21,6 +21,8 @@ from cloudtask.sending.table import existing
 from cloudtask.stores import AlreadyDone
 from cloudtask.transports import memory
 
+__tracebackhide__ = True  # pytest ends at the line of the test
+
 DEFERRED = deferred.DEFER
 
 
@@ -71,6 +73,17 @@ def snapshot(wanted: Callable[[Message], bool] | None = None) -> Snapshot:
     found = [(entry.message, False) for entry in memory.queue()]
     found += [(message, True) for message in awaiting]
     return [one for one in found if wanted is None or wanted(one[0])]
+
+
+def untried() -> Snapshot:
+    """Those of the messages that wait of which no delivery was tried."""
+    awaiting = [(message, True) for message in uncommitted()]
+    found = [
+        (entry.message, False)
+        for entry in memory.queue()
+        if not entry.delivery.retries and entry.fault is None
+    ]
+    return found + awaiting
 
 
 def readable(found: Iterable[tuple[Message, bool]]) -> list[QueuedTask]:

@@ -43,6 +43,8 @@ from cloudtask.transports import memory
 if TYPE_CHECKING:
     from cloudtask.testruns.named import Nameable
 
+__tracebackhide__ = True  # pytest ends at the line of the test
+
 Via = Literal["direct", "http"]
 
 

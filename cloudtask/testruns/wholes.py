@@ -20,6 +20,8 @@ from cloudtask.testruns.expectations import flat, same
 from cloudtask.workflows import Chain, Group, Signature
 from cloudtask.workflows.enqueueing import chosen
 
+__tracebackhide__ = True  # pytest ends at the line of the test
+
 Whole = Chain[Any, Any] | Group[Any]
 
 

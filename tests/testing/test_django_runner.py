@@ -18,6 +18,7 @@ def test_all_run_and_those_that_should_fail(outcome):
     assert outcome.failures == [
         "test_3_a_failing_task_fails_the_test",
         "test_a_failure_tells_the_seed",
+        "test_a_forgotten_run",
         "test_left",
     ]
     assert outcome.passed == 10
@@ -34,6 +35,13 @@ def test_a_strict_test_case_names_what_is_left(outcome):
 
 def test_a_failure_tells_the_faults_and_the_seed(outcome):
     assert "Faults(duplicate=True, seed=42)" in outcome.text
+
+
+def test_a_failure_tells_of_a_call_that_has_not_run(outcome):
+    assert (
+        "1 call is queued and has not run: tests.testapp.tasks.note. Call "
+        "cloudtask.testing.run_queued() to run it."
+    ) in outcome.text
 
 
 def test_in_parallel_each_process_has_its_queue():

@@ -76,6 +76,10 @@ class WithTheMixin(CloudTaskTestMixin, TestCase):
         self.run_queued(faults=Faults(duplicate=True, seed=42))
         assert len(calls) == 1
 
+    def test_a_forgotten_run(self):
+        note.defer(1)
+        assert calls
+
 
 class Strict(CloudTaskTestMixin, TestCase):
     cloudtask_strict = True
