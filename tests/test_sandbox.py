@@ -82,6 +82,26 @@ def test_the_environment_is_put_back_after_an_error(
     assert not answers(address)
 
 
+@pytest.mark.parametrize(
+    ("target", "rest"),
+    [
+        ("http://127.0.0.1:8000", ""),
+        (
+            "http://127.0.0.1:8042",
+            " CLOUDTASK_EMULATOR_TARGET=http://127.0.0.1:8042",
+        ),
+    ],
+)
+def test_the_emulator_says_what_another_shell_exports(
+    capfd: pytest.CaptureFixture[str], target: str, rest: str
+) -> None:
+    with sandbox.emulator(commands=None, port=0, target=target) as address:
+        pass
+
+    exports = f"export CLOUD_TASKS_EMULATOR_HOST={address}{rest}\n"
+    assert capfd.readouterr().out.count(exports) == 1
+
+
 @pytest.mark.xdist_group("default port")  # two processes could choose the same
 def test_a_taken_default_port_is_passed_over() -> None:
     with socket.socket() as taken:

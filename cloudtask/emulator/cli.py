@@ -11,10 +11,16 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from cloudtask.emulator.options import Settings, Write, add_arguments, settings_from
+from cloudtask.emulator.options import (
+    DEFAULT_TARGET,
+    Settings,
+    Write,
+    add_arguments,
+    settings_from,
+)
 from cloudtask.emulator.serving import Engine, PortTaken, Server
 
 __all__ = ["add_arguments", "main", "serve", "settings_from", "status_of"]
@@ -28,17 +34,22 @@ def serve(
     *,
     announce: Path | None = None,
     until_stdin_closes: bool = False,
+    notes: Sequence[str] = (),
 ) -> None:
     """Run until SIGINT or SIGTERM, or until the parent process ends.
 
-    `OSError` when it can't start.
+    Writes `notes` below its addresses. `OSError` when it can't start.
     """
     with asyncio.Runner() as runner:
-        runner.run(_serve(settings, write, announce, until_stdin_closes))
+        runner.run(_serve(settings, write, notes, announce, until_stdin_closes))
 
 
 async def _serve(
-    settings: Settings, write: Write, announce: Path | None, until_stdin_closes: bool
+    settings: Settings,
+    write: Write,
+    notes: Sequence[str],
+    announce: Path | None,
+    until_stdin_closes: bool,
 ) -> None:
     stop = asyncio.Event()
     server = Server(settings)
@@ -51,9 +62,7 @@ async def _serve(
         try:
             write(f"Cloud Tasks emulator: gRPC on {engine.address}")
             write(f"REST and status page: {engine.http_address}/")
-            for name in sorted(engine.state.queues):
-                write(f"Queue: {name}")
-            for line in _guidance(engine, settings.target, is_ours=until_stdin_closes):
+            for line in _guidance(engine, notes, is_ours=until_stdin_closes):
                 write(line)
             if announce is not None:
                 _announce(announce, engine)
@@ -65,10 +74,20 @@ async def _serve(
     write("Stopped.")
 
 
-def _guidance(engine: Engine, target: str, *, is_ours: bool) -> Iterator[str]:
-    """Where tasks go, and what an application needs, unless a parent has set it."""
+def _guidance(engine: Engine, notes: Sequence[str], *, is_ours: bool) -> Iterator[str]:
+    """The queues, where tasks go, and what an application or another shell needs."""
+    for name in sorted(engine.state.queues):
+        yield f"Queue: {name}"
+    yield from notes
+    target = engine.settings.target
     yield f"App Engine tasks go to {target}. HTTP tasks go to the URLs that they name."
     if is_ours:
+        # The address of runserver matters only where it is not the default.
+        rest = (
+            "" if target == DEFAULT_TARGET else f" CLOUDTASK_EMULATOR_TARGET={target}"
+        )
+        address = f"CLOUD_TASKS_EMULATOR_HOST={engine.address}"
+        yield f"For another shell: export {address}{rest}"
         return
     yield "Those of cloudtask name this machine: the port of runserver, else 8000."
     yield "For your application:"

@@ -195,6 +195,11 @@ def _open(path: Path) -> sqlite3.Connection:
         _check_version(connection, path)
         connection.executescript(f"BEGIN EXCLUSIVE; {_SCHEMA} COMMIT;")
     except (sqlite3.Error, OSError) as error:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY:
+            raise OSError(
+                f"The data file {path} is locked: another emulator uses it. End that "
+                "one, or choose another file."
+            ) from error
         raise OSError(f"The data file {path} can't be used: {error}.") from error
     return connection
 

@@ -282,11 +282,11 @@ def test_the_management_command_calls_what_it_is_told_or_nothing(served) -> None
 
 def test_a_project_without_the_urls_is_told(served, settings) -> None:
     settings.ROOT_URLCONF = "tests.support"
-    out = io.StringIO()
-    call_command("cloudtask_emulator", stdout=out)
+    call_command("cloudtask_emulator", stdout=io.StringIO())
 
     assert served.call_args.args[0].tick is None
-    assert "the relay has no URL" in out.getvalue()
+    [note] = served.call_args.kwargs["notes"]
+    assert "the relay has no URL" in note
 
 
 def test_the_management_command_refuses_in_its_own_words(served) -> None:
@@ -367,6 +367,20 @@ def test_a_port_in_use_is_named_with_what_needs_it(
 
     assert done.returncode == PORT_TAKEN
     assert re.search(f"Port {port} .*{expected}", done.stderr)
+
+
+def test_of_two_ports_in_use_the_one_for_grpc_is_named() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as one,
+        socket.create_server(("127.0.0.1", 0)) as other,
+    ):
+        ports = [taken.getsockname()[1] for taken in (one, other)]
+        arguments = [f"--port={ports[0]}", f"--http-port={ports[1]}"]
+        out = io.StringIO()
+        with pytest.raises(CommandError, match=f"Port {ports[0]} of"):
+            call_command("cloudtask_emulator", *arguments, stdout=out)
+
+    assert out.getvalue() == ""
 
 
 def test_a_host_that_is_not_here_is_named() -> None:

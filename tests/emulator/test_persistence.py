@@ -165,7 +165,7 @@ def test_reset_empties_the_file(data) -> None:
 
 
 def test_a_file_in_use_is_refused(data) -> None:
-    with kept(data), pytest.raises(OSError, match="locked"):
+    with kept(data), pytest.raises(OSError, match="another emulator uses it"):
         Emulator(data=data).start()
 
 

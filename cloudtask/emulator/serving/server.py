@@ -26,6 +26,7 @@ class PortTaken(OSError):
 # Two keep both sides of gRPC busy; more only compete for the interpreter's lock.
 _GRPC_THREADS = 2
 _WAITING_THREADS = 32
+_FOR_GRPC = "for gRPC (--port)"
 _GRPC_OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),
@@ -61,6 +62,8 @@ class Server:
         engine = self.engine
         self._stops.append(engine.close)
         engine.load()
+        # Its port is the one that people know, though it is the last to be served.
+        await self._check_port(self.engine.settings.port, _FOR_GRPC)
         await self._start_http()
         engine.start()
         self._stops.append(engine.stop)
@@ -126,22 +129,41 @@ class Server:
         self.engine.address = await self._listen(
             lambda kept: Front(private, self._only_for_grpc, kept),
             self.engine.settings.port,
-            "for gRPC (--port)",
+            _FOR_GRPC,
         )
+
+    async def _check_port(self, port: int, what_for: str) -> None:
+        """Raise `OSError` if `port` can't be had."""
+        (await self._bound(asyncio.Protocol, port, what_for)).close()
 
     async def _listen(
         self, protocol: Callable[[Kept], asyncio.Protocol], port: int, what_for: str
     ) -> str:
         """The address, as "host:port", where connections are now accepted."""
-        host, kept = self.engine.settings.host, set[asyncio.Transport]()
-        loop = asyncio.get_running_loop()
+        kept = set[asyncio.Transport]()
+        listening = await self._bound(
+            lambda: protocol(kept), port, what_for, start_serving=True
+        )
+        self._stops.append(lambda: _closed(listening, kept))
+        bound_to = listening.sockets[0].getsockname()[1]
+        return f"{_bracketed(self.engine.settings.host)}:{bound_to}"
+
+    async def _bound(
+        self,
+        protocol: Callable[[], asyncio.Protocol],
+        port: int,
+        what_for: str,
+        *,
+        start_serving: bool = False,
+    ) -> asyncio.Server:
+        host, loop = self.engine.settings.host, asyncio.get_running_loop()
         try:
-            listening = await loop.create_server(lambda: protocol(kept), host, port)
+            return await loop.create_server(
+                protocol, host, port, start_serving=start_serving
+            )
         except OSError as error:
             kind = PortTaken if error.errno == errno.EADDRINUSE else OSError
             raise kind(_why_not(error, host, port, what_for)) from error
-        self._stops.append(lambda: _closed(listening, kept))
-        return f"{_bracketed(host)}:{listening.sockets[0].getsockname()[1]}"
 
 
 def _handler_of(runner: aiohttp_web.AppRunner) -> Callable[[], asyncio.Protocol]:

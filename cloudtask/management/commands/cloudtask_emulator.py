@@ -52,14 +52,17 @@ class Command(BaseCommand):
                 queues={"default": {"max_attempts": UNLIMITED}} | _queues(),
                 target=f"http://127.0.0.1:{_runserver_port()}",
             )
+            notes = []
             if chosen.tick is None and not options["no_tick"]:
-                chosen = replace(chosen, tick=self._tick(chosen.target))
+                tick, note = _tick(chosen.target)
+                chosen, notes = replace(chosen, tick=tick), [note]
             with self._datastore(is_wanted=options["with_datastore"]):
                 cli.serve(
                     chosen,
                     self._write,
                     announce=options["announce"],
                     until_stdin_closes=options["until_stdin_closes"],
+                    notes=notes,
                 )
         except (OSError, ValueError, datastore_emulator.NotInstalled) as error:
             status = cli.status_of(error) if isinstance(error, OSError) else 1
@@ -81,22 +84,23 @@ class Command(BaseCommand):
         finally:
             running.stop()
 
-    def _tick(self, target: str) -> Any:
-        """A call of the application's relay each minute; None if it has no URL."""
-        from cloudtask.emulator.dispatch import Tick
-
-        try:
-            path = reverse("cloudtask:relay")
-            headers = {"Authorization": f"Bearer {development_token()}"}
-        except Exception as error:  # noqa: BLE001  the URLconf is the project's code
-            self._write(f"Schedules are not due here: the relay has no URL ({error})")
-            return None
-        self._write(f"Schedules and the outbox: {target}{path} is called each minute")
-        return Tick(url=f"{target}{path}", headers=headers, quiet=True)
-
     def _write(self, line: str) -> None:
         self.stdout.write(line)
         self.stdout.flush()
+
+
+def _tick(target: str) -> tuple[Any, str]:
+    """A call of the application's relay each minute, or None if it has no URL; and a
+    line that says so."""
+    from cloudtask.emulator.dispatch import Tick
+
+    try:
+        path = reverse("cloudtask:relay")
+        headers = {"Authorization": f"Bearer {development_token()}"}
+    except Exception as error:  # noqa: BLE001  the URLconf is the project's code
+        return None, f"Schedules are not due here: the relay has no URL ({error})"
+    note = f"Schedules and the outbox: {target}{path} is called each minute"
+    return Tick(url=f"{target}{path}", headers=headers, quiet=True), note
 
 
 def _cli() -> ModuleType:
