@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -506,6 +507,20 @@ def test_the_host_of_the_emulator_may_change_between_calls(
     monkeypatch.delenv("CLOUD_TASKS_EMULATOR_HOST")
     third = note.defer(3)
     assert service.waiting("default") == [first.name, third.name]
+
+
+def test_an_emulator_that_does_not_answer_is_named(
+    client: CloudTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setenv("CLOUD_TASKS_EMULATOR_HOST", address)
+
+    with pytest.raises(EnqueueUnavailable) as caught:
+        client.send(message())
+
+    assert f"no emulator answers at {address}. Start it" in str(caught.value)
+    assert "Trying again" not in str(caught.value)
 
 
 def test_a_call_tells_google_its_queue_and_its_client(service: Service) -> None:

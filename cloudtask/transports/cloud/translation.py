@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cloudtask import conf
 from cloudtask.clients import PASSING, code_of
 from cloudtask.exceptions import (
     DuplicateTask,
@@ -35,6 +36,12 @@ def translated(error: Exception, message: Message, *, parent: str = "") -> Enque
         return _no_queue(what, queue, parent, text)
     if code == "INVALID_ARGUMENT" and "too large" in text.lower():
         return PayloadTooLarge(f"{what} is too large for {where}. ({text})")
+    host = conf.emulator_host()
+    if code == "UNAVAILABLE" and host is not None and _is_unanswered(text):
+        return EnqueueUnavailable(
+            f"{what} was not enqueued on {where}: no emulator answers at {host}. Start "
+            f"it, or correct CLOUD_TASKS_EMULATOR_HOST. ({text})"
+        )
     if code in PASSING:
         return unavailable(message, f"{code}: {text}")
     if code in {"PERMISSION_DENIED", "UNAUTHENTICATED"}:
@@ -44,6 +51,11 @@ def translated(error: Exception, message: Message, *, parent: str = "") -> Enque
             f"target's account. ({code}: {text})"
         )
     return EnqueueError(f"{what} was refused by {where}: {code}: {text}")
+
+
+def _is_unanswered(text: str) -> bool:
+    """Whether gRPC made no connection: a server may also say UNAVAILABLE."""
+    return "failed to connect" in text or "DNS resolution failed" in text
 
 
 def _no_queue(what: str, queue: str, parent: str, text: str) -> QueueNotFound:
