@@ -245,19 +245,30 @@ def _relay(messages: Sequence[Message], alias: str) -> None:
 def _relay_some(messages: Sequence[Message], alias: str) -> None:
     errors = try_to_send(messages)
     failpoints.reached("outbox.sent")
-    for message, error in zip(messages, errors, strict=True):
-        if error is not None:
-            logger.warning(
-                "Task %s (%s) stays in the outbox of %r: %s",
-                message.task,
-                message.id,
-                alias,
-                error,
-            )
+    _tell(messages, errors, alias)
     if all(isinstance(error, EnqueueUnavailable) for error in errors):
         outage.begins()
     sent = [m.key for m, error in zip(messages, errors, strict=True) if not error]
     forget_rows(alias, sent)
+
+
+def _tell(
+    messages: Sequence[Message], errors: Sequence[Exception | None], alias: str
+) -> None:
+    """Log each reason once, with the first of its messages."""
+    reasons: dict[str, list[Message]] = {}
+    for message, error in zip(messages, errors, strict=True):
+        if error is not None:
+            reasons.setdefault(str(error), []).append(message)
+    for reason, left in reasons.items():
+        logger.warning(
+            "Task %s (%s)%s in the outbox of %r: %s",
+            left[0].task,
+            left[0].id,
+            f" and {len(left) - 1} more stay" if left[1:] else " stays",
+            alias,
+            reason,
+        )
 
 
 class _Outage:

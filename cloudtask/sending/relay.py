@@ -81,6 +81,7 @@ def relay(
     report = RelayReport(parked=_park_lost(alias))
     stop = time.monotonic() + seconds
     left = sys.maxsize if limit is None else limit
+    told: set[type[Exception]] = set()
     while left > 0 and time.monotonic() < stop:
         rows = _claim(alias, min(left, BATCH))
         if not rows:
@@ -89,6 +90,7 @@ def relay(
         left -= len(rows)
         errors = _send_rows(rows)
         report += _settle(alias, rows, errors)
+        _tell(alias, errors, told)
         if all(isinstance(error, EnqueueUnavailable) for error in errors):
             break
     return report
@@ -299,6 +301,16 @@ def _put_off(
             report += RelayReport(parked=1)
         rows_of(alias).filter(key=row.key).update(**values)
     return report
+
+
+def _tell(
+    alias: str, errors: Iterable[Exception | None], told: set[type[Exception]]
+) -> None:
+    """Log the first error of each kind: hundreds of rows may wait for one reason."""
+    for error in errors:
+        if error is not None and type(error) not in told:
+            told.add(type(error))
+            logger.warning("Messages were not sent from %r: %s", alias, error)
 
 
 def _pause(attempts: int) -> timedelta:

@@ -12,7 +12,8 @@ import pytest
 from django.core.management import CommandError, call_command, load_command_class
 from django.db import connections, transaction
 
-from cloudtask import failpoints
+from cloudtask import call, failpoints
+from cloudtask.exceptions import ConfigurationError
 from cloudtask.models import OutboxMessage
 from cloudtask.sending import on_commit, relay
 from cloudtask.targets import oidc
@@ -80,6 +81,31 @@ def test_the_looping_command_ends_with_a_signal(world, name):
 
     assert "1 sent" in out
     assert out.endswith("stopped\n")
+
+
+def test_the_command_fails_when_all_is_postponed_and_tells_why_once(world, caplog):
+    leave_behind(3)
+    world.queue.is_down = True
+    with world.later(60), pytest.raises(CommandError, match="Nothing was sent") as told:
+        run("cloudtask_relay")
+
+    assert told.value.returncode == 1
+    assert caplog.text.count("Messages were not sent from 'default': ") == 1
+
+    world.queue.is_down = False
+    with world.later(120):
+        assert "3 sent" in run("cloudtask_relay")
+
+
+def test_a_commit_tells_once_why_several_messages_stay(world, caplog, mocker):
+    reason = ConfigurationError("No credentials.")
+    mocker.patch.object(type(world.queue), "send", side_effect=reason)
+    mocker.patch.object(type(world.queue), "send_many", side_effect=reason)
+    with transaction.atomic():
+        tasks.plain.defer_many([call("a"), call("b"), call("c")])
+
+    assert caplog.text.count("No credentials.") == 1
+    assert "and 2 more stay in the outbox of 'default'" in caplog.text
 
 
 def run(*arguments: str) -> str:

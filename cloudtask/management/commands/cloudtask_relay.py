@@ -26,7 +26,8 @@ NONE_PARKED = "No task is parked."
 class Command(BaseCommand):
     help = (
         "Send the tasks that wait in the outbox, and those that are due by a schedule: "
-        "once, for cron, or with --loop."
+        "once, for cron, or with --loop. Exit status 1: a database can't be used, or "
+        "all that was due is postponed."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -74,14 +75,18 @@ class Command(BaseCommand):
             self.stdout.write(f"{released} released" if released else NONE_PARKED)
         if options["loop"] is None:
             try:
-                self._relay(chosen, options)
+                report = self._relay(chosen, options)
             except DatabaseError as error:
                 why = printable(str(error))
                 raise CommandError(f"Not every outbox was relayed: {why}") from error
+            if report.postponed and not report.sent:
+                raise CommandError("Nothing was sent: all that was due is postponed.")
         else:
             self._loop(chosen, options)
 
-    def _relay(self, chosen: Sequence[str], options: dict[str, Any]) -> None:
+    def _relay(
+        self, chosen: Sequence[str], options: dict[str, Any]
+    ) -> relay.RelayReport:
         self._tick()
         report = relay.relay_all(
             chosen, limit=options["limit"], seconds=options["seconds"]
@@ -99,6 +104,7 @@ class Command(BaseCommand):
             self.stderr.write(printable(f"Not every iteration was swept: {error}"))
         finally:
             gauges.report()
+        return report
 
     def _tick(self) -> None:
         """Enqueue what is due by schedules; a failure does not stop the relay."""
