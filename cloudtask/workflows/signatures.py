@@ -164,4 +164,16 @@ class Signature(Familiar, Partial[Any, Any], Full[Any], Immutable[Any]):
         try:
             self.definition.check_call(args, self.kwargs)
         except TypeError as error:
-            raise TypeError(f"{where}, {error}") from None
+            hint = self._hint_at_value(where) if takes_value else ""
+            raise TypeError(f"{where}, {error}{hint}") from None
+
+    def _hint_at_value(self, where: str) -> str:
+        """A hint if the call would be right without the value that comes first."""
+        try:
+            self.definition.check_call((*self.subject, *self.args), self.kwargs)
+        except TypeError:
+            return ""
+        is_failure = where.endswith("on_failure")
+        first = "Failure" if is_failure else "value of the step before"
+        name = self.definition.path.rpartition(".")[2]
+        return f" The {first} comes first; write `{name}.si(...)` to leave it out."

@@ -245,6 +245,27 @@ def test_every_signature_is_checked_before_anything_is_sent(
     assert WorkflowGroup.objects.count() == 0
 
 
+@pytest.mark.parametrize(
+    ("make", "hint"),
+    [
+        (
+            lambda: chain(tasks.add.s(1), tasks.give.s(2)),
+            "too many positional arguments. The value of the step before comes first; "
+            "write `give.si(...)` to leave it out.",
+        ),
+        (
+            lambda: chain(tasks.add.s(1), on_failure=tasks.nothing.s()),
+            "The Failure comes first; write `nothing.si(...)` to leave it out.",
+        ),
+        (lambda: chain(tasks.add.s(1), tasks.pair.s()), "'number'."),
+    ],
+)
+def test_a_value_too_many_is_told(db: None, make: Any, hint: str) -> None:
+    with pytest.raises(TypeError) as raised:
+        make().defer()
+    assert str(raised.value).endswith(hint)
+
+
 def test_an_argument_that_cannot_travel_is_refused_with_its_step(db: None) -> None:
     with pytest.raises(UnsupportedValue, match=r"step 3, args\[0\]"):
         chain(tasks.give.s(1), tasks.collect.s(), tasks.give.si(lambda: 1)).defer()
