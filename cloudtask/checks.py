@@ -139,6 +139,24 @@ def queues_are_declared(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessag
     ]
 
 
+@register("cloudtask")
+@_once_readable
+def timeouts_fit(app_configs: Any, **kwargs: Any) -> Sequence[CheckMessage]:
+    """E013: every task's timeout is one that Cloud Tasks takes for the target."""
+    low, high = target().min_deadline, target().max_deadline
+    return [
+        Error(
+            f"Task {path} has a timeout of {timeout.total_seconds():g} seconds, which "
+            f"is not between {low:g} and {high:g}, the limits for this target.",
+            hint="Change the timeout. Give longer work to .iterate() or to a chain.",
+            id="cloudtask.E013",
+        )
+        for path, definition in sorted(registry.tasks().items())
+        if (timeout := definition.options.timeout) is not None
+        and not low <= timeout.total_seconds() <= high
+    ]
+
+
 @register(Tags.database)
 @_once_readable
 def migrations_are_applied(

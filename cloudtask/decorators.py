@@ -22,7 +22,7 @@ from cloudtask.deferrable import (
     keep_task,
 )
 from cloudtask.exceptions import INSTALL, NOT_INSTALLED, ConfigurationError
-from cloudtask.options import OPTIONS, Options
+from cloudtask.options import OPTIONS, Options, check_options
 from cloudtask.options.keywords import TaskOptions, UsingOptions
 from cloudtask.registry import Definition
 
@@ -52,6 +52,10 @@ __all__ = [
     "task_or_superuser_only",
 ]
 
+_OF_TASK = (
+    "schedule",
+    *(one.name for one in OPTIONS.values() if not one.only_in_using),
+)
 _OF_VIEWS = ("csrf_exempt_if_task", "task_only", "task_or_superuser_only")
 
 P = ParamSpec("P")
@@ -85,6 +89,7 @@ def task(function: Any = None, /, *, schedule: Any = None, **options: Any) -> An
             raise TypeError(
                 f"Option {name!r} belongs to a single call: .using({name}=...).defer()"
             )
+    check_options("@task", options, _OF_TASK)
     chosen = Options().updated(options)
     if function is None:
         return lambda given: _scheduled(_made(given, chosen), schedule)

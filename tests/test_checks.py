@@ -217,6 +217,20 @@ def test_e009_a_task_whose_queue_is_not_declared(
     assert not found(CLOUDTASK=GOOD)
 
 
+def test_e013_a_timeout_that_the_target_does_not_take(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job = Definition("tests.testapp.job", lambda: None, Options(timeout=7200))
+    monkeypatch.setattr(registry, "_known", {job.path: job})
+    messages = found(CLOUDTASK=GOOD)
+    assert list(messages) == ["cloudtask.E013"]
+    told = "Task tests.testapp.job has a timeout of 7200 seconds"
+    assert messages["cloudtask.E013"].msg.startswith(told)
+    assert "between 15 and 1800" in messages["cloudtask.E013"].msg
+    target = {"BACKEND": conf.APP_ENGINE_TARGET}
+    assert not found(deploy=False, CLOUDTASK={**GOOD, "TARGET": target})
+
+
 @patch.dict(_declared, clear=True)
 def test_e012_a_schedule_without_a_place() -> None:
     job = Definition("tests.testapp.job", lambda: None, Options(database="nothing"))

@@ -422,3 +422,32 @@ def test_a_message_of_a_bound_task_names_the_method(site: Site) -> None:
     assert recording.sent[0].task == "tests.testapp.shapes.Shape.draw"
     assert site.deliver().status_code == 200
     assert shapes.noted == [("draw", Shape(7), "red", False)]
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("schedul", "did you mean 'schedule'?"),
+        ("retries", "write max_attempts=..., which also counts the first attempt."),
+        ("max_retries", "write max_attempts=..."),
+        ("soft_time_limit", "write timeout=..."),
+        ("default_retry_delay", "write backoff="),
+        ("ignore_result", "a result is dropped unless you write keep_result="),
+        ("rate_limit", "set the rate of its queue in CLOUDTASK['QUEUES']."),
+    ],
+)
+def test_an_unknown_option_is_told_what_to_write(name: str, told: str) -> None:
+    with pytest.raises(TypeError) as raised:
+        task(**{name: 3})  # type: ignore[call-overload]
+    assert str(raised.value).startswith(f"@task has no option {name!r}; {told}")
+
+
+def test_an_option_of_nobody_is_told_those_of_this_very_call() -> None:
+    with pytest.raises(TypeError, match="known are ") as of_task:
+        task(xyz=3)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="known are ") as of_using:
+        tasks.add_author.using(xyz=3)  # type: ignore[call-arg]
+    assert "schedule," in str(of_task.value)
+    assert "countdown," not in str(of_task.value)
+    assert "countdown," in str(of_using.value)
+    assert "schedule," not in str(of_using.value)

@@ -9,7 +9,7 @@ from cloudtask.backend.backend_options import OF_TASK
 from cloudtask.backend.library import Task, normalize_json, task_backends
 from cloudtask.backend.runner import definition_of
 from cloudtask.backend.task_results import fields_of
-from cloudtask.options import nearest
+from cloudtask.options import advice
 from cloudtask.workflows import Signature
 
 # `name` is a property of every task of `django.tasks`: the name of its function.
@@ -42,7 +42,7 @@ class CloudTask(_Fields):  # type: ignore[misc]
         known = [field.name for field in fields(self) if field.name != "func"]
         for name in changes:
             if name not in known:
-                raise TypeError(f"Unknown option {name!r}; {nearest(name, known)}")
+                raise TypeError(f"Unknown option {name!r}; {advice(name, known)}")
         given = {name: value for name, value in changes.items() if value is not None}
         return replace(self, **given)
 

@@ -24,6 +24,7 @@ from cloudtask.options.facts import (
     option,
     option_of,
 )
+from cloudtask.options.familiar import advice, check_options
 
 __all__ = [
     "OPTIONS",
@@ -31,8 +32,10 @@ __all__ = [
     "BackoffFunction",
     "Option",
     "Options",
+    "advice",
     "as_timedelta",
     "check_known",
+    "check_options",
     "nearest",
     "options_from_wire",
 ]
@@ -219,11 +222,7 @@ class Options:
         Raises TypeError for an unknown name or a value of a wrong type, and ValueError
         for a value out of range or a header that the caller can't set.
         """
-        for name in given:
-            if name not in OPTIONS:
-                raise TypeError(
-                    f"Unknown task option {name!r:.60}; {nearest(name, OPTIONS)}"
-                )
+        check_options("A task", given, OPTIONS)
         if "countdown" in given and "eta" not in given:
             given = {"eta": None, **given}
         elif "eta" in given and "countdown" not in given:
