@@ -12,12 +12,12 @@ from cloudtask.dashboard.visits import Visit, page
 def doctor_page(visit: Visit) -> HttpResponse:
     is_asked = visit.request.method == "POST"
     examined = doctor.examine() if is_asked else ()
-    faults = [f for one in examined for f in one.findings if f.is_fault]
     return visit.render(
         "doctor.html",
         "Doctor",
         is_asked=is_asked,
         examined=examined,
-        faults=len(faults),
+        is_faulty=any(f.is_fault for one in examined for f in one.findings),
+        summary=doctor.summary(examined),
         probes=doctor.PROBES,
     )

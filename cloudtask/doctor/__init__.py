@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cloudtask.doctor.examining import PROBES, Examined, examine
+from cloudtask.doctor.examining import PROBES, Examined, examine, summary
 from cloudtask.doctor.findings import Finding, Grade
 
-__all__ = ["PROBES", "Examined", "Finding", "Grade", "examine"]
+__all__ = ["PROBES", "Examined", "Finding", "Grade", "examine", "summary"]

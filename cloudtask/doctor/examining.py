@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -139,3 +139,18 @@ def _broken(probe: Probe, error: Exception) -> Finding:
 
 def _printable(one: Finding) -> Finding:
     return Finding(one.grade, printable(one.what), one.cure)
+
+
+def summary(examined: Iterable[Examined]) -> str:
+    """The number of faults and of warnings, in a sentence."""
+    findings = [finding for one in examined for finding in one.findings]
+    faults = sum(one.is_fault for one in findings)
+    warnings = sum(one.is_warning for one in findings)
+    told = [
+        f"{number} {word}{'' if number == 1 else 's'}"
+        for number, word in ((faults, "fault"), (warnings, "warning"))
+        if number
+    ]
+    if not faults and told:
+        return f"No fault was found, but {told[0]}."
+    return f"{' and '.join(told)} found." if told else "No fault was found."

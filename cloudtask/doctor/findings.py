@@ -28,7 +28,11 @@ class Finding:
 
     @property
     def is_fault(self) -> bool:
-        return self.grade in (Grade.WARNING, Grade.FAILED)
+        return self.grade is Grade.FAILED
+
+    @property
+    def is_warning(self) -> bool:
+        return self.grade is Grade.WARNING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

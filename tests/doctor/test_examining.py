@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.test import Client
+from django.test import Client, override_settings
 
-from cloudtask.doctor import Grade, examine
-from cloudtask.doctor.findings import Finding, Probe, Wish, ok, skipped, warning
+from cloudtask.doctor import Grade, examine, summary
+from cloudtask.doctor.findings import Finding, Probe, Wish, failed, ok, skipped, warning
 from cloudtask.exceptions import EnqueueUnavailable
 from tests.dashboard.conftest import visitor
 from tests.doctor.test_faults import examined
@@ -75,15 +75,51 @@ def test_the_worst_finding_is_the_grade() -> None:
 
 
 @pytest.mark.django_db(databases="__all__")
-def test_the_exit_code_tells_whether_there_are_faults() -> None:
-    call_command("cloudtask_doctor", "--only", "tables")
-    with pytest.raises(SystemExit) as raised:
-        call_command("cloudtask_doctor", "--only", "relay")
+def test_the_exit_code_tells_whether_there_are_faults(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    call_command("cloudtask_doctor", "--only", "tables", "--fail-on=warning")
+    assert capsys.readouterr().out.endswith("No fault was found.\n")
+    with (
+        override_settings(CLOUDTASK={"LOCATION": 3}),
+        pytest.raises(SystemExit) as raised,
+    ):
+        call_command("cloudtask_doctor", "--only", "settings")
     assert raised.value.code == 3
+    assert "1 fault" in capsys.readouterr().out.splitlines()[-1]
+    with pytest.raises(CommandError, match="invalid choice: 'ok'"):
+        call_command("cloudtask_doctor", "--fail-on", "ok")
     with pytest.raises(CommandError, match="invalid choice: 'nose'"):
         call_command("cloudtask_doctor", "--only", "nose")
     with pytest.raises(CommandError, match="begin with https"):
         call_command("cloudtask_doctor", "--url", "file:///etc/passwd")
+
+
+@pytest.mark.django_db(databases="__all__")
+def test_warnings_fail_the_command_only_if_they_shall(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    call_command("cloudtask_doctor", "--only", "prune")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == "No fault was found, but 1 warning."
+    with pytest.raises(SystemExit) as raised:
+        call_command("cloudtask_doctor", "--only", "prune", "--fail-on=warning")
+    assert raised.value.code == 3
+
+
+@pytest.mark.parametrize(
+    ("findings", "told"),
+    [
+        ([ok("a"), skipped("b")], "No fault was found."),
+        ([warning("a", ""), warning("b", "")], "No fault was found, but 2 warnings."),
+        ([failed("a", ""), failed("b", "")], "2 faults found."),
+        ([failed("a", ""), warning("b", "")], "1 fault and 1 warning found."),
+    ],
+)
+def test_the_summary_counts_faults_and_warnings(
+    findings: list[Finding], told: str
+) -> None:
+    assert summary(examine(probes=(probe("x", lambda w: iter(findings)),))) == told
 
 
 @pytest.mark.django_db(databases="__all__")

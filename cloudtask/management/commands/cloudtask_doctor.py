@@ -9,7 +9,7 @@ from django.core.management.base import BaseCommand, CommandParser
 
 from cloudtask import doctor
 from cloudtask.discretion import discreet
-from cloudtask.doctor.findings import Wish
+from cloudtask.doctor.findings import Grade, Wish
 from cloudtask.management import printing
 
 _IDS = [probe.id for probe in doctor.PROBES]
@@ -39,6 +39,12 @@ class Command(BaseCommand):
         parser.add_argument(
             "--url", type=_address, help="address of the service, if settings lack it"
         )
+        parser.add_argument(
+            "--fail-on",
+            choices=[Grade.WARNING.value, Grade.FAILED.value],
+            default=Grade.FAILED.value,
+            help="exit status 3 from this grade on (default: %(default)s)",
+        )
         printing.add_json(parser)
 
     @discreet
@@ -48,10 +54,10 @@ class Command(BaseCommand):
         for one in examined:
             for finding in one.findings:
                 self._tell(one, finding, options)
-        faults = [f for one in examined for f in one.findings if f.is_fault]
         if not options["json"]:
-            self.stdout.write(_summary(len(faults)))
-        if faults:
+            self.stdout.write(doctor.summary(examined))
+        failing = (Grade.FAILED, Grade(options["fail_on"]))
+        if any(f.grade in failing for one in examined for f in one.findings):
             raise SystemExit(printing.FOUND)
 
     def _tell(
@@ -69,20 +75,12 @@ class Command(BaseCommand):
             return
         grade = f"{finding.grade:<8}"
         if finding.is_fault:
-            grade = (
-                self.style.ERROR(grade)
-                if finding.grade is doctor.Grade.FAILED
-                else self.style.WARNING(grade)
-            )
+            grade = self.style.ERROR(grade)
+        elif finding.is_warning:
+            grade = self.style.WARNING(grade)
         self.stdout.write(f"{grade}  {one.probe}: {finding.what}")
         if finding.cure:
             self.stdout.write(f"          {finding.cure}")
-
-
-def _summary(number: int) -> str:
-    if not number:
-        return "No fault was found."
-    return f"{number} fault{'' if number == 1 else 's'} found."
 
 
 def _address(text: str) -> str:
