@@ -88,7 +88,7 @@ class Receipt(Enqueued, Generic[R_co]):
             if pause is None:
                 break
             time.sleep(pause)
-        raise TimeoutError(f"The call {self.id} has no result yet.")
+        raise TimeoutError(self._no_result())
 
     @overload
     async def aresult(
@@ -109,7 +109,13 @@ class Receipt(Enqueued, Generic[R_co]):
             if pause is None:
                 break
             await asyncio.sleep(pause)
-        raise TimeoutError(f"The call {self.id} has no result yet.")
+        raise TimeoutError(self._no_result())
+
+    def _no_result(self) -> str:
+        return (
+            f"The call {self.id} has no result yet. If this process is the only one "
+            "that can run it, it waits for itself."
+        )
 
     @discreet
     def cancel(self) -> Cancellation:
