@@ -77,6 +77,8 @@ def _parts(parser: argparse.ArgumentParser, name: str = "") -> Iterator[str]:
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
             below = list(action.choices.items())
+        elif action.help == argparse.SUPPRESS:
+            continue
         elif not OF_DJANGO.intersection([*action.option_strings, action.dest]):
             rows.append(
                 f"| {_words(action)} | {(action.help or '') % vars_of(action)} |"

@@ -34,6 +34,14 @@ def test_the_commands_are_those_of_the_parsers() -> None:
     )
 
 
+def test_each_option_of_a_command_has_a_meaning() -> None:
+    rows = re.findall(r"^\| `.*\|$", reference.with_commands(), re.MULTILINE)
+    assert rows
+    for row in rows:
+        meaning = row.rpartition("` | ")[2].removesuffix("|").strip()
+        assert re.search(r"[a-z]", meaning), row
+
+
 def test_the_page_of_inspect_has_all_its_names() -> None:
     page = (ROOT / "docs/reference/inspect.md").read_text(encoding="utf-8")
     shown = re.findall(r"^\.\. auto\w+:: (\S+)$", page, re.MULTILINE)

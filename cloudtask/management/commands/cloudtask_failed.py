@@ -22,6 +22,7 @@ from cloudtask.stores.failed import FailedFilter
 NEWLINE = "\n"
 FULL_KEY = 32  # characters
 GROUPS = 100
+_KEY = "key of a failed task, or its beginning"
 
 _LISTED = ("key", "task", "queue", "kind", "error", "attempts")
 _GROUPS = {
@@ -36,19 +37,21 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True)
         listing = verbs.add_parser("list", help="list the latest, newest first")
-        listing.add_argument("--limit", type=int, default=50)
+        listing.add_argument(
+            "--limit", type=int, default=50, help="most tasks to list (default: 50)"
+        )
         listing.add_argument(
             "--group-by", choices=_GROUPS, help="count those that failed alike"
         )
         verbs.add_parser("show", help="show arguments and traceback").add_argument(
-            "keys", nargs="+", metavar="KEY"
+            "keys", nargs="+", metavar="KEY", help=_KEY
         )
         for verb, what in (
             ("retry", "enqueue again"),
             ("discard", "delete, with the payload"),
         ):
             chosen = verbs.add_parser(verb, help=what)
-            chosen.add_argument("keys", nargs="*", metavar="KEY")
+            chosen.add_argument("keys", nargs="*", metavar="KEY", help=_KEY)
             chosen.add_argument("--all", action="store_true", help="every failed task")
             chosen.add_argument(
                 "--dry-run", action="store_true", help="only say what would be done"

@@ -19,6 +19,7 @@ from cloudtask.stores import store
 
 PAGE = 100
 BAR = 20  # characters
+_ID = "id of an iteration"
 AT_WORK = [state for state in RunState if state not in ENDED]
 POLL = 1.0  # seconds between two looks of `wait`
 
@@ -40,27 +41,46 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True)
         listing = verbs.add_parser("list", help="list the latest, newest first")
-        listing.add_argument("--state", action="append", choices=[*RunState])
+        listing.add_argument(
+            "--state",
+            action="append",
+            choices=[*RunState],
+            help="only iterations in this state; may be given more than once",
+        )
         listing.add_argument("--task", help="only iterations of this task")
-        listing.add_argument("--limit", type=int, default=50)
+        listing.add_argument(
+            "--limit", type=int, default=50, help="most to list (default: 50)"
+        )
         listing.add_argument("--before", help="the mark that a list ended with")
         show = verbs.add_parser("show", help="show one, with its progress")
-        show.add_argument("ids", nargs=1, metavar="ID")
-        show.add_argument("--shards", action="store_true")
+        show.add_argument("ids", nargs=1, metavar="ID", help=_ID)
+        show.add_argument(
+            "--shards", action="store_true", help="each shard with its progress"
+        )
         show.add_argument("--failures", action="store_true", help="failed rows")
         for verb in _VERBS:
             changing = verbs.add_parser(verb)
-            changing.add_argument("ids", nargs="+", metavar="ID")
+            changing.add_argument("ids", nargs="+", metavar="ID", help=_ID)
         waiting = verbs.add_parser("wait", help="until it has ended: 0 if it finished")
-        waiting.add_argument("ids", nargs=1, metavar="ID")
-        waiting.add_argument("--timeout", type=float, metavar="SECONDS")
+        waiting.add_argument("ids", nargs=1, metavar="ID", help=_ID)
+        waiting.add_argument(
+            "--timeout",
+            type=float,
+            metavar="SECONDS",
+            help="longest time to wait (default: without end)",
+        )
         watching = verbs.add_parser(
             "watch", help="a live table, until these have ended: 0 if all finished"
         )
         watching.add_argument(
-            "ids", nargs="*", metavar="ID", help="default: all at work"
+            "ids", nargs="*", metavar="ID", help=f"{_ID} (default: all at work)"
         )
-        watching.add_argument("--seconds", type=float, default=2.0)
+        watching.add_argument(
+            "--seconds",
+            type=float,
+            default=2.0,
+            help="time between two looks (default: 2)",
+        )
         for added in verbs.choices.values():
             printing.add_json(added)
             printing.add_common(added, parser)

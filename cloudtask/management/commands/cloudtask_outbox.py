@@ -14,6 +14,7 @@ from cloudtask.options import nearest
 from cloudtask.sending import relay, waiting
 
 _COLUMNS = ("database", "key", "task", "queue", "state", "created", "tries", "error")
+_KEY = "key of a parked message"
 
 
 class Command(BaseCommand):
@@ -23,13 +24,15 @@ class Command(BaseCommand):
         verbs = parser.add_subparsers(dest="verb", required=True)
         listing = verbs.add_parser("list", help="list messages, the oldest first")
         listing.add_argument("--parked", action="store_true", help="only parked ones")
-        listing.add_argument("--limit", type=int, default=50)
+        listing.add_argument(
+            "--limit", type=int, default=50, help="most messages to list (default: 50)"
+        )
         releasing = verbs.add_parser("release", help="let the relay try again")
-        releasing.add_argument("keys", nargs="*", metavar="KEY")
+        releasing.add_argument("keys", nargs="*", metavar="KEY", help=_KEY)
         releasing.add_argument("--error", help="all whose error begins so")
         releasing.add_argument("--all", action="store_true", help="every parked one")
         discarding = verbs.add_parser("discard", help="delete a parked message")
-        discarding.add_argument("keys", nargs="+", metavar="KEY")
+        discarding.add_argument("keys", nargs="+", metavar="KEY", help=_KEY)
         discarding.add_argument("--yes", action="store_true", help="do not ask")
         for added in verbs.choices.values():
             added.add_argument("--database", help="an alias (default: all)")

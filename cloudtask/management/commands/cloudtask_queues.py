@@ -16,6 +16,7 @@ from cloudtask.queues import QueuesUnknown, applying, plan
 from cloudtask.queues.actual import parent
 
 QUEUE_YAML = "queue.yaml"
+_NAME = "id of a queue"
 
 _COLUMNS = ("queue", "state", "rate", "concurrency", "attempts", "declared")
 _VERBS: dict[str, tuple[Callable[[str], None], str]] = {
@@ -37,20 +38,26 @@ class Command(BaseCommand):
         verbs = parser.add_subparsers(dest="verb", required=True)
         verbs.add_parser("list", help="list the queues of the location")
         planning = verbs.add_parser("plan", help="show differences: status 3 if any")
-        planning.add_argument("--format", choices=["gcloud", "terraform"])
+        planning.add_argument(
+            "--format",
+            choices=["gcloud", "terraform"],
+            help="print commands of gcloud, or resources of Terraform",
+        )
         applied = verbs.add_parser("apply", help="create and change declared queues")
         applied.add_argument("--yes", action="store_true", help="do not ask")
         applied.add_argument(
             "--force", action="store_true", help="also change limits tenfold"
         )
         for verb in ("pause", "resume"):
-            verbs.add_parser(verb).add_argument("names", nargs="+", metavar="NAME")
+            verbs.add_parser(verb).add_argument(
+                "names", nargs="+", metavar="NAME", help=_NAME
+            )
         for verb, text in (
             ("purge", "delete all tasks of a queue"),
             ("delete", "delete a queue with all its tasks"),
         ):
             final = verbs.add_parser(verb, help=text)
-            final.add_argument("names", nargs=1, metavar="NAME")
+            final.add_argument("names", nargs=1, metavar="NAME", help=_NAME)
             final.add_argument("--confirm", metavar="NAME", help="the name once more")
         for added in verbs.choices.values():
             printing.add_json(added)

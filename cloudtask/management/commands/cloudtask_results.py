@@ -26,14 +26,18 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True)
         listing = verbs.add_parser("list", help="list the latest, newest first")
-        listing.add_argument("--status", choices=kept.STATUSES)
+        listing.add_argument(
+            "--status", choices=kept.STATUSES, help="only results with this status"
+        )
         listing.add_argument("--task", help="only results of this task")
-        listing.add_argument("--limit", type=int, default=50)
+        listing.add_argument(
+            "--limit", type=int, default=50, help="most results to list (default: 50)"
+        )
         listing.add_argument("--database", help='an alias, or "store" (default: all)')
         show = verbs.add_parser(
             "show", help="show one; the beginning of its id will do"
         )
-        show.add_argument("id", metavar="ID")
+        show.add_argument("id", metavar="ID", help="id of a receipt, or its beginning")
         for added in verbs.choices.values():
             printing.add_json(added)
             printing.add_common(added, parser)

@@ -27,7 +27,9 @@ class Command(BaseCommand):
             ("disable", "switch off: calls that wait already still run"),
             ("run", "enqueue a call now, besides the times of the schedule"),
         ):
-            verbs.add_parser(verb, help=text).add_argument("key")
+            verbs.add_parser(verb, help=text).add_argument(
+                "key", help="key of a schedule, as in the list"
+            )
         for added in verbs.choices.values():
             printing.add_json(added)
             printing.add_common(added, parser)
