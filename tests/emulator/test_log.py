@@ -50,6 +50,12 @@ START = "default/t attempt 3 POST http://h/ -> "
             "500 in 12 ms, postponed by the handler, retry in 2.0 s",
             False,
         ),
+        ({"outcome": "cancelled"}, "200 in 12 ms, cancelled", False),
+        (
+            {"outcome": "skipped"},
+            "200 in 12 ms, skipped: an earlier call of its schedule was running",
+            False,
+        ),
         ({"outcome": "sold out"}, "200 in 12 ms, sold out", False),
         (
             {"status": None, "verdict": "given up", "problem": "refused"},

@@ -15,9 +15,11 @@ KEPT_ERRORS = 20
 
 # The outcomes that a handler may give in the response header X-CloudTask-Outcome.
 # cloudtask's handler does; any other application may do the same.
-_OUTCOMES = {
+OUTCOMES = {
     "succeeded": "",
     "duplicate": "it had succeeded before",
+    "cancelled": "cancelled",
+    "skipped": "skipped: an earlier call of its schedule was running",
     "retried": "failed, the application itself tries it again",
     "failed": "failed",
     "postponed": "postponed by the handler",
@@ -78,7 +80,7 @@ class DispatchRecord:
         parts = [
             f"{name} attempt {self.attempt} {self.method} "
             f"{without_secrets(self.url)} -> {answer} in {self.duration * 1000:.0f} ms",
-            _OUTCOMES.get(self.outcome, self.outcome),
+            OUTCOMES.get(self.outcome, self.outcome),
             "" if self.verdict == "done" else self._followed(),
         ]
         line = ", ".join(filter(None, parts))
