@@ -233,7 +233,7 @@ def stats_of(queue: str) -> QueueStats:
             running=0,
             rate=0.0,
         )
-    parts = [_stats_of_part(part) for part in declared(queue).parts]
+    parts = [stats_of_part(part) for part in declared(queue).parts]
     times = [one.oldest_at for one in parts if one.oldest_at is not None]
     return QueueStats(
         name=queue,
@@ -248,7 +248,8 @@ def stats_of(queue: str) -> QueueStats:
 _GET_QUEUE = "/google.cloud.tasks.v2beta3.CloudTasks/GetQueue"  # v2 has no statistics
 
 
-def _stats_of_part(part: str) -> QueueStats:
+def stats_of_part(part: str) -> QueueStats:
+    """The work of one queue of the service; raises QueuesUnknown."""
     from google.cloud import tasks_v2beta3
 
     with told("get_queue"):

@@ -40,7 +40,7 @@ ANSWERS = {
     ),
     "How do I see what waits?": (
         "docs/howto/monitor.md",
-        "`manage.py cloudtask_status` shows all four at a glance",
+        "`manage.py cloudtask_status` answers the other questions at a glance",
     ),
     "How do I run it in development?": (
         "docs/howto/develop.md",

@@ -18,6 +18,7 @@ from cloudtask.conf.queues import Queue
 from cloudtask.emulator import Emulator
 from cloudtask.queues import applying, plan
 from cloudtask.queues.actual import ActualQueue
+from cloudtask.transports.cloud.client import clients
 
 PARENT = "projects/p/locations/l"
 DECLARED = {
@@ -150,6 +151,22 @@ def differences() -> dict[str, str]:
         call_command("cloudtask_queues", "plan", "--json", stdout=out)
     rows = [json.loads(line) for line in out.getvalue().splitlines()]
     return {row["queue"]: row["action"] for row in rows}
+
+
+def test_a_list_has_what_waits_in_each_queue(service: Callable[..., None]) -> None:
+    queues.pause("mail")
+    for _ in range(3):
+        clients.get().create_task(
+            parent=f"{PARENT}/queues/mail",
+            task={"http_request": {"url": "http://127.0.0.1:9/"}},
+        )
+
+    mail, other = (json.loads(line) for line in run("list", "--json").splitlines())
+
+    assert (mail["queue"], mail["waiting"]) == ("mail", 3)
+    assert mail["oldest due"].endswith(" UTC")
+    assert (other["waiting"], other["oldest due"]) == (0, "")
+    assert "oldest due" in run("list")
 
 
 def test_a_plan_is_applied_once(service: Callable[..., None]) -> None:

@@ -14,11 +14,15 @@ from cloudtask.discretion import discreet
 from cloudtask.management import printing
 from cloudtask.queues import QueuesUnknown, applying, plan
 from cloudtask.queues.actual import parent
+from cloudtask.queues.listing import stats_of_part
 
 QUEUE_YAML = "queue.yaml"
 _NAME = "id of a queue"
 
-_COLUMNS = ("queue", "state", "rate", "concurrency", "attempts", "declared")
+_COLUMNS = (
+    *("queue", "state", "waiting", "oldest due", "rate", "concurrency", "attempts"),
+    "declared",
+)
 _VERBS: dict[str, tuple[Callable[[str], None], str]] = {
     "pause": (queues.pause, "paused: it takes tasks, sends none"),
     "resume": (queues.resume, "sends again"),
@@ -36,7 +40,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True)
-        verbs.add_parser("list", help="list the queues of the location")
+        verbs.add_parser("list", help="list the queues, and what waits in each")
         planning = verbs.add_parser("plan", help="show differences: status 3 if any")
         planning.add_argument(
             "--format",
@@ -80,6 +84,7 @@ class Command(BaseCommand):
             {
                 "queue": one.name,
                 "state": one.state,
+                **self._work_of(one.name),
                 "rate": f"{one.rate:g}/s",
                 "concurrency": one.concurrency,
                 "attempts": one.max_attempts,
@@ -92,6 +97,17 @@ class Command(BaseCommand):
                 self.stdout.write(printing.as_json(row))
         else:
             self.stdout.write(printing.as_table(_COLUMNS, rows))
+
+    def _work_of(self, name: str) -> dict[str, Any]:
+        """The tasks that wait, as the service estimates them; one request."""
+        try:
+            stats = stats_of_part(name)
+        except QueuesUnknown as error:
+            self.stderr.write(f"{name}: {error}")
+            return {"waiting": None, "oldest due": ""}
+        oldest = stats.oldest_at
+        told = f"{oldest:%Y-%m-%d %H:%M:%S} UTC" if oldest else ""
+        return {"waiting": stats.tasks, "oldest due": told}
 
     def _warn_of_queue_yaml(self) -> None:
         if Path(QUEUE_YAML).exists():
