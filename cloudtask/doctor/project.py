@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
+from itertools import chain
 from typing import Any
 
 from django.apps import apps
@@ -28,13 +29,18 @@ from cloudtask.doctor.findings import (
     warning,
 )
 from cloudtask.exceptions import PayloadError, TaskNotFound
+from cloudtask.queues import QueuesUnknown
+from cloudtask.queues.listing import tasks_of, used
 from cloudtask.registry import find
+from cloudtask.runs import ENDED, RunState
 from cloudtask.sending import relay, table, waiting
 from cloudtask.stores import store
 from cloudtask.stores.database.records import aware_at
 
 NEAR = 2.0  # seconds by which a clock may differ: leases allow for that much
 OLDEST = 20  # envelopes of each place that are opened
+LISTED = 100  # tasks of each queue, and iterations, that are looked at
+NOT_ENDED = [state for state in RunState if state not in ENDED]
 GROUPS = 200  # groups of failed tasks that are looked through
 ALONE = "cloudtask_dashboard"  # the namespace of the pages without the admin
 STATIC = ("dashboard.css", "dashboard.js")
@@ -107,6 +113,24 @@ def _database_time(alias: str) -> float:
 
 def names(wish: Wish) -> Iterator[Finding]:
     """Calls that wait or failed, of tasks that this version does not have."""
+    number = 0
+    for finding in chain(
+        _names_of_failed(),
+        _names_in_outboxes(),
+        _names_in_queues(),
+        _names_of_iterations(),
+    ):
+        number += finding.is_fault
+        yield finding
+    if not number:
+        yield ok(
+            f"Groups of failed tasks, {OLDEST} messages of each outbox, {LISTED} tasks "
+            f"of each queue and {LISTED} iterations name tasks that are there. Later "
+            "steps of workflows were not looked at."
+        )
+
+
+def _names_of_failed() -> Iterator[Finding]:
     kept = Counter[str]()
     for group in store().failed_groups(limit=GROUPS):
         kept[group.task] += group.number
@@ -118,6 +142,9 @@ def names(wish: Wish) -> Iterator[Finding]:
                 "Deploy the code that has it, or run "
                 f"`manage.py cloudtask_failed discard --task {task}`.",
             )
+
+
+def _names_in_outboxes() -> Iterator[Finding]:
     for alias in waiting.aliases():
         waits = table.rows_of(alias).order_by("state", "created_at")[:OLDEST]
         for task in sorted({row.task for row in waits.only("task")}):
@@ -127,6 +154,36 @@ def names(wish: Wish) -> Iterator[Finding]:
                     "does not have.",
                     "Deploy the code that has it before the relay sends them.",
                 )
+
+
+def _names_in_queues() -> Iterator[Finding]:
+    for queue in used():
+        try:
+            found = {one.task for one in tasks_of(queue, limit=LISTED)}
+        except QueuesUnknown as error:
+            yield skipped(f"Tasks in the queue {queue!r} were not looked at: {error}")
+            continue
+        for task in sorted(filter(None, found)):
+            # A step of the library is registered when its room is first used.
+            if not task.startswith("cloudtask.") and not _is_known(task):
+                yield warning(
+                    f"The queue {queue!r} has calls of {task}, which this version does "
+                    "not have.",
+                    "Deploy the code that has it. Until then they are tried again, and "
+                    "kept as failed tasks in the end.",
+                )
+
+
+def _names_of_iterations() -> Iterator[Finding]:
+    runs = store().page_runs(states=NOT_ENDED, limit=LISTED).items
+    for task in sorted({run.task for run in runs}):
+        if not _is_known(task):
+            yield warning(
+                f"An iteration that has not ended calls {task}, which this version "
+                "does not have.",
+                "Deploy the code that has it, or look at `manage.py "
+                f"cloudtask_iterations list --task {task}` and cancel what it lists.",
+            )
 
 
 def _is_known(task: str) -> bool:
@@ -221,6 +278,6 @@ PROBES = (
     Probe(id="tables", about="the tables", look=tables),
     Probe(id="clock", about="the clocks", look=clocks),
     Probe(id="keys", about="the signing keys", look=keys),
-    Probe(id="names", about="names of tasks", look=names),
+    Probe(id="names", about="names of tasks", look=names, seconds=15.0),
     Probe(id="dashboard", about="the dashboard", look=dashboard),
 )

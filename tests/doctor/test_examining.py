@@ -127,7 +127,7 @@ def test_each_probe_has_an_answer_in_this_project() -> None:
     found = examined()
 
     assert {one["grade"] for one in found} <= {"ok", "skipped", "warning"}, found
-    assert len({one["probe"] for one in found}) == 15
+    assert len({one["probe"] for one in found}) == 16
 
 
 @pytest.mark.django_db(transaction=True, databases="__all__")

@@ -24,6 +24,7 @@ from cloudtask.models import FailedTask, IterationRun, OutboxMessage
 from cloudtask.queues import applying
 from cloudtask.stores import note_upkeep
 from cloudtask.stores.datastore import DatastoreStore
+from cloudtask.transports.cloud.client import clients
 from tests.dashboard import seeding
 from tests.doctor import service
 from tests.support import clock as movable
@@ -152,6 +153,51 @@ def test_a_task_that_this_version_does_not_have() -> None:
 
     assert what.startswith("2 failed calls name shop.old.task")
     assert "cloudtask_failed discard --task shop.old.task" in cure
+
+
+def test_a_task_in_a_queue_that_this_version_does_not_have(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloudtask.doctor.project.used", lambda: ["mail"])
+    queues.pause("mail")
+    for path in ("shop.old.task", "tests.testapp.tasks.note", "cloudtask.walk"):
+        url = f"http://127.0.0.1:9/_cloudtask/run/{path}"
+        clients.get().create_task(parent=MAIL, task={"http_request": {"url": url}})
+
+    what, cure = the_fault("names")
+
+    assert what.startswith("The queue 'mail' has calls of shop.old.task")
+    assert "kept as failed tasks in the end" in cure
+
+
+def test_a_queue_that_can_not_be_read_is_no_unknown_name(
+    emulator: Emulator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cloudtask.doctor.project.used", lambda: ["gone"])
+
+    grades = [one["grade"] for one in examined("--only", "names")]
+
+    assert grades == ["skipped", "ok"]
+
+
+def test_an_iteration_of_a_task_that_this_version_does_not_have() -> None:
+    seeding.run_of(stores.store(), 1)
+    IterationRun.objects.update(task=note.path)
+    assert faults("names") == []
+    IterationRun.objects.update(task="shop.old.walk")
+
+    what, cure = the_fault("names")
+
+    assert "An iteration that has not ended calls shop.old.walk" in what
+    assert "cloudtask_iterations list --task shop.old.walk" in cure
+
+
+def test_names_that_are_all_there_are_told_with_the_places() -> None:
+    [found] = examined("--only", "names")
+
+    assert found["grade"] == "ok"
+    for place in ("failed tasks", "outbox", "queue", "iterations"):
+        assert place in found["what"]
 
 
 def test_static_files_that_are_not_there(settings: Any) -> None:
