@@ -39,8 +39,8 @@ FULL = {
 }
 THOROUGH = {**FULL, ("postgres", 100_000): 2, ("mysql", 100_000): 1}
 REASON = (
-    "cloudtask plans shards, and keeps a cursor, a lease and counts. The chunks keep"
-    " nothing."
+    "Up to 20,000 rows are one shard, which one worker walks. cloudtask also plans, and"
+    " keeps a cursor, a lease and counts. The chunks keep nothing."
 )
 Sizes = Mapping[tuple[str, int], int]
 
