@@ -89,7 +89,7 @@ def task(function: Any = None, /, *, schedule: Any = None, **options: Any) -> An
             raise TypeError(
                 f"Option {name!r} belongs to a single call: .using({name}=...).defer()"
             )
-    check_options("@task", options, _OF_TASK)
+    check_options("@task", options, _OF_TASK, OPTIONS)
     chosen = Options().updated(options)
     if function is None:
         return lambda given: _scheduled(_made(given, chosen), schedule)

@@ -182,7 +182,7 @@ def test_an_option_of_a_wrong_kind_is_refused_before_defer(
     [
         ("countdwon", "did you mean 'countdown'?"),
         ("Queue", "did you mean 'queue'?"),
-        ("retries", "known are "),
+        ("retries", "write max_attempts="),
         ("carries_backoff", "did you mean 'backoff'?"),
         ("travelling", "known are "),
     ],

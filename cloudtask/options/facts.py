@@ -287,15 +287,19 @@ def _check_header(name: Any, value: Any) -> None:
 # Hints for misspelled names
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name closest to a misspelt one, else all of them, for an error text."""
-    names = {one.casefold(): one for one in sorted(known)}
+def nearest(name: str, known: Iterable[str], others: Iterable[str] = ()) -> str:
+    """The name closest to a misspelt one, else all that are known, for an error text.
+
+    `others` are names of another place, which may be meant too.
+    """
+    listed = sorted(known)
+    names = {one.casefold(): one for one in (*others, *listed)}
     if not names:
         return "there are none."
     close = difflib.get_close_matches(name.casefold(), names, n=1, cutoff=0.5)
     if close:
         return f"did you mean {names[close[0]]!r}?"
-    return "known are " + ", ".join(names.values()) + "."
+    return "known are " + ", ".join(listed) + "."
 
 
 def check_known(call: str, given: Iterable[str], known: Collection[str]) -> None:

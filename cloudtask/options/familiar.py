@@ -25,18 +25,28 @@ _FAMILIAR = {
 }
 
 
-def advice(name: str, known: Iterable[str]) -> str:
+def advice(name: str, known: Iterable[str], others: Iterable[str] = ()) -> str:
     """What to write instead of an unknown option, for the end of an error text.
 
     It is the option of ours for a name of Celery or djangae, else the nearest name.
+    `others` are options of another call.
     """
     names = tuple(known)
     ours, text = _FAMILIAR.get(name, ("", ""))
-    return text if ours in names else nearest(name, names)
+    return text if ours in names else nearest(name, names, others)
 
 
-def check_options(what: str, given: Iterable[str], known: Collection[str]) -> None:
-    """Raise TypeError for an option that is not in `known`; `what` has options."""
+def check_options(
+    what: str,
+    given: Iterable[str],
+    known: Collection[str],
+    others: Collection[str] = (),
+) -> None:
+    """Raise TypeError for an option that is not in `known`; `what` has options.
+
+    `others` are options of another call, which a misspelt name may mean.
+    """
     for name in given:
         if name not in known:
-            raise TypeError(f"{what} has no option {name!r:.60}; {advice(name, known)}")
+            told = advice(name, known, others)
+            raise TypeError(f"{what} has no option {name!r:.60}; {told}")
