@@ -9,7 +9,7 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 
-from cloudtask import current, task
+from cloudtask import PermanentTaskFailure, current, task
 from tests.iteration.models import Effect
 from tests.support import clock
 
@@ -109,6 +109,11 @@ def visit_many(rows, *args, **kwargs):
 @task(timeout=TIMEOUT)
 def visit_item(item, *args):
     trace.visit(item)
+
+
+@task
+def refuse(item):
+    raise PermanentTaskFailure("never")
 
 
 @task
