@@ -24,6 +24,7 @@ from cloudtask.backend.library import (
 from cloudtask.exceptions import BadSignature, PermanentTaskFailure
 from cloudtask.stores import AlreadyDone
 from cloudtask.stores.database.fitting import check, fetched, mend
+from cloudtask.stores.transactions import inserted
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
@@ -108,7 +109,7 @@ class Results:
         row = _row(result)
 
         def keep() -> None:
-            self.rows.bulk_create([row], ignore_conflicts=True)
+            inserted(row, self.alias)
 
         if database == self.alias:
             keep()  # in the same transaction as the message

@@ -38,7 +38,8 @@ def cancel(key: str, alias: str) -> bool:
 
     rows = Execution.objects.using(alias)
     row = Execution(id=key, task="", ran_at=database_now(), is_cancelled=True)
-    rows.bulk_create([row], ignore_conflicts=True)
+    if inserted(row, alias):
+        return True
     # A locking read sees what others have committed, whatever the isolation.
     found = rows.only("is_cancelled").select_for_update().get(pk=key)
     return found.is_cancelled is True

@@ -25,7 +25,7 @@ from cloudtask.emulator.serving import Engine, PortTaken, Server
 
 __all__ = ["add_arguments", "main", "serve", "settings_from", "status_of"]
 
-PORT_TAKEN = 3
+PORT_TAKEN = 3  # cloudtask.sandbox takes another port then
 
 
 def serve(

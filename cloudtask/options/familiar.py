@@ -26,7 +26,7 @@ _FAMILIAR = {
 
 
 def advice(name: str, known: Iterable[str], others: Iterable[str] = ()) -> str:
-    """What to write instead of an unknown option, for the end of an error text.
+    """The advice at the end of an error text about an unknown option.
 
     It is the option of ours for a name of Celery or djangae, else the nearest name.
     `others` are options of another call.

@@ -65,8 +65,7 @@ class Command(BaseCommand):
                     notes=notes,
                 )
         except (OSError, ValueError, datastore_emulator.NotInstalled) as error:
-            status = cli.status_of(error) if isinstance(error, OSError) else 1
-            raise CommandError(str(error), returncode=status) from error
+            raise CommandError(str(error), returncode=cli.status_of(error)) from error
 
     @contextmanager
     def _datastore(self, *, is_wanted: bool) -> Iterator[None]:

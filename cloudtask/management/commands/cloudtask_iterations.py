@@ -61,6 +61,12 @@ class Command(BaseCommand):
         for verb in _VERBS:
             changing = verbs.add_parser(verb)
             changing.add_argument("ids", nargs="+", metavar="ID", help=_ID)
+        self._add_waiting(verbs)
+        for added in verbs.choices.values():
+            printing.add_json(added)
+            printing.add_common(added, parser)
+
+    def _add_waiting(self, verbs: Any) -> None:
         waiting = verbs.add_parser("wait", help="until it has ended: 0 if it finished")
         waiting.add_argument("ids", nargs=1, metavar="ID", help=_ID)
         waiting.add_argument(
@@ -81,9 +87,6 @@ class Command(BaseCommand):
             default=2.0,
             help="time between two looks (default: 2)",
         )
-        for added in verbs.choices.values():
-            printing.add_json(added)
-            printing.add_common(added, parser)
 
     @discreet
     @printing.refusing

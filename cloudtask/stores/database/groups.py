@@ -66,10 +66,10 @@ class DatabaseGroups(GroupStore):
         )
         with self._at(what):
             if joins == self.database:
-                self._groups.bulk_create([row], ignore_conflicts=True)
+                inserted(row, self.database)
                 return
             with apart(self.database, what):
-                self._groups.bulk_create([row], ignore_conflicts=True)
+                inserted(row, self.database)
 
     def load_group(self, key: str) -> StoredGroup | None:
         with self._at(f"Loading group {key}"):

@@ -18,7 +18,7 @@ from cloudtask.stores.database.paging import page_of
 from cloudtask.stores.database.records import aware
 from cloudtask.stores.pages import Page
 from cloudtask.stores.results import ResultState, ResultStore, StoredResult
-from cloudtask.stores.transactions import Database, delete_by_key
+from cloudtask.stores.transactions import Database, delete_by_key, inserted
 
 if TYPE_CHECKING:
     from cloudtask.models import TaskResultRow
@@ -42,9 +42,9 @@ class DatabaseResults(Database, ResultStore):
         values = _columns(result) | {"finished_at": now(), "expires_at": now() + keep}
         row = TaskResultRow(id=result.id, enqueued_at=result.enqueued_at, **values)
         with self.reading(f"Saving the result of {result.id}"):
-            self._results().bulk_create([row], ignore_conflicts=True)
-            ours = self._results().filter(id=result.id)
-            ours.exclude(status=ResultState.SUCCEEDED.value).update(**values)
+            if not inserted(row, self.database):
+                ours = self._results().filter(id=result.id)
+                ours.exclude(status=ResultState.SUCCEEDED.value).update(**values)
 
     def load_result(self, key: str) -> StoredResult | None:
         is_expired = Q(expires_at__lt=now())

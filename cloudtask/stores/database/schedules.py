@@ -14,7 +14,7 @@ from cloudtask.clock import database_time
 from cloudtask.stores.database.fitting import converted, fetched, mend
 from cloudtask.stores.database.records import aware
 from cloudtask.stores.schedules import ScheduleStore, StoredSchedule
-from cloudtask.stores.transactions import Database, delete_by_key
+from cloudtask.stores.transactions import Database, delete_by_key, inserted
 
 if TYPE_CHECKING:
     from cloudtask.models import ScheduleRow
@@ -54,7 +54,7 @@ class DatabaseSchedules(Database, ScheduleStore):
 
     def _insert(self, key: str, **values: Any) -> None:
         row = self._schedules().model(key=key, last_at=now(), seen_at=now(), **values)
-        self._schedules().bulk_create([row], ignore_conflicts=True)
+        inserted(row, self.database)
 
     def load_schedules(self, keys: Collection[str]) -> dict[str, StoredSchedule]:
         with self.reading("Loading schedules"):
