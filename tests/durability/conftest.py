@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,12 @@ from tests.durability import queues, tasks
 from tests.durability.database import committing
 from tests.durability.sites import emulator, site
 from tests.support import clock
+from tests.support.waiting import PATIENCE
 
 __all__ = ["emulator", "site"]
+
+# SQLite refuses one of several that open a file with a journal at the same moment.
+_opening = threading.Lock()
 
 TARGET = {"BACKEND": "cloudtask.targets.AppEngineTarget", "VERIFY": False}
 
@@ -99,6 +105,19 @@ def in_threads(actions: Sequence[Callable[[], Any]]) -> list[Any]:
 
     with ThreadPoolExecutor(len(actions)) as pool:
         return list(pool.map(run, actions))
+
+
+def at_once(actions: Sequence[Callable[[], Any]]) -> list[Any]:
+    """Call all in threads that are connected, and begin at the same time."""
+    barrier = threading.Barrier(len(actions))
+
+    def run(action: Callable[[], Any]) -> Any:
+        with _opening:
+            connections["default"].ensure_connection()
+        barrier.wait(PATIENCE)
+        return action()
+
+    return in_threads([partial(run, action) for action in actions])
 
 
 @pytest.fixture

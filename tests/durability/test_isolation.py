@@ -17,7 +17,7 @@ from cloudtask.exceptions import EnqueueUnavailable
 from cloudtask.models import OutboxMessage, Payload, UniqueKey
 from cloudtask.stores.transactions import MOST_TRIES
 from tests.durability import tasks
-from tests.durability.conftest import World, in_threads
+from tests.durability.conftest import World, at_once
 from tests.durability.database import rolled_back
 from tests.support.waiting import PATIENCE
 from tests.testapp.models import Author
@@ -79,16 +79,9 @@ def keeps_snapshot(level: str) -> bool:
     return bool(found) and found[1] == "ON"
 
 
-def at_once(action: Callable[[int], Any], times: int = CLAIMERS) -> list[Any]:
+def by_claimers(action: Callable[[int], Any], times: int = CLAIMERS) -> list[Any]:
     """Call `action` in threads that begin at the same time."""
-    barrier = threading.Barrier(times)
-
-    def run(number: int) -> Any:
-        connections["default"].ensure_connection()
-        barrier.wait(PATIENCE)
-        return action(number)
-
-    return in_threads([partial(run, number) for number in range(times)])
+    return at_once([partial(action, number) for number in range(times)])
 
 
 def disturbing(point: str, times: int) -> Any:
@@ -128,7 +121,7 @@ needs_server = pytest.mark.skipif(
 @pytest.mark.usefixtures("level")
 def test_claims_in_transactions_of_ours_leave_one_call(world: World) -> None:
     for key in "abc":
-        ids = at_once(lambda number, key=key: tasks.single.defer(key).id)
+        ids = by_claimers(lambda number, key=key: tasks.single.defer(key).id)
 
         assert len(set(ids)) == 1
         assert UniqueKey.objects.filter(message=ids[0]).exists()
@@ -145,7 +138,7 @@ def test_claims_beside_transactions_of_callers_leave_one_call(world: World) -> N
             assert not Author.objects.exists()
             return chosen.defer("a").id
 
-    ids = at_once(claim)
+    ids = by_claimers(claim)
 
     assert len(set(ids)) == 1
     assert [message.id for message in world.queue.messages] == ids[:1]
@@ -173,7 +166,7 @@ def test_of_claims_in_transactions_of_callers_at_most_one_is_enqueued(
 
     errors: list[str] = []
     failed_commits: list[int] = []
-    receipts = {one for one in at_once(claim) if one}
+    receipts = {one for one in by_claimers(claim) if one}
 
     assert all(NOTHING in text for text in errors)
     # MariaDB ends some of the transactions that wait for one that is rolled back.
@@ -193,7 +186,7 @@ def test_a_claim_that_a_snapshot_hides_is_refused_or_seen(
         pytest.skip("the first transaction lets nobody else write")
     with transaction.atomic():
         assert not UniqueKey.objects.exists()
-        [first] = in_threads([lambda: tasks.single.defer("a")])
+        [first] = at_once([lambda: tasks.single.defer("a")])
         if keeps_snapshot(level):
             with pytest.raises(EnqueueUnavailable, match=NOTHING):
                 tasks.single.defer("a")
@@ -270,7 +263,7 @@ def test_a_transaction_that_is_disturbed_each_time_raises_in_the_end(
 def test_calls_that_are_deferred_at_once_all_leave(world: World) -> None:
     chosen = tasks.plain.using(transactional=True)
 
-    ids = at_once(lambda number: chosen.defer(str(number)).id)
+    ids = by_claimers(lambda number: chosen.defer(str(number)).id)
 
     assert sorted(message.id for message in world.queue.messages) == sorted(ids)
     assert not OutboxMessage.objects.exists()
@@ -296,7 +289,7 @@ def test_a_commit_of_the_caller_that_fails_enqueues_nothing(
         except OperationalError:
             return None
 
-    committed = [one for one in at_once(write, 2) if one]
+    committed = [one for one in by_claimers(write, 2) if one]
 
     assert len(committed) == 1
     assert [message.id for message in world.queue.messages] == committed

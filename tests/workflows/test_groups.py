@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
 import pytest
-from django.db import connections
 
 from cloudtask import Receipt, TaskFailed, chain, envelope, group
 from cloudtask.chains import handing
@@ -17,6 +15,7 @@ from cloudtask.models import FailedTask, WorkflowGroup, WorkflowMember
 from cloudtask.stores import store
 from cloudtask.stores.groups import StoredGroup, member_place
 from cloudtask.testing import Faults, run_queued
+from tests.durability.conftest import at_once
 from tests.durability.database import committing
 from tests.support import clock
 from tests.workflows import tasks
@@ -221,24 +220,3 @@ def test_of_members_that_end_at_once_the_last_one_finds_all(
 
         assert any(found)
         assert len(store().load_members(key)) == size
-
-
-def at_once(calls: Sequence[Callable[[], object]]) -> None:
-    """Make each call in a thread of its own, all at the same time."""
-    barrier, errors = threading.Barrier(len(calls)), []
-
-    def made(call: Callable[[], object]) -> None:
-        try:
-            barrier.wait(10)
-            call()
-        except Exception as error:  # noqa: BLE001  the test shows it
-            errors.append(error)
-        finally:
-            connections.close_all()
-
-    threads = [threading.Thread(target=made, args=(call,)) for call in calls]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
