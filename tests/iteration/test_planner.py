@@ -232,8 +232,10 @@ def test_a_filter_is_planned_for():
 
 
 def test_as_many_shards_as_the_rows_ask_for():
-    assert planner.shards_for(1) == 1
-    assert planner.shards_for(100_000) == 5
+    assert planner.shards_for(0) == planner.shards_for(1000) == 1
+    assert planner.shards_for(1001) == 2
+    assert planner.shards_for(10_000) == planner.shards_for(160_000) == 8
+    assert planner.shards_for(1_000_000) == 50
     assert planner.shards_for(10**9) == MAX_SHARDS
 
 

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from django.db.models import QuerySet
 
 MAX_SHARDS = 256
-ROWS_A_SHARD = 20_000  # while nothing is known about the time of a row
+# While nothing is known about the time of a row. Some workers are to have a part of a
+# small table, too, but a shard of fewer rows costs more than it spares.
+ROWS_A_SHARD = 20_000
+FEW_SHARDS, LEAST_ROWS = 8, 1000
 
 COUNTED = 1_000_000  # rows; counting more at once may take too long
 MARKS = 8  # for each shard; more are thinned out
@@ -90,7 +93,8 @@ class Plan:
 
 def shards_for(rows: int) -> int:
     """How many shards a number of rows gets if the caller does not say."""
-    return max(1, min(MAX_SHARDS, math.ceil(rows / ROWS_A_SHARD)))
+    few = min(FEW_SHARDS, math.ceil(rows / LEAST_ROWS))
+    return max(1, few, min(MAX_SHARDS, math.ceil(rows / ROWS_A_SHARD)))
 
 
 def of_keys(keys: Sequence[Any], shards: int, *, include_new: bool) -> Plan:
