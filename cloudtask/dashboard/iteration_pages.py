@@ -27,11 +27,12 @@ from cloudtask.runs import (
     ShardSums,
 )
 from cloudtask.stores import store
+from cloudtask.stores.pages import Page
 
 LINES = 25  # iterations on a page
 ROWS = 25  # failed rows on a page
 SHARDS = 50  # of a run that are shown; the open ones first
-AT_ONCE = 1_000  # failed rows that a request opens again; more are left to a task
+AT_ONCE = 1_000  # failed rows that a request changes; more are left to a task
 
 STATES = [state for state in RunState if state is not RunState.ROLLED_BACK]
 
@@ -73,13 +74,8 @@ def lines_of(runs: Sequence[Run]) -> list[Line]:
 @page("iteration", ["view_iteration"])
 def iteration_list(visit: Visit) -> HttpResponse:
     state, task = visit.given("state"), visit.given("task")
-    states = [one for one in STATES if one.value == state]
-    try:
-        found = store().page_runs(
-            states=states, task=task, before=visit.given("before"), limit=LINES
-        )
-    except ValueError:  # the mark in the URL was altered
-        found = store().page_runs(states=states, task=task, limit=LINES)
+    has_failed_rows = visit.given("rows") == "failed"
+    found = _with_failed_rows() if has_failed_rows else _found(visit, state, task)
     return visit.render(
         "iterations.html",
         "Iterations",
@@ -87,10 +83,26 @@ def iteration_list(visit: Visit) -> HttpResponse:
         next=found.next,
         is_first=visit.given("before") is None,
         states=STATES,
+        has_failed_rows=has_failed_rows,
         state=state or "",
         task=task or "",
         tasks=_own_tasks(),
     )
+
+
+def _found(visit: Visit, state: str | None, task: str | None) -> Page[Run]:
+    states = [one for one in STATES if one.value == state]
+    try:
+        return store().page_runs(
+            states=states, task=task, before=visit.given("before"), limit=LINES
+        )
+    except ValueError:  # the mark in the URL was altered
+        return store().page_runs(states=states, task=task, limit=LINES)
+
+
+def _with_failed_rows() -> Page[Run]:
+    """Without marks: more appear when these are retried or discarded."""
+    return Page(tuple(store().runs_with_failures(LINES)))
 
 
 def _own_tasks() -> list[str]:
@@ -160,6 +172,8 @@ def _verbs(visit: Visit, run: Run, has_failures: bool) -> list[str]:
     may_retry = (RunState.RUNNING, RunState.FINISHED, RunState.PAUSED)
     if has_failures and run.state in may_retry:
         found.append("retry")
+    if has_failures:
+        found.append("discard")
     if RunState.CANCELLED in after and run.finished_at is None:
         found.append("cancel")
     return found
@@ -169,8 +183,8 @@ def _act(visit: Visit, key: str, verb: str) -> HttpResponse:
     if verb not in _DEEDS:
         visit.say("There is no such action.", is_error=True)
         return visit.back()
-    if verb == "cancel":
-        question = visit.confirm("control_iteration", _cancelling(key))
+    if verb in _QUESTIONS:
+        question = visit.confirm("control_iteration", _QUESTIONS[verb](key))
         if question is not None:
             return question
     thing = models.Iteration(id=key)
@@ -188,6 +202,21 @@ def _cancelling(key: str) -> dict[str, Any]:
         "button": "Cancel the iteration",
         "verb": "cancel",
     }
+
+
+def _discarding(key: str) -> dict[str, Any]:
+    return {
+        "title": "Discard the failed rows?",
+        "sentences": [
+            f"The failed rows of iteration {key[:80]} are deleted with their errors.",
+            "They can't be retried any more. The counts of the iteration stay.",
+        ],
+        "button": "Discard the failed rows",
+        "verb": "discard",
+    }
+
+
+_QUESTIONS = {"cancel": _cancelling, "discard": _discarding}
 
 
 def _pause(key: str) -> str:
@@ -208,7 +237,7 @@ def _cancel(key: str) -> str:
 def _retry(key: str) -> str:
     number = store().count_failures(key, given_up=True)
     if number > AT_ONCE:
-        control.enqueue_retry(key)
+        control.enqueue_for_rows(control.RETRY_ROWS, key)
         return f"{number:,} failed rows are opened again by a task, which is enqueued."
     opened = control.retry_failures(key)
     if not opened:
@@ -216,4 +245,21 @@ def _retry(key: str) -> str:
     return f"{opened:,} failed rows are tried again."
 
 
-_DEEDS = {"pause": _pause, "resume": _resume, "cancel": _cancel, "retry": _retry}
+def _discard(key: str) -> str:
+    number = store().count_failures(key, given_up=True)
+    if number > AT_ONCE:
+        control.enqueue_for_rows(control.DISCARD_ROWS, key)
+        return f"{number:,} failed rows are discarded by a task, which is enqueued."
+    discarded = control.discard_failures(key)
+    if not discarded:
+        raise CloudTaskError("There is no failed row to discard.")
+    return f"{discarded:,} failed rows are discarded."
+
+
+_DEEDS = {
+    "pause": _pause,
+    "resume": _resume,
+    "cancel": _cancel,
+    "retry": _retry,
+    "discard": _discard,
+}

@@ -1,5 +1,5 @@
-"""Changes of a run from outside: pause, cancel, resume, retry its failed rows, and make
-lost steps again.
+"""Changes of a run from outside: pause, cancel, resume, retry or discard its failed
+rows, and make lost steps again.
 
 `retry_failures` changes shards that nothing may walk or finalize meanwhile, so it
 pauses the run. If legs are at work, a step waits until they have stopped. That step is
@@ -54,8 +54,9 @@ logger = logging.getLogger("cloudtask")
 _BEFORE_THE_END = (RunState.WAITING, RunState.PLANNING, RunState.RUNNING)
 _RESUMABLE = (RunState.PAUSED, RunState.FAILED)
 _TO_BE_PAUSED = (RunState.RUNNING, RunState.FINISHED)
-# The name rests in queues, so it follows from no place in the code.
+# The names rest in queues, so they follow from no place in the code.
 RETRY_ROWS = "cloudtask.retry_rows"
+DISCARD_ROWS = "cloudtask.discard_rows"
 
 
 def loaded(store: Store, run_id: str) -> Run:
@@ -172,17 +173,22 @@ def retry_failures(run_id: str) -> int:
     return count
 
 
-def enqueue_retry(run_id: str) -> Enqueued:
-    """Enqueue the retry of all failed rows of a run; raises EnqueueError."""
-    definition = registry.find(RETRY_ROWS)
+def discard_failures(run_id: str) -> int:
+    """Delete the failed rows of a run in any state; returns how many. Its counts stay.
+    Raises CloudTaskError if there is no such run."""
+    store = stores.store()
+    return store.discard_failures(loaded(store, run_id).id)
+
+
+def enqueue_for_rows(path: str, run_id: str) -> Enqueued:
+    """Enqueue the retry of all failed rows of a run, RETRY_ROWS, or their DISCARD_ROWS;
+    raises EnqueueError."""
+    definition = registry.find(path)
     return enqueueing.enqueue(definition, definition.options, (run_id,), {})
 
 
-def _retry_rows(run_id: str) -> None:
-    retry_failures(run_id)
-
-
-registry.register(Definition(RETRY_ROWS, _retry_rows, Options()))
+registry.register(Definition(RETRY_ROWS, retry_failures, Options()))
+registry.register(Definition(DISCARD_ROWS, discard_failures, Options()))
 
 
 def _is_begun(run: Run, paused: int) -> bool:

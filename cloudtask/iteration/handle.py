@@ -182,6 +182,16 @@ class Iteration:
         return stores.store().count_failures(self.id, given_up=True)
 
     @_verb
+    def discard_failures(self) -> int:
+        """Delete the rows that have failed or were skipped, with their tracebacks;
+        returns how many.
+
+        They can't be retried then, and no command or metric counts them as failed any
+        more. The counts of the run stay. Raises CloudTaskError if there is no such run.
+        """
+        return control.discard_failures(self.id)
+
+    @_verb
     def wait(
         self,
         timeout: timedelta | float | None = None,
@@ -256,6 +266,11 @@ class Iteration:
     async def aretry_failures(self) -> int:
         """As `retry_failures`, for asynchronous code."""
         return await sync_to_async(self.retry_failures)()
+
+    @discreet
+    async def adiscard_failures(self) -> int:
+        """As `discard_failures`, for asynchronous code."""
+        return await sync_to_async(self.discard_failures)()
 
     @discreet
     async def await_end(

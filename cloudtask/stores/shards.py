@@ -292,6 +292,26 @@ class ShardStore(Swaps):
     def count_failures(self, run_id: str, *, given_up: bool = False) -> int:
         """The number of failures of a run: all of them, or those in GIVEN_UP."""
 
+    def runs_with_failures(self, limit: int) -> list[Run]:
+        """Runs that have rows in GIVEN_UP, newest first. If there are more than
+        `limit`, they are any of them."""
+        found = filter(None, map(self.load_run, self.ids_with_failures(limit)))
+        newest = sorted(found, key=lambda run: run.id)
+        newest.sort(key=lambda run: str(run.created_at), reverse=True)
+        return newest
+
+    @abstractmethod
+    def ids_with_failures(self, limit: int) -> list[str]:
+        """Ids of runs that have rows in GIVEN_UP, in the order of the ids."""
+
+    @abstractmethod
+    def discard_failures(self, run_id: str) -> int:
+        """Delete the failures in GIVEN_UP, and return their number.
+
+        The counts of their shards stay. If a call is interrupted, another call does the
+        rest. A row that is opened again meanwhile is not deleted.
+        """
+
     @abstractmethod
     def reopen_failures(self, run_id: str) -> int:
         """Make rows in GIVEN_UP WAITING and due, and return their number.

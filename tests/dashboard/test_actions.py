@@ -12,6 +12,7 @@ from django.contrib.messages import get_messages
 from django.test import Client
 
 from cloudtask import signals, task
+from cloudtask.dashboard import iteration_pages
 from cloudtask.delivering import bulk
 from cloudtask.models import OutboxMessage
 from cloudtask.runs import RunState
@@ -19,6 +20,7 @@ from cloudtask.stores import Store
 from cloudtask.testing import queued, run_queued
 from tests.dashboard import seeding
 from tests.dashboard.test_pages import PLACES, address
+from tests.stores.runs_making import create
 
 pytestmark = pytest.mark.django_db(databases="__all__")
 
@@ -210,6 +212,65 @@ def test_a_run_is_paused_and_cancelled(
     assert "stops for good" in question.content.decode()
     assert "Cancelled" in said(cancelled)
     assert store.load_run(run_id).state is RunState.CANCELLED
+
+
+@pytest.mark.parametrize("state", list(RunState))
+def test_failed_rows_are_discarded_in_any_state_after_a_question(
+    store: Store, visitor: Callable[..., Client], state: RunState
+) -> None:
+    run_id = f"{1:032x}"
+    create(store, run_id, state)
+    seeding.failed_row(store, run_id, "7")
+    client, url = visitor(), address("iteration", run_id)
+    client.get(address("iteration") + "?rows=failed")
+
+    page = client.get(url).content.decode()
+    question = post(client, url, "discard").content.decode()
+    assert store.count_failures(run_id) == 1
+    discarded = post(client, url, "discard", confirmed="1")
+    again = post(client, url, "discard", confirmed="1")
+
+    assert 'value="discard"' in page
+    assert "deleted with their errors" in question
+    assert said(discarded) == "1 failed rows are discarded."
+    assert store.count_failures(run_id) == 0
+    assert "There is no failed row to discard" in said(again)
+    assert 'value="discard"' not in client.get(url).content.decode()
+    [entry] = LogEntry.objects.all()
+    assert "1 failed rows are discarded." in entry.change_message
+
+
+def test_many_failed_rows_are_discarded_by_a_task(
+    store: Store, visitor: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(iteration_pages, "AT_ONCE", 1)
+    run_id = seeding.run_of(store, 1)
+    for key in ("7", "8"):
+        seeding.failed_row(store, run_id, key)
+
+    answer = post(visitor(), address("iteration", run_id), "discard", confirmed="1")
+    assert "2 failed rows are discarded by a task" in said(answer)
+    assert store.count_failures(run_id) == 2
+    run_queued()
+
+    assert store.count_failures(run_id) == 0
+
+
+def test_the_overview_leads_to_the_iterations_with_failed_rows(
+    store: Store, visitor: Callable[..., Client]
+) -> None:
+    without, run_id = seeding.run_of(store, 1), seeding.run_of(store, 2)
+    seeding.failed_row(store, run_id, "7")
+    client, url = visitor(), address("iteration") + "?rows=failed"
+
+    overview = client.get(address("overview")).content.decode()
+    text = client.get(url).content.decode()
+    store.discard_failures(run_id)
+
+    assert url in overview
+    assert address("iteration", run_id) in text
+    assert address("iteration", without) not in text
+    assert "No iterations match" in client.get(url).content.decode()
 
 
 def test_a_late_click_is_told_and_changes_nothing(

@@ -20,7 +20,7 @@ from tests.iteration.models import Thing
 from tests.iteration.tasks import trace
 
 READ = ["refresh", "progress", "report", "failures"]
-CHANGED = ["pause", "resume", "cancel", "retry_failures", "wait"]
+CHANGED = ["pause", "resume", "cancel", "retry_failures", "discard_failures", "wait"]
 PROPERTIES = ["state", "task", "error"]
 FORMS = {"wait": "await_end"}
 
@@ -77,6 +77,7 @@ class TestAHandle(TransactionTestCase):
         assert await run.aretry_failures() == 1
         await arun_queued()
         assert (await run.aprogress()).done == 5
+        assert await run.adiscard_failures() == 0
         with pytest.raises(CloudTaskError, match="finished"):
             await run.acancel()
 

@@ -1,4 +1,5 @@
-"""A row that has failed for good is told by one line of the log."""
+"""A row that has failed for good is told by one line of the log, and can be
+discarded."""
 
 from __future__ import annotations
 
@@ -6,8 +7,11 @@ import logging
 
 import pytest
 
-from cloudtask import PermanentTaskFailure
+from cloudtask import PermanentTaskFailure, current
+from cloudtask.exceptions import CloudTaskError
 from cloudtask.failpoints import Crashed
+from cloudtask.iteration import Iteration, RunState
+from cloudtask.stores import store
 from tests.iteration import tasks
 from tests.iteration.models import Thing
 from tests.iteration.tasks import trace
@@ -108,3 +112,26 @@ def test_a_long_key_is_cut(world, things, caplog):
 
     [line] = warnings(caplog)
     assert len(line) < 600
+
+
+def accept(*args):
+    current().iteration.discard_failures()
+
+
+def test_a_run_whose_finalize_discards_its_failed_rows_keeps_only_its_counts(
+    any_store, world, things
+):
+    things(4)
+    trace.raises.update({key: [ValueError("no")] for key in (2, 3)})
+
+    run = walk(world, on_error="skip", shards=2, finalize=accept, keep=False)
+
+    assert counts(run) == (2, 0, 2)
+    assert run.failures() == []
+    assert store().load_run(run.id).is_summary
+    assert store().count_iterations([RunState.RUNNING]).failed_rows == 0
+
+
+def test_rows_of_a_run_that_is_gone_can_not_be_discarded(db):
+    with pytest.raises(CloudTaskError, match="There is no iteration gone"):
+        Iteration("gone").discard_failures()

@@ -204,6 +204,23 @@ class TestByState:
         assert sum(counts) in (1, 2)
         assert_all_are_done(run)
 
+    @pytest.mark.parametrize("point", EDGES)
+    def test_rows_that_are_discarded_under_it_leave_the_run_going(
+        self, any_store, world, state, point
+    ):
+        run = with_a_failure(world, state)
+        counts = []
+
+        with at_point(point, 1, lambda: counts.append(run.discard_failures())):
+            run.retry_failures()
+        world.drain()
+
+        assert run.refresh().state is RunState.FINISHED
+        # The row was either tried again or discarded, never lost between both.
+        assert (run.report().done, counts) in ((3, [1]), (4, [0]))
+        assert run.report().failed == counts[0]
+        assert trace.calls.count("finalize") == 1
+
     @pytest.mark.parametrize("point", EDGES[1:])
     def test_who_pauses_the_run_under_it_has_the_last_word(self, world, state, point):
         run = with_a_failure(world, state)

@@ -401,6 +401,47 @@ def test_the_status_counts_rows_that_failed_for_good() -> None:
     run("cloudtask_status", "--check")
 
 
+def test_failed_rows_are_discarded_so_that_the_status_is_quiet_again() -> None:
+    store = stores.store()
+    without, run_id = seeding.run_of(store, 1), seeding.run_of(store, 2)
+    seeding.failed_row(store, run_id, "7")
+
+    [row] = [one for one in objects("cloudtask_status") if one["number"] == 1]
+    [found] = objects("cloudtask_iterations", "list", "--failed-rows")
+    none = run("cloudtask_iterations", "list", "--failed-rows", "--state", "paused")
+    text = run("cloudtask_iterations", "discard-failures", run_id)
+
+    assert row["detail"] == (
+        "see cloudtask_iterations list --failed-rows, then retry-failures ID or "
+        "discard-failures ID"
+    )
+    assert found["id"] == run_id
+    assert run_id not in none
+    assert text == f"{run_id}: failed rows are discarded\n"
+    run("cloudtask_status", "--check")
+    assert store.count_failures(run_id) == 0
+    assert objects("cloudtask_iterations", "list", "--failed-rows") == []
+    [after, _] = objects("cloudtask_iterations", "list")
+    assert (after["id"], after["failed"]) == (run_id, 1)
+    assert without != run_id
+
+
+def test_a_list_of_iterations_with_failed_rows_tells_that_there_are_more() -> None:
+    store = stores.store()
+    for number in (1, 2):
+        seeding.failed_row(store, seeding.run_of(store, number), "7")
+
+    text = run("cloudtask_iterations", "list", "--failed-rows", "--limit", "1")
+
+    assert "More iterations have failed rows: raise --limit." in text
+    assert text.count(" running ") == 1
+
+
+def test_an_unknown_iteration_has_no_rows_to_discard() -> None:
+    with pytest.raises(CommandError, match="1 failed"):
+        run("cloudtask_iterations", "discard-failures", "nobody")
+
+
 def test_the_status_tells_that_no_relay_runs() -> None:
     from tests.support import clock
 

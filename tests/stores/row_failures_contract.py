@@ -193,6 +193,59 @@ class RowFailuresContract:
         assert store.reopen_failures(RUN) == 90
         assert store.reopen_failures(RUN) == 0
 
+    # discard_failures
+
+    def test_rows_that_were_given_up_are_discarded_and_their_counts_stay(
+        self, store: Store
+    ) -> None:
+        start(store)
+        start(store, run_id=OTHER)
+        store.complete(take(store), walked("9", done=5, failed=1, skipped=1))
+        for run_id in (RUN, OTHER):
+            for state in FailureState:
+                one = failure(state.value, state, run_id=run_id)
+                record(store, one, delay=AT_ONCE)
+        before = load_shard(store)
+
+        assert store.discard_failures(RUN) == 2
+
+        kept = {FailureState.WAITING, FailureState.STOPPED}
+        assert {one.state for one in store.load_failures(RUN)} == kept
+        assert store.count_failures(RUN, given_up=True) == 0
+        assert store.count_failures(OTHER, given_up=True) == 2
+        assert load_shard(store) == before
+        assert (store.discard_failures(RUN), store.reopen_failures(RUN)) == (0, 0)
+        assert store.discard_failures("c" * 32) == 0
+
+    def test_many_rows_are_discarded_at_once(self, store: Store) -> None:
+        start(store, shards=2)
+        for number in range(40):
+            one = failure(str(number), FailureState.FAILED, shard=number % 2)
+            record(store, one, delay=AT_ONCE)
+
+        assert store.discard_failures(RUN) == 40
+        assert store.load_failures(RUN) == []
+
+    def test_runs_with_rows_that_were_given_up_are_found(self, store: Store) -> None:
+        states = {
+            "a" * 32: FailureState.FAILED,
+            "b" * 32: FailureState.KILLED,
+            "c" * 32: FailureState.WAITING,
+            "d" * 32: FailureState.STOPPED,
+        }
+        for seconds, (run_id, state) in enumerate(states.items()):
+            with clock.ahead(seconds):
+                start(store, shards=2, run_id=run_id)
+            for key in ("1", "2"):
+                one = failure(key, state, shard=int(key) - 1, run_id=run_id)
+                record(store, one, delay=AT_ONCE)
+
+        assert [one.id for one in store.runs_with_failures(9)] == ["b" * 32, "a" * 32]
+        assert store.ids_with_failures(1) == ["a" * 32]
+        assert store.ids_with_failures(0) == []
+        store.discard_failures("a" * 32)
+        assert store.ids_with_failures(9) == ["b" * 32]
+
     def test_whoever_walks_a_shard_that_was_opened_again_has_lost_it(
         self, store: Store
     ) -> None:

@@ -91,6 +91,13 @@ CHANGES: dict[str, tuple[Change, Change]] = {
         ),
         lambda store: store.reopen_failures(RUN),
     ),
+    "discard_failures": (
+        lambda store: (
+            start(store),
+            record(store, failure("1", FailureState.FAILED), delay=AT_ONCE),
+        ),
+        lambda store: store.discard_failures(RUN),
+    ),
     "recording a failure": (
         start,
         lambda store: record(store, failure("1"), delay=AT_ONCE),

@@ -23,7 +23,7 @@ _ID = "id of an iteration"
 AT_WORK = [state for state in RunState if state not in ENDED]
 POLL = 1.0  # seconds between two looks of `wait`
 
-_COLUMNS = ("id", "task", "state", "done", "failed", "total", "created")
+_COLUMNS = ("id", "task", "state", "done", "failed", "skipped", "total", "created")
 _WATCHED = ("id", "task", "state", "progress", "done", "failed", "total", "left")
 _SHARDS = ("index", "state", "done", "failed", "skipped", "expected", "deaths")
 _FAILURES = ("key", "shard", "state", "attempts", "error")
@@ -32,11 +32,15 @@ _VERBS: dict[str, tuple[str, Callable[[str], object]]] = {
     "resume": ("goes on", control.resume),
     "cancel": ("cancelled", control.cancel),
     "retry-failures": ("failed rows are tried again", control.retry_failures),
+    "discard-failures": ("failed rows are discarded", control.discard_failures),
 }
 
 
 class Command(BaseCommand):
-    help = "List, show, pause, resume, cancel, retry and await iterations."
+    help = (
+        "List, show, pause, resume, cancel and await iterations; retry or discard "
+        "their failed rows."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         verbs = parser.add_subparsers(dest="verb", required=True)
@@ -51,7 +55,13 @@ class Command(BaseCommand):
         listing.add_argument(
             "--limit", type=int, default=50, help="most to list (default: 50)"
         )
-        listing.add_argument("--before", help="the mark that a list ended with")
+        where = listing.add_mutually_exclusive_group()
+        where.add_argument("--before", help="the mark that a list ended with")
+        where.add_argument(
+            "--failed-rows",
+            action="store_true",
+            help="only iterations with failed rows that were not retried or discarded",
+        )
         show = verbs.add_parser("show", help="show one, with its progress")
         show.add_argument("ids", nargs=1, metavar="ID", help=_ID)
         show.add_argument(
@@ -112,6 +122,9 @@ class Command(BaseCommand):
             self.stdout.write(printing.as_table(columns, rows))
 
     def _list(self, options: dict[str, Any]) -> None:
+        if options["failed_rows"]:
+            self._list_with_failures(options)
+            return
         found, mark = list[Run](), options["before"]
         states = [RunState(state) for state in options["state"] or ()]
         while len(found) < options["limit"]:
@@ -125,10 +138,22 @@ class Command(BaseCommand):
             found += page.items
             if (mark := page.next) is None:
                 break
-        sums = store().sums_of_shards([run.id for run in found if not run.is_summary])
-        self._print(options, _COLUMNS, [_row(run, sums.get(run.id)) for run in found])
+        self._print(options, _COLUMNS, _rows(found))
         if mark is not None and not options["json"]:
             self.stdout.write(printable(f"More: --before '{mark}'"))
+
+    def _list_with_failures(self, options: dict[str, Any]) -> None:
+        limit = options["limit"]
+        found = store().runs_with_failures(limit + 1)
+        wanted = [
+            run
+            for run in found[:limit]
+            if run.state in (options["state"] or RunState)
+            and options["task"] in (None, run.task)
+        ]
+        self._print(options, _COLUMNS, _rows(wanted))
+        if len(found) > limit and not options["json"]:
+            self.stdout.write("More iterations have failed rows: raise --limit.")
 
     def _show(self, options: dict[str, Any]) -> None:
         run = _loaded(options["ids"][0])
@@ -199,8 +224,7 @@ class Command(BaseCommand):
 
 
 def _drawn(runs: Sequence[Run], *, as_json: bool) -> str:
-    sums = store().sums_of_shards([run.id for run in runs if not run.is_summary])
-    rows = [_row(run, sums.get(run.id)) for run in runs]
+    rows = _rows(runs)
     if as_json:
         return "\n".join(map(printing.as_json, rows))
     if not rows:
@@ -227,6 +251,11 @@ def _loaded(run_id: str) -> Run:
             f"There is no iteration {run_id!r}.", returncode=printing.FAILED
         )
     return run
+
+
+def _rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
+    sums = store().sums_of_shards([run.id for run in runs if not run.is_summary])
+    return [_row(run, sums.get(run.id)) for run in runs]
 
 
 def _row(run: Run, sums: ShardSums | None) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from cloudtask.stores.failed import FailedFilter
 
 STATES = (RunState.RUNNING, RunState.PAUSED, RunState.FAILED)
 
+_REMEDY = "list --failed-rows, then retry-failures ID or discard-failures ID"
 _COLUMNS = ("what", "number", "needs a person", "detail")
 
 
@@ -90,7 +91,7 @@ def _iterations() -> Iterator[dict[str, Any]]:
         is_wrong = state is not RunState.RUNNING and number > 0
         yield _row(f"iterations {state}", number, is_wrong)
     rows = counts.failed_rows
-    told = "retry: cloudtask_iterations list, retry-failures ID" if rows else ""
+    told = f"see cloudtask_iterations {_REMEDY}" if rows else ""
     yield _row("failed rows of kept iterations", rows, rows > 0, told)
 
 

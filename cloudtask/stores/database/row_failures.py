@@ -12,6 +12,7 @@ from cloudtask.stores.pages import Page
 from cloudtask.stores.sealing import opened_key
 from cloudtask.stores.shards import ShardStore
 from cloudtask.stores.swaps import Swap
+from cloudtask.stores.transactions import MOST_KEYS, delete_by_key
 from cloudtask.transitions import reopened
 
 
@@ -78,6 +79,23 @@ class DatabaseRowFailures(Tables, ShardStore):
             rows = rows.filter(state__in=GIVEN_UP)
         with self.reading(f"Counting the failed rows of {run_id}"):
             return rows.count()
+
+    def ids_with_failures(self, limit: int) -> list[str]:
+        given_up = self.failures.filter(state__in=GIVEN_UP).order_by("run_id")
+        with self.reading("Looking for iterations with failed rows"):
+            return list(given_up.values_list("run_id", flat=True).distinct()[:limit])
+
+    def discard_failures(self, run_id: str) -> int:
+        given_up = self.failures.filter(run_id=run_id, state__in=GIVEN_UP)
+        discarded = 0
+        while True:
+            with self.writing(f"Discarding the failed rows of {run_id}"):
+                # Locked, so that none of them is opened again before it is deleted.
+                rows = given_up.select_for_update()[:MOST_KEYS]
+                keys = list(rows.values_list("pk", flat=True))
+                discarded += delete_by_key(given_up, keys)
+            if len(keys) < MOST_KEYS:
+                return discarded
 
     def reopen_failures(self, run_id: str) -> int:
         what = f"Reopening the failed rows of {run_id}"

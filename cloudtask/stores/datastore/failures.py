@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from cloudtask.runs import RowFailure
 from cloudtask.stores.datastore.access import (
@@ -22,12 +23,12 @@ from cloudtask.stores.datastore.entities import (
     shard_row,
 )
 from cloudtask.stores.datastore.lists import shown
-from cloudtask.stores.datastore.prefixes import beginning, names_beginning
+from cloudtask.stores.datastore.prefixes import after, beginning, names_beginning
 from cloudtask.stores.sealing import opened_key
 from cloudtask.stores.shards import ShardStore
 from cloudtask.transitions import reopened, row_reopened
 
-REOPENED = 15  # rows in one transaction: read at once, each may have 200 KB of text
+AT_ONCE = 15  # rows in one transaction: read at once, each may have 200 KB of text
 
 
 class DatastoreRowFailures(Access, ShardStore):
@@ -71,12 +72,38 @@ class DatastoreRowFailures(Access, ShardStore):
             return self.count(what, FAILURE, beginning("given_up", prefix))
         return self.count(what, FAILURE, names_beginning(FAILURE, prefix))
 
+    def ids_with_failures(self, limit: int) -> list[str]:
+        """With a query for each: a run may have a million failed rows."""
+        what, found = "Looking for iterations with failed rows", list[str]()
+        place = ""
+        while len(found) < limit:
+            rows = self.query(
+                what,
+                FAILURE,
+                [("given_up", ">", place)],
+                order="given_up",
+                projection=["given_up"],
+                limit=1,
+            )
+            if not rows:
+                break
+            found.append(rows[0].values["given_up"].partition(":")[0])
+            place = after(f"{found[-1]}:")
+        return found
+
+    def discard_failures(self, run_id: str) -> int:
+        what, discarded = f"Discarding the failed rows of {run_id}", 0
+        for paths in self._given_up(what, run_id).values():
+            for some in in_groups(paths, AT_ONCE):
+                discarded += self.transact(what, partial(_discard, some))
+        return discarded
+
     def reopen_failures(self, run_id: str) -> int:
         """Some rows of one shard at a time, each time with their shard. If a call is
         interrupted, another call does the rest."""
         what, opened = f"Reopening the failed rows of {run_id}", 0
         for index, paths in self._given_up(what, run_id).items():
-            for some in in_groups(paths, REOPENED):
+            for some in in_groups(paths, AT_ONCE):
                 opened += self.transact(what, self._reopening(run_id, index, some))
         return opened
 
@@ -107,3 +134,11 @@ class DatastoreRowFailures(Access, ShardStore):
             return opened
 
         return work
+
+
+def _discard(paths: Sequence[Path], attempt: Try) -> int:
+    rows = attempt.get_all(*paths)
+    given_up = [row.path for row in rows if row and "given_up" in row.values]
+    attempt.delete(*given_up)
+    gone = rows.count(None) if attempt.is_doubtful else 0
+    return len(given_up) + gone
