@@ -34,7 +34,7 @@ from cloudtask.stores import note_upkeep
 from cloudtask.stores.database.fitting import check, fetched, mend, misfits
 from cloudtask.stores.database.fitting import place_of as place_of_row
 from cloudtask.stores.fitting import Unreadable
-from cloudtask.stores.transactions import is_relational
+from cloudtask.stores.transactions import is_relational, translated
 from cloudtask.transports import transport
 
 if TYPE_CHECKING:
@@ -101,17 +101,18 @@ def relay_all(
 ) -> RelayReport:
     """Relay the outboxes of all databases, or of those in `using`, one after the other.
 
-    The bounds hold for each of them. When a database can't be reached, its
-    DatabaseError is raised after the others. A database without the table is passed
-    over unless `using` names it.
+    The bounds hold for each of them. When a database can't be reached, an
+    EnqueueUnavailable is raised after the others, and for other errors the
+    DatabaseError. A database without the table is passed over unless `using` names it.
     """
     report = RelayReport()
-    failure: DatabaseError | None = None
+    failure: DatabaseError | EnqueueUnavailable | None = None
     for alias in using or aliases():
         try:
-            if using or has_outbox(alias):
-                report += relay(alias, limit=limit, seconds=seconds)
-        except DatabaseError as error:
+            with translated("Relaying the outbox", alias):
+                if using or has_outbox(alias):
+                    report += relay(alias, limit=limit, seconds=seconds)
+        except (DatabaseError, EnqueueUnavailable) as error:
             logger.error("The outbox of %r was not relayed: %s", alias, error)
             failure = failure or error
     if failure is not None:
@@ -144,7 +145,8 @@ def parked(alias: str, limit: int = 100) -> list[OutboxMessage]:
     from cloudtask.models import OutboxMessage
 
     rows = rows_of(alias).filter(state=OutboxMessage.State.PARKED)
-    found = fetched(rows.order_by("created_at", "key")[:limit])
+    with translated("Listing parked messages", alias):
+        found = fetched(rows.order_by("created_at", "key")[:limit])
     for row in found:
         row.error = mend(row) or row.error
     return found
@@ -157,9 +159,10 @@ def release(alias: str, keys: Sequence[str] | None = None) -> int:
     rows = rows_of(alias).filter(state=OutboxMessage.State.PARKED)
     if keys is not None:
         rows = rows.filter(key__in=keys)
-    return rows.update(
-        state=OutboxMessage.State.WAITING, due_at=database_now(), attempts=0
-    )
+    with translated("Releasing parked messages", alias):
+        return rows.update(
+            state=OutboxMessage.State.WAITING, due_at=database_now(), attempts=0
+        )
 
 
 def try_to_send(messages: Sequence[Message]) -> list[Exception | None]:

@@ -18,7 +18,7 @@ from cloudtask.stores.database.paging import page_of
 from cloudtask.stores.database.records import aware, aware_at
 from cloudtask.stores.failed import BRIEF
 from cloudtask.stores.pages import MOST, Page
-from cloudtask.stores.transactions import delete_by_key
+from cloudtask.stores.transactions import delete_by_key, translated
 
 LATE = timedelta(minutes=2)  # after which a due row tells that no relay runs
 
@@ -115,9 +115,10 @@ def page(
     state = table.rows_of(alias).model.State
     rows = table.rows_of(alias).filter(state=state.PARKED if parked else state.WAITING)
     rows = rows.defer("envelope")
-    return page_of(
-        rows, "created_at", mark=after, limit=limit, made=_row, ascending=True
-    )
+    with translated("Listing the outbox", alias):
+        return page_of(
+            rows, "created_at", mark=after, limit=limit, made=_row, ascending=True
+        )
 
 
 def _row(row: Any) -> WaitingRow:
@@ -158,7 +159,8 @@ def release_like(alias: str, error: str) -> int:
     """Let relays try all parked rows whose error begins so; returns how many."""
     state = table.rows_of(alias).model.State
     rows = table.rows_of(alias).filter(state=state.PARKED, error__startswith=error)
-    keys = list(rows.values_list("pk", flat=True)[:MOST])
+    with translated("Releasing parked messages", alias):
+        keys = list(rows.values_list("pk", flat=True)[:MOST])
     return sum(
         relay.release(alias, keys[start : start + 500])
         for start in range(0, len(keys), 500)
@@ -169,7 +171,8 @@ def discard(alias: str, keys: Sequence[str]) -> int:
     """Delete parked rows for good; returns how many there were."""
     state = table.rows_of(alias).model.State
     rows = table.rows_of(alias).filter(state=state.PARKED)
-    return delete_by_key(rows, keys)
+    with translated("Discarding parked messages", alias):
+        return delete_by_key(rows, keys)
 
 
 def is_without_relay(late: timedelta | None, relay_ran: Upkeep | None) -> bool:

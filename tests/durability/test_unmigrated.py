@@ -89,6 +89,45 @@ def test_a_command_ends_with_what_to_run(command: str) -> None:
     assert "\n" not in str(e.value)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "cloudtask_relay",
+        "cloudtask_relay --parked",
+        "cloudtask_relay --release",
+        "cloudtask_outbox list",
+        "cloudtask_outbox release --all",
+        "cloudtask_outbox release --error no",
+        "cloudtask_outbox discard k --yes",
+    ],
+)
+def test_a_command_for_one_database_ends_with_what_to_run_there(command: str) -> None:
+    with (
+        without(OutboxMessage, alias="other"),
+        pytest.raises(
+            CommandError,
+            match=r"Run `manage\.py migrate cloudtask --database=other`\.$",
+        ) as e,
+    ):
+        call_command(*command.split(), database=_given(command, "other"))
+
+    assert "\n" not in str(e.value)
+
+
+def _given(command: str, alias: str) -> Any:
+    return [alias] if "relay" in command else alias
+
+
+def test_a_relay_of_one_database_without_the_table_goes_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with without(OutboxMessage, alias="other"), pytest.raises(CommandError):
+        call_command("cloudtask_relay", database=["other", "default"])
+
+    assert "The outbox of 'other' was not relayed" in caplog.text
+    assert caplog.text.count("migrate cloudtask --database=other") == 1
+
+
 def test_a_store_says_how_to_make_its_tables() -> None:
     with (
         without(FailedTask),
