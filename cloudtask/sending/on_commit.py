@@ -255,19 +255,22 @@ def _relay_some(messages: Sequence[Message], alias: str) -> None:
 def _tell(
     messages: Sequence[Message], errors: Sequence[Exception | None], alias: str
 ) -> None:
-    """Log each reason once, with the first of its messages."""
-    reasons: dict[str, list[Message]] = {}
+    """Log each reason once, with one of its messages."""
+    reasons: dict[object, list[str]] = {}
     for message, error in zip(messages, errors, strict=True):
         if error is not None:
-            reasons.setdefault(str(error), []).append(message)
-    for reason, left in reasons.items():
+            # Errors of a transport name the task; those of other kinds do not.
+            name, text = f"Task {message.task} ({message.id})", str(error)
+            named = text if name in text else f"{name}: {text or type(error).__name__}"
+            reason = (type(error), text.replace(name, ""))
+            reasons.setdefault(reason, []).append(named)
+    for texts in reasons.values():
         logger.warning(
-            "Task %s (%s)%s in the outbox of %r: %s",
-            left[0].task,
-            left[0].id,
-            f" and {len(left) - 1} more stay" if left[1:] else " stays",
+            "%s in the outbox of %r%s: %s",
+            f"{len(texts)} messages stay" if texts[1:] else "A message stays",
             alias,
-            reason,
+            ", for example this one" if texts[1:] else "",
+            texts[0],
         )
 
 

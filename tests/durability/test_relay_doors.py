@@ -13,7 +13,7 @@ from django.core.management import CommandError, call_command, load_command_clas
 from django.db import connections, transaction
 
 from cloudtask import call, failpoints
-from cloudtask.exceptions import ConfigurationError
+from cloudtask.exceptions import ConfigurationError, EnqueueUnavailable
 from cloudtask.models import OutboxMessage
 from cloudtask.sending import on_commit, relay
 from cloudtask.targets import oidc
@@ -105,7 +105,34 @@ def test_a_commit_tells_once_why_several_messages_stay(world, caplog, mocker):
         tasks.plain.defer_many([call("a"), call("b"), call("c")])
 
     assert caplog.text.count("No credentials.") == 1
-    assert "and 2 more stay in the outbox of 'default'" in caplog.text
+    assert "3 messages stay in the outbox of 'default', for example" in caplog.text
+    assert f"this one: Task {tasks.plain.path} (" in caplog.text
+
+
+@pytest.mark.parametrize("number", [1, 3])
+@pytest.mark.parametrize(
+    "reason", ["Task {} ({}) was not enqueued: no answer.", "No account.", ""]
+)
+def test_a_commit_names_a_task_whose_message_stays_once(
+    world, caplog, mocker, reason, number
+):
+    def refused(message):
+        return EnqueueUnavailable(reason.format(message.task, message.id))
+
+    queue = type(world.queue)
+    mocker.patch.object(queue, "send", side_effect=lambda m: raise_(refused(m)))
+    mocker.patch.object(queue, "send_many", side_effect=lambda ms: [*map(refused, ms)])
+    with transaction.atomic():
+        first, *_ = tasks.plain.defer_many([call("a")] * number)
+
+    [line] = [one.getMessage() for one in caplog.records]
+    assert line.count(tasks.plain.path) == line.count(first.id) == 1
+    assert line.startswith("3 messages" if number == 3 else "A message")
+    assert (reason.format(tasks.plain.path, first.id) or "EnqueueUnavailable") in line
+
+
+def raise_(error):
+    raise error
 
 
 def run(*arguments: str) -> str:
