@@ -11,10 +11,11 @@ from django.http import HttpResponse
 
 from cloudtask import clock, models
 from cloudtask.dashboard import audit
+from cloudtask.dashboard.known import is_unknown
 from cloudtask.dashboard.visits import Visit, not_found, page
 from cloudtask.delivering import bulk
-from cloudtask.exceptions import CloudTaskError, TaskNotFound
-from cloudtask.registry import find, tasks
+from cloudtask.exceptions import CloudTaskError
+from cloudtask.registry import tasks
 from cloudtask.stores import store
 from cloudtask.stores.failed import FailedFilter
 from cloudtask.stores.pages import MOST
@@ -213,22 +214,12 @@ def failed_call(visit: Visit, key: str) -> HttpResponse:
         "failed_call.html",
         "Failed task",
         call=call,
-        is_unknown=_is_unknown(call.task),
+        is_unknown=is_unknown(call.task),
         may_see=visit.may("view_failed_details"),
         may_retry=visit.may("retry_failed"),
         may_discard=visit.may("discard_failed"),
         history=audit.history(models.Failed, key),
     )
-
-
-def _is_unknown(path: str) -> bool:
-    try:
-        find(path)
-    except TaskNotFound:
-        return True
-    except Exception:  # noqa: BLE001  a module of the project may fail to import
-        return True
-    return False
 
 
 def _act_on_one(visit: Visit, key: str, verb: str) -> HttpResponse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -106,6 +107,18 @@ def counts(alias: str) -> OutboxCounts:
         found[column] = aware_at(found[column], alias)
     late = now - due if due is not None and due < now else None
     return OutboxCounts(alias=alias, late=late, **found)
+
+
+def tasks_in(alias: str, limit: int) -> Counter[str]:
+    """The number of calls of each task among the first `limit` rows of an outbox, the
+    parked ones first."""
+    # Counted here: a GROUP BY would read all rows, and MySQL has no LIMIT in it.
+    rows = table.rows_of(alias).order_by("state", "created_at")
+    with translated("Looking into the outbox", alias):
+        found: Any = converted(
+            lambda: [*rows.values_list("task", flat=True)[:limit]], list
+        )
+    return Counter(task for task in found if isinstance(task, str))
 
 
 def page(

@@ -359,13 +359,41 @@ def test_what_is_released_is_said_in_one_way(options: tuple[str, ...]) -> None:
 def test_names_that_no_task_has_are_found() -> None:
     store = stores.store()
     assert "tests.testapp.tasks.note" in run("cloudtask_tasks", "list")
-    run("cloudtask_tasks", "list", "--unknown")
+    none = run("cloudtask_tasks", "list", "--unknown")
     seeding.failed_call(store, "a", task="shop.gone.task")
 
     with pytest.raises(SystemExit) as raised:
         run("cloudtask_tasks", "list", "--unknown")
 
     assert raised.value.code == 3
+    assert none.startswith("Every name that was found is that of a task.\nLooked at ")
+
+
+def test_names_of_calls_that_wait_in_the_outbox_are_found_too() -> None:
+    for key, path, is_parked in (
+        ("1", "shop.gone.task", True),
+        ("2", "shop.gone.task", False),
+        ("3", "tests.testapp.tasks.note", False),
+        ("4", "cloudtask.of_another_version", False),
+    ):
+        seeding.outbox_row(key, parked=is_parked)
+        OutboxMessage.objects.filter(key=key).update(task=path)
+    out = io.StringIO()
+
+    with pytest.raises(SystemExit):
+        call_command("cloudtask_tasks", "list", "--unknown", stdout=out)
+    found = {one["task"]: one for one in objects("cloudtask_tasks", "list")}
+
+    assert "shop.gone.task" in out.getvalue()
+    assert "messages of each outbox" in out.getvalue()
+    assert "tests.testapp" not in out.getvalue()
+    gone, known = found["shop.gone.task"], found["tests.testapp.tasks.note"]
+    assert (gone["failed"], gone["in outbox"], gone["note"]) == (
+        *(0, 2),
+        "unknown to this version",
+    )
+    assert (known["in outbox"], known["note"]) == (1, "")
+    assert "cloudtask.of_another_version" not in found
 
 
 def test_the_status_says_what_needs_a_person() -> None:
