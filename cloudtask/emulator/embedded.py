@@ -221,23 +221,20 @@ class Emulator:
     def _run(self, started: Future[None]) -> None:
         with asyncio.Runner() as runner:
             self._loop = runner.get_loop()
-            server = runner.run(self._serve(started))
-        if server is not None:
-            server.join()
+            runner.run(self._serve(started))
 
-    async def _serve(self, started: Future[None]) -> Server | None:
+    async def _serve(self, started: Future[None]) -> None:
         self._stopping = asyncio.Event()
         try:
             server = Server(self._settings)
             await server.start()
         except BaseException as error:  # noqa: BLE001 - raised in the other thread
             started.set_exception(error)
-            return None
+            return
         self._server = server
         started.set_result(None)
         await self._stopping.wait()
         await server.stop()
-        return server
 
     def _started(self) -> Server:
         if self._server is None:

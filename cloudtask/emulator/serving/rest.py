@@ -5,11 +5,9 @@ https://cloud.google.com/tasks/docs/reference/rest
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import Mapping
-from concurrent.futures import CancelledError
 from typing import Any
 from urllib.parse import unquote
 
@@ -18,21 +16,19 @@ from aiohttp import web
 from google.protobuf import json_format
 from google.rpc import status_pb2  # type: ignore[import-untyped]
 
-from cloudtask.emulator.calls import CALLS, answer, run_task
+from cloudtask.emulator.calls import CALLS, answer
 from cloudtask.emulator.protocol import (
     VERSIONS,
     Message,
     Rule,
     Version,
     errors,
-    from_v2,
     request_class,
     rules_of,
-    to_v2,
 )
 from cloudtask.emulator.protocol.errors import ApiError
-from cloudtask.emulator.queues import view
 from cloudtask.emulator.serving.engine import Engine
+from cloudtask.emulator.serving.running import run_task
 
 # Of google/rpc/code.proto.
 _HTTP_STATUS = {
@@ -101,23 +97,11 @@ class Rest:
         for field, value in zip(rule.fields, values, strict=True):
             _set(message, field, value)
         if rule.call == "RunTask":
-            return await self._run_task(version, message)
+            return await run_task(self._engine.state, version, message)
         call = CALLS.get(rule.call)
         if call is None:
             raise errors.unimplemented(f"The emulator has no method {rule.call}.")
         return answer(self._engine.state, version, call, message)
-
-    async def _run_task(self, version: Version, request: Message) -> Message:
-        state = self._engine.state
-        with state.lock:
-            task, ended = run_task(state, to_v2(request, version))
-        try:
-            if ended is not None:
-                await asyncio.wrap_future(ended)
-        except (CancelledError, asyncio.CancelledError):
-            raise errors.unavailable("The dispatch was abandoned.") from None
-        with state.lock:
-            return from_v2(view(task, request.response_view), version)
 
 
 def refusal(error: ApiError) -> web.Response:

@@ -1,14 +1,13 @@
 """Answers gRPC: `google.cloud.tasks.*.CloudTasks` and the services beside it.
 
 Generic handlers over the raw protobuf classes: the wire is the real one, without any
-generated stub. gRPC's threaded server, because its asyncio one, measured with an echo,
-takes a third more time per call.
+generated stub. gRPC's asyncio server: with its threaded one, each call waits for its
+turn three times, and the calls compete with the dispatches for the interpreter's lock.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from operator import methodcaller
 from typing import NoReturn, TypeAlias
@@ -16,20 +15,19 @@ from typing import NoReturn, TypeAlias
 import grpc
 from google.rpc import status_pb2  # type: ignore[import-untyped]
 
-from cloudtask.emulator.calls import CALLS, Call, State, answer, run_task
+from cloudtask.emulator.calls import CALLS, State, answer
 from cloudtask.emulator.protocol import (
     VERSIONS,
     Message,
     Version,
     errors,
-    from_v2,
     request_class,
-    to_v2,
     v2,
 )
-from cloudtask.emulator.queues import view
+from cloudtask.emulator.serving.running import run_task
 
-Handler = Callable[[Message, grpc.ServicerContext], Message]
+Context: TypeAlias = "grpc.aio.ServicerContext[Message, Message]"
+Answering = Callable[[Message, Context], Awaitable[Message]]
 MethodHandler: TypeAlias = "grpc.RpcMethodHandler[Message, Message]"
 
 MAX_DEADLINE = 30.0
@@ -44,11 +42,10 @@ _OTHER_SERVICES = {
 
 
 class Handlers(grpc.GenericRpcHandler):
-    """Finds the handler of a call by its path; `pool` is for RunTask."""
+    """Finds the handler of a call by its path."""
 
-    def __init__(self, state: State, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, state: State) -> None:
         self._state = state
-        self._pool = pool
         self._versions = {
             _SERVICE.format(each.name): each for each in VERSIONS.values()
         }
@@ -71,21 +68,27 @@ class Handlers(grpc.GenericRpcHandler):
         known = CALLS if service in self._versions else _OTHER_SERVICES.get(service, ())
         request = request_class(version, name)
         if name == "RunTask" and service in self._versions:
-            return _handler(_run_task(self._state, version, self._pool), request)
+            return _handler(_run_task(self._state, version), request)
         if name not in known or request is None:
             return None
-        return _handler(_answer(self._state, version, CALLS[name]), request)
+        return _handler(_answer(self._state, version, name), request)
 
 
 def _unknown(path: str) -> MethodHandler:
-    def behavior(_: bytes, context: grpc.ServicerContext) -> NoReturn:
+    async def behavior(_: bytes, context: Context) -> None:
         message = f"The emulator has no method {path}."
-        context.abort(grpc.StatusCode.UNIMPLEMENTED, message)
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, message)
 
     return grpc.unary_unary_rpc_method_handler(behavior)
 
 
-def _handler(behavior: Handler, request: Message) -> MethodHandler:
+def _handler(answering: Answering, request: Message) -> MethodHandler:
+    async def behavior(request: Message, context: Context) -> Message:
+        try:
+            return await answering(request, context)
+        except errors.ApiError as error:
+            await _abort(context, error)
+
     return grpc.unary_unary_rpc_method_handler(
         behavior,
         request_deserializer=request.FromString,
@@ -93,34 +96,19 @@ def _handler(behavior: Handler, request: Message) -> MethodHandler:
     )
 
 
-def _answer(state: State, version: Version, call: Call) -> Handler:
-    def behavior(request: Message, context: grpc.ServicerContext) -> Message:
-        try:
-            _check_deadline(context.time_remaining())
-            return answer(state, version, call, request)
-        except errors.ApiError as error:
-            _abort(context, error)
+def _answer(state: State, version: Version, name: str) -> Answering:
+    async def answering(request: Message, context: Context) -> Message:
+        _check_deadline(context.time_remaining())
+        return answer(state, version, CALLS[name], request)
 
-    return behavior
+    return answering
 
 
-def _run_task(state: State, version: Version, pool: ThreadPoolExecutor) -> Handler:
-    def behavior(request: Message, context: grpc.ServicerContext) -> Message:
-        try:
-            with state.lock:
-                task, ended = run_task(state, to_v2(request, version))
-            if ended is not None:
-                ended.result()
-        except errors.ApiError as error:
-            _abort(context, error)
-        except CancelledError:
-            context.abort(grpc.StatusCode.UNAVAILABLE, "The dispatch was abandoned.")
-        with state.lock:
-            return from_v2(view(task, request.response_view), version)
+def _run_task(state: State, version: Version) -> Answering:
+    async def answering(request: Message, _: Context) -> Message:
+        return await run_task(state, version, request)
 
-    # It may wait for the target, which may call in turn: it must not hold up others.
-    behavior.experimental_thread_pool = pool  # type: ignore[attr-defined]
-    return behavior
+    return answering
 
 
 def _check_deadline(remaining: float | None) -> None:
@@ -136,11 +124,11 @@ def _check_deadline(remaining: float | None) -> None:
     )
 
 
-def _abort(context: grpc.ServicerContext, error: errors.ApiError) -> NoReturn:
+async def _abort(context: Context, error: errors.ApiError) -> NoReturn:
     if error.details:
         status = status_pb2.Status(code=error.code.value[0], message=error.message)
         for detail in error.details:
             status.details.add().Pack(detail)
         metadata = (("grpc-status-details-bin", status.SerializeToString()),)
         context.set_trailing_metadata(metadata)
-    context.abort(error.code, error.message)
+    await context.abort(error.code, error.message)

@@ -6,7 +6,6 @@ import asyncio
 import errno
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 from aiohttp import web as aiohttp_web
@@ -23,9 +22,6 @@ class PortTaken(OSError):
     """Another program has the port that the emulator wants."""
 
 
-# Two keep both sides of gRPC busy; more only compete for the interpreter's lock.
-_GRPC_THREADS = 2
-_WAITING_THREADS = 32
 _FOR_GRPC = "for gRPC (--port)"
 _GRPC_OPTIONS = (
     ("grpc.max_receive_message_length", -1),
@@ -45,10 +41,6 @@ class Server:
     def __init__(self, settings: Settings) -> None:
         self.engine = Engine(settings)
         self._stops: list[Callable[[], Awaitable[object]]] = []
-        self._pools = (
-            ThreadPoolExecutor(_GRPC_THREADS, "cloudtask-emulator-grpc"),
-            ThreadPoolExecutor(_WAITING_THREADS, "cloudtask-emulator-run"),
-        )
 
     async def start(self) -> None:
         """Bind both ports and dispatch what is due; `OSError` when a port is taken."""
@@ -75,11 +67,6 @@ class Server:
         """Close the ports, abandon the requests in flight, write the data file."""
         while self._stops:
             await self._stops.pop()()
-
-    def join(self) -> None:
-        """Wait for the last threads, after `stop` and outside of the loop."""
-        for pool in self._pools:
-            pool.shutdown()
 
     def _run(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -120,12 +107,11 @@ class Server:
         )
 
     async def _start_grpc(self) -> None:
-        pool, waiting = self._pools
-        server = grpc.server(pool, options=_GRPC_OPTIONS)
-        server.add_generic_rpc_handlers((rpc.Handlers(self.engine.state, waiting),))
+        server = grpc.aio.server(options=_GRPC_OPTIONS)
+        server.add_generic_rpc_handlers((rpc.Handlers(self.engine.state),))
         private = server.add_insecure_port("127.0.0.1:0")
-        server.start()
-        self._stops.append(lambda: _stopped(server))
+        await server.start()
+        self._stops.append(lambda: server.stop(None))
         self.engine.address = await self._listen(
             lambda kept: Front(private, self._only_for_grpc, kept),
             self.engine.settings.port,
@@ -184,13 +170,6 @@ async def _closed(server: asyncio.Server, kept: Kept) -> None:
     server.close()
     for transport in kept:
         transport.abort()
-
-
-async def _stopped(server: grpc.Server) -> None:
-    # Not in a thread: at the end of the interpreter none can be started any more.
-    stopped = server.stop(None)
-    while not stopped.is_set():
-        await asyncio.sleep(0.001)
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
