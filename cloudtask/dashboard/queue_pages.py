@@ -12,6 +12,7 @@ from cloudtask import conf, models, queues, quotas
 from cloudtask.conf.queues import Queue, declared_name, queues_of_service
 from cloudtask.dashboard.visits import Visit, page
 from cloudtask.queues import ActualQueue, QueuesUnknown
+from cloudtask.queues.listing import QueueStats, stats_cached
 from cloudtask.queues.plan import differences
 
 
@@ -19,17 +20,21 @@ from cloudtask.queues.plan import differences
 def queue_list(visit: Visit) -> HttpResponse:
     if visit.request.method == "POST":
         return _act(visit, visit.request.POST.get("verb", ""))
-    why = right = ""
+    why = right = no_stats = ""
     actual: dict[str, queues.ActualQueue] = {}
+    stats: dict[str, QueueStats] = {}
     try:
         actual = queues.list_cached()
     except QueuesUnknown as error:
         why, right = str(error), error.right
+    else:
+        stats, no_stats = _stats()
     return visit.render(
         "queues.html",
         "Queues",
-        lines=_lines(actual, is_known=not why),
+        lines=_lines(actual, stats, is_known=not why),
         why=why,
+        no_stats=no_stats,
         right=right,
         may_look=visit.may("view_call"),
         may_control=visit.may("control_queue") and not why,
@@ -37,7 +42,17 @@ def queue_list(visit: Visit) -> HttpResponse:
     )
 
 
-def _lines(actual: dict[str, Any], *, is_known: bool) -> list[dict[str, Any]]:
+def _stats() -> tuple[dict[str, QueueStats], str]:
+    """The work of the queues, and why it is not known."""
+    try:
+        return stats_cached(), ""
+    except QueuesUnknown as error:
+        return {}, str(error)
+
+
+def _lines(
+    actual: dict[str, Any], stats: dict[str, QueueStats], *, is_known: bool
+) -> list[dict[str, Any]]:
     declared = conf.settings().queues
     wanted = queues_of_service(declared)
     return [
@@ -46,6 +61,7 @@ def _lines(actual: dict[str, Any], *, is_known: bool) -> list[dict[str, Any]]:
             "whole": _whole(name, declared),
             "declared": wanted.get(name),
             "actual": actual.get(name),
+            "stats": stats.get(name),
             "is_missing": is_known and name not in actual,
             "differs": _differs(wanted.get(name), actual.get(name)),
         }

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from cloudtask import conf
 from cloudtask.clients import code_of
@@ -16,6 +16,8 @@ from cloudtask.conf.queues import Queue
 from cloudtask.exceptions import CloudTaskError, ConfigurationError
 from cloudtask.transports.cloud.client import clients
 from cloudtask.transports.cloud.requests import queue_path
+
+T = TypeVar("T")
 
 SECONDS = 3.0  # a call may take: a person waits for the page
 KEPT = 10.0  # seconds for which a list is shown again
@@ -93,24 +95,29 @@ def list_queues() -> dict[str, ActualQueue]:
     return {queue.name: queue for queue in sorted(queues, key=lambda one: one.name)}
 
 
-_cached: dict[tuple[str, str | None], tuple[float, Any]] = {}
+_cached: dict[tuple[str, str, str | None], tuple[float, Any]] = {}
 
 
 def list_cached() -> dict[str, ActualQueue]:
-    """As `list_queues`, from a list that is KEPT seconds old at most. A refusal is kept
-    as long: a page must not wait for each."""
-    place = parent_or_none(), conf.emulator_host()
+    """As `list_queues`, from a list that is KEPT seconds old at most."""
+    return cached("queues", list_queues)
+
+
+def cached(what: str, read: Callable[[], T]) -> T:
+    """What `read` has returned, KEPT seconds ago at most. A QueuesUnknown is kept as
+    long: a page must not wait for each."""
+    place = what, parent_or_none(), conf.emulator_host()
     at, found = _cached.get(place, (0.0, None))
     if found is None or time.monotonic() - at > KEPT:
         try:
-            found = list_queues()
+            found = read()
         except QueuesUnknown as error:
             found = error
         _cached[place] = time.monotonic(), found
     if isinstance(found, QueuesUnknown):
         raise found
-    queues: dict[str, ActualQueue] = found
-    return queues
+    kept: T = found
+    return kept
 
 
 def parent_or_none() -> str:
@@ -121,7 +128,7 @@ def parent_or_none() -> str:
 
 
 def forget_cached() -> None:
-    """Have the next `list_cached` ask the service."""
+    """Have the next `cached` ask the service."""
     _cached.clear()
 
 

@@ -15,8 +15,10 @@ from cloudtask.queues.actual import (
     SECONDS,
     ActualQueue,
     QueuesUnknown,
+    cached,
     declared,
     list_queues,
+    parent,
     rpc,
     told,
 )
@@ -245,7 +247,8 @@ def stats_of(queue: str) -> QueueStats:
     )
 
 
-_GET_QUEUE = "/google.cloud.tasks.v2beta3.CloudTasks/GetQueue"  # v2 has no statistics
+_V2BETA3 = "/google.cloud.tasks.v2beta3.CloudTasks"  # v2 has no statistics
+_MOST_QUEUES = 1000  # of which one answer has the statistics
 
 
 def stats_of_part(part: str) -> QueueStats:
@@ -255,7 +258,35 @@ def stats_of_part(part: str) -> QueueStats:
     with told("get_queue"):
         request = tasks_v2beta3.GetQueueRequest.pb()(name=queue_path(part))
         request.read_mask.paths.append("stats")
-        stats = _asked(request, tasks_v2beta3.Queue.pb().FromString).stats
+        read = tasks_v2beta3.Queue.pb().FromString
+        stats = _asked("GetQueue", request, read, name=request.name).stats
+    return _stats_in(part, stats)
+
+
+def stats_cached() -> dict[str, QueueStats]:
+    """The work of the queues of the service by name, from one request that is some
+    seconds old at most; raises QueuesUnknown. A queue may be missing in it."""
+    return cached("stats", _stats_of_all)
+
+
+def _stats_of_all() -> dict[str, QueueStats]:
+    from google.cloud import tasks_v2beta3
+
+    with told("list_queues"):
+        request = tasks_v2beta3.ListQueuesRequest.pb()(
+            parent=parent(), page_size=_MOST_QUEUES
+        )
+        request.read_mask.paths.extend(("name", "stats"))
+        read = tasks_v2beta3.ListQueuesResponse.pb().FromString
+        answer = _asked("ListQueues", request, read, parent=request.parent)
+    found = ((one.name.rpartition("/")[2], one) for one in answer.queues)
+    # An emulator of others may not know the mask.
+    return {
+        name: _stats_in(name, one.stats) for name, one in found if one.HasField("stats")
+    }
+
+
+def _stats_in(part: str, stats: Any) -> QueueStats:
     oldest = stats.oldest_estimated_arrival_time
     return QueueStats(
         name=part,
@@ -267,7 +298,7 @@ def stats_of_part(part: str) -> QueueStats:
     )
 
 
-def _asked(request: Any, read: Any) -> Any:
+def _asked(method: str, request: Any, read: Any, **routed: str) -> Any:
     """The answer to a raw request, on the channel of Google's client for v2."""
     import grpc
     from google.api_core import exceptions
@@ -275,9 +306,9 @@ def _asked(request: Any, read: Any) -> Any:
 
     transport: Any = clients.get().transport
     call = transport.grpc_channel.unary_unary(
-        _GET_QUEUE, type(request).SerializeToString, read
+        f"{_V2BETA3}/{method}", type(request).SerializeToString, read
     )
-    route = routing_header.to_grpc_metadata((("name", request.name),))  # type: ignore[no-untyped-call]
+    route = routing_header.to_grpc_metadata(tuple(routed.items()))  # type: ignore[no-untyped-call]
     try:
         return call(request, timeout=SECONDS, metadata=(route,))
     except grpc.RpcError as error:

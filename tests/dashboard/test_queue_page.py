@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import io
+import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from django.core.management import call_command
 from django.test import Client
+from pytest_mock import MockerFixture
 
 from cloudtask import conf, queues
 from cloudtask.emulator import Emulator
+from cloudtask.queues import listing
+from cloudtask.transports.cloud.client import clients
 from tests.dashboard.test_actions import post, said
 from tests.dashboard.test_pages import address, page
 from tests.doctor import service
@@ -73,6 +78,63 @@ def test_a_queue_is_paused_resumed_and_purged(visitor: Callable[..., Client]) ->
     purged = post(client, url, "purge:mail", confirmed="1", typed="mail")
     assert "is being purged" in said(purged)
     assert "no such queue" in said(post(client, url, "pause:nobody"))
+
+
+def test_the_page_shows_what_waits_by_one_request_for_all_queues(
+    emulator: Emulator, visitor: Callable[..., Client], mocker: MockerFixture
+) -> None:
+    queues.pause("mail")
+    task = {"http_request": {"url": "http://127.0.0.1:9/"}}
+    for _ in range(3):
+        clients.get().create_task(parent=MAIL, task=task)
+    asked = mocker.spy(listing, "_asked")
+    client = visitor()
+
+    text = page(client, address("queue"))
+    again = page(client, address("queue"))
+
+    assert '<td data-label="Waiting" class="ct-num">3<span' in text
+    assert "oldest due " in text
+    assert "The service estimates" in text
+    assert '<td data-label="Waiting" class="ct-num">3<span' in again
+    assert asked.call_count == 1
+
+
+def test_a_service_that_does_not_tell_what_waits_is_no_fault(
+    use: Callable[[str], None], visitor: Callable[..., Client]
+) -> None:
+    with service.denying("no", ListQueues=service.queues_of(1)) as host:
+        use(host)
+        without = page(visitor(), address("queue"))
+
+    assert 'data-label="Waiting" class="ct-num"><span class="ct-quiet">' in without
+
+
+def test_a_service_that_is_slow_to_tell_what_waits_is_waited_for_once(
+    use: Callable[[str], None],
+    visitor: Callable[..., Client],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(listing, "SECONDS", 0.01)
+    never, asked = threading.Event(), list[bool]()
+
+    def slowly(request: bytes) -> Any:
+        is_for_stats = b"stats" in request
+        asked.append(is_for_stats)
+        if is_for_stats:
+            never.wait(60)
+        return service.queues_of(1)(request)
+
+    with service.denying("no", ListQueues=slowly) as host:
+        use(host)
+        client = visitor()
+        text, again = (page(client, address("queue")) for _ in range(2))
+        never.set()
+
+    for one in (text, again):
+        assert "The numbers of waiting tasks are unknown." in one
+        assert "DEADLINE_EXCEEDED" in one
+    assert asked == [False, True]
 
 
 def test_a_right_that_is_missing_is_named(
