@@ -20,7 +20,7 @@ from __future__ import annotations
 
 PEERS = (
     "cloudtask_emulator",
-    "cloudtask_threads",
+    "cloudtask_sync",
     "cloudtask_gcloud_emulator",
     "celery_redis",
     "celery_redis_early",

@@ -1,4 +1,8 @@
-"""cloudtask with its emulator, and gunicorn with two workers."""
+"""cloudtask with its emulator, and gunicorn with two workers of a thread each.
+
+Workers with threads keep connections. The tutorials of cloudtask have such ones, as do
+Google's for Cloud Run.
+"""
 
 from __future__ import annotations
 
@@ -73,12 +77,14 @@ def emulator() -> list[str]:
     return [*command, f"--queue={QUEUE}", "--no-rate-limits"]
 
 
-def site() -> list[str]:
+def site(workers: str = "gthread") -> list[str]:
     command = [sys.executable, "-m", "gunicorn", "benchmarks.site.wsgi:application"]
     command += [f"--bind=127.0.0.1:{os.environ['BENCH_SITE_PORT']}", "--preload"]
     return [
         *command,
         "--workers=2",
+        f"--worker-class={workers}",
+        "--threads=1",
         "--timeout=600",
         "--backlog=4096",
         "--no-control-socket",

@@ -1,6 +1,6 @@
-"""cloudtask with its emulator, and gunicorn with a thread for the calls of a worker.
+"""cloudtask with its emulator, and gunicorn's own default: workers without threads.
 
-Such workers keep connections, as the tutorials of Cloud Run and App Engine do.
+Such workers close each connection after its request.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ __all__ = [
     "workers",
 ]
 
-TITLE = "cloudtask, its emulator, gthread"
-PROMISE = "As above. gunicorn keeps connections here, as with `--threads`."
+TITLE = "cloudtask, its emulator, sync workers"
+PROMISE = "As above. gunicorn keeps no connections here, as without `--threads`."
 
 
 def workers() -> list[list[str]]:
-    return [emulator(), [*site(), "--worker-class=gthread", "--threads=1"]]
+    return [emulator(), site("sync")]
