@@ -108,8 +108,9 @@ class Orders:
             found.append(self.ledger.moments[numbers[0]] - started)
         return found
 
-    def walk(self, rows: int, *, bare: bool = False) -> float:
-        """Change each row once; rows a second. The rows are new."""
+    def walk(self, rows: int, *, together: bool, bare: bool = False) -> float:
+        """Change each row once, by an UPDATE of its own or one for many; rows a second.
+        The rows are new."""
         from benchmarks.site import rows as table
 
         table.fill(rows)
@@ -120,7 +121,7 @@ class Orders:
         else:
             numbers = self._numbers(self.peer.notes(rows))
             started = time.monotonic()
-            self.peer.walk(numbers, rows)
+            self.peer.walk(numbers, rows, together=together)
             if not self.ledger.wait(numbers, WALK):
                 raise RuntimeError(f"the walk did not end within {WALK:g} s")
             ended = max(self.ledger.moments[number] for number in numbers)

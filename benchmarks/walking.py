@@ -11,39 +11,61 @@ import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from benchmarks.end_to_end import prepare_database, ready
 from benchmarks.harness import Effort
 from benchmarks.peers import FLOWS
 from benchmarks.processes import Unavailable, bench
 from benchmarks.results import Figure, Outcome, Verdict
+from benchmarks.site import CHUNK
 
 DATABASES = {"postgres": "PostgreSQL", "mysql": "MariaDB", "sqlite": "SQLite"}
 OURS, CELERY, BARE = "cloudtask", "Celery, chunks of 500", "bare loop, one process"
 CASES = {FLOWS[0]: OURS, FLOWS[1]: CELERY}
 ABOUT = (
-    "Each row gets an UPDATE of its own. cloudtask walks in shards, with"
+    "Each row gets an UPDATE of its own, but for 10,000,000 rows, where one UPDATE"
+    " changes 500. cloudtask walks in shards, with"
     ' `atomic="page"`: a page and its cursor commit together, so a crash repeats'
     " nothing, and `finalize` runs once. It can be paused and shows its progress."
     " The group of Celery is written by hand. It has none of these, and repeats a"
     " chunk after a crash. The bare loop is one process with a transaction for 500"
-    " rows, and a crash ends it. All changes are counted after each walk. SQLite has"
-    " one writer at a time, so two workers are no faster there than one."
+    " rows, and a crash ends it; it does not walk the largest tables. All changes are"
+    " counted after each walk. SQLite has one writer at a time, so two workers are no"
+    " faster there than one."
 )
 WARMING = 4_000  # rows of a walk before, in which both workers take part
-QUICK = {("postgres", 10_000): 1}
-FULL = {
-    ("postgres", 10_000): 2,
-    ("mysql", 10_000): 1,
-    ("sqlite", 10_000): 1,
-    ("postgres", 1_000_000): 1,
-}
-THOROUGH = {**FULL, ("postgres", 100_000): 2, ("mysql", 100_000): 1}
+LONG = 100_000  # rows; the bare loop would take several minutes for more
 REASON = (
     "cloudtask also plans, and keeps a cursor, a lease and counts. The chunks keep"
     " nothing."
 )
-Sizes = Mapping[tuple[str, int], int]
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """A table, and whether one UPDATE changes many rows `together`."""
+
+    database: str
+    rows: int
+    together: bool = False
+
+    @property
+    def measure(self) -> str:
+        how = f", an UPDATE for {CHUNK}" if self.together else ""
+        return f"{self.rows:,} rows{how}, {DATABASES[self.database]}"
+
+
+Sizes = Mapping[Walk, int]  # how often each is walked
+QUICK = {Walk("postgres", 10_000): 1}
+FULL = {
+    Walk("postgres", 10_000): 2,
+    Walk("mysql", 10_000): 1,
+    Walk("sqlite", 10_000): 1,
+    Walk("postgres", 1_000_000): 1,
+    Walk("postgres", 10_000_000, together=True): 1,
+}
+THOROUGH = {**FULL, Walk("postgres", LONG): 2, Walk("mysql", LONG): 1}
 
 
 def outcome(effort: Effort) -> Outcome:
@@ -53,20 +75,19 @@ def outcome(effort: Effort) -> Outcome:
 
 
 def walked(sizes: Sizes) -> Outcome:
-    """Walk in each database so many rows, so many times."""
+    """Make each walk so many times."""
     samples: dict[tuple[str, str], list[float]] = defaultdict(list)
     missing: dict[str, str] = {}
     order = random.Random(0)
-    for (database, rows), repeats in sizes.items():
-        measure = f"{rows:,} rows, {DATABASES[database]}"
+    for walk, repeats in sizes.items():
         try:
-            if database != "sqlite":  # whose file is new for each walk
-                prepare_database(BENCH_DATABASE=database)
+            if walk.database != "sqlite":  # whose file is new for each walk
+                prepare_database(BENCH_DATABASE=walk.database)
             for _ in range(repeats):
                 for peer in order.sample(FLOWS, len(FLOWS)):
-                    _walk(peer, database, rows, measure, samples)
+                    _make(walk, peer, samples)
         except Unavailable as error:
-            missing[measure] = str(error)
+            missing[walk.measure] = str(error)
     found = Outcome(
         name="walking",
         title="Walk a table with an UPDATE for each row, two workers",
@@ -85,21 +106,17 @@ def walked(sizes: Sizes) -> Outcome:
     return found
 
 
-def _walk(
-    peer: str,
-    database: str,
-    rows: int,
-    measure: str,
-    samples: dict[tuple[str, str], list[float]],
-) -> None:
-    with bench(peer, BENCH_DATABASE=database) as place:
-        if database == "sqlite":
+def _make(walk: Walk, peer: str, samples: dict[tuple[str, str], list[float]]) -> None:
+    with bench(peer, BENCH_DATABASE=walk.database) as place:
+        if walk.database == "sqlite":
             prepare_database(**place.environ)
-        caller = ready(place)
-        caller("walk", rows=WARMING)
-        samples[measure, CASES[peer]].append(caller("walk", rows=rows))
-        if peer == FLOWS[0]:
-            samples[measure, BARE].append(caller("walk", rows=rows, bare=True))
+        caller, how = ready(place), {"together": walk.together}
+        caller("walk", rows=WARMING, **how)
+        rate = caller("walk", rows=walk.rows, **how)
+        samples[walk.measure, CASES[peer]].append(rate)
+        if peer == FLOWS[0] and not walk.together and walk.rows <= LONG:
+            rate = caller("walk", rows=walk.rows, bare=True, **how)
+            samples[walk.measure, BARE].append(rate)
 
 
 def _verdicts(found: Outcome) -> Sequence[Verdict]:
@@ -118,14 +135,19 @@ def _verdicts(found: Outcome) -> Sequence[Verdict]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.walking")
-    parser.add_argument("--rows", type=int, default=10_000, help="1e7 takes an hour")
+    parser.add_argument("--rows", type=int, default=10_000)
+    parser.add_argument(
+        "--together", action="store_true", help=f"an UPDATE for {CHUNK} rows, not each"
+    )
     parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--databases", nargs="+", choices=DATABASES, default=DATABASES)
     options = parser.parse_args()
     with suppress(KeyboardInterrupt):
-        walked(
-            {(one, options.rows): options.repeats for one in options.databases}
-        ).show()
+        walks = [
+            Walk(database, options.rows, options.together)
+            for database in options.databases
+        ]
+        walked(dict.fromkeys(walks, options.repeats)).show()
     return 0
 
 

@@ -159,4 +159,5 @@ def test_calls_pass_through_our_emulator_and_site(tmp_path: Path) -> None:
             assert caller("through", way=way, count=5)["rate"] > 0
         assert caller("through", way="groups", count=1)["rate"] > 0
         assert len(caller("latency", most=3, seconds=60)) == 3
-        assert caller("walk", rows=1200) > 0  # it counts the changes
+        for together in (False, True):  # it counts the changes
+            assert caller("walk", rows=1200, together=together) > 0

@@ -14,6 +14,7 @@ from benchmarks.site.work import note, work
 if not apps.ready:  # the worker imports this module first
     django.setup()
 
+from benchmarks.site import CHUNK
 from benchmarks.site import rows as table
 from benchmarks.site.models import Row
 
@@ -63,6 +64,12 @@ def change(number: int, keys: list[int]) -> None:
     note(number)
 
 
+@app.task(ignore_result=True)
+def change_together(number: int, keys: list[int]) -> None:
+    table.change_together(keys)
+    note(number)
+
+
 def enqueue(number: int, milliseconds: int = 0) -> None:
     run.delay(number, milliseconds)
 
@@ -75,17 +82,18 @@ def grouped(number: int, members: int) -> None:
     chord([hand_on.s(number)] * members)(join.s())
 
 
-def walk(numbers: range, rows: int) -> None:
+def walk(numbers: range, rows: int, *, together: bool) -> None:
     """A number for each chunk."""
+    chunk = change_together if together else change
     keys = list(Row.objects.order_by("pk").values_list("pk", flat=True))
     group(
-        change.s(number, keys[at : at + table.CHUNK])
-        for number, at in zip(numbers, range(0, rows, table.CHUNK), strict=True)
+        chunk.s(number, keys[at : at + CHUNK])
+        for number, at in zip(numbers, range(0, rows, CHUNK), strict=True)
     ).delay()
 
 
 def notes(rows: int) -> int:
-    return -(-rows // table.CHUNK)
+    return -(-rows // CHUNK)
 
 
 def prepare() -> None:

@@ -1,9 +1,16 @@
-"""Chains, groups and iterations of cloudtask, with its emulator."""
+"""Chains, groups and iterations of cloudtask, with its emulator.
+
+The workers are without threads. Such a worker accepts a request when it is free. One
+with a thread would also accept the next page of an iteration while it is at work, and
+the other worker would have nothing to do.
+"""
 
 from __future__ import annotations
 
-from benchmarks.peers.cloudtask_emulator import PORTS, prepare, workers
-from benchmarks.site import rows
+from typing import Any
+
+from benchmarks.peers.cloudtask_sync import PORTS, prepare, workers
+from benchmarks.site import CHUNK, rows
 from benchmarks.site.models import Row
 from benchmarks.site.work import note, work
 from cloudtask import chain, group, task
@@ -44,6 +51,11 @@ def change(row: Row, number: int) -> None:
 
 
 @task
+def change_together(some: list[Row], number: int) -> None:
+    rows.change_together([row.pk for row in some])
+
+
+@task
 def changed(number: int) -> None:
     note(number)
 
@@ -60,11 +72,13 @@ def grouped(number: int, members: int) -> None:
     group([hand_on.s(number)] * members).then(join.s()).defer()
 
 
-def walk(numbers: range, rows: int) -> None:
+def walk(numbers: range, rows: int, *, together: bool) -> None:
     """One number, which `finalize` notes."""
-    change.iterate(
-        Row.objects.all(), finalize=changed, args=(numbers[0],), atomic="page"
-    )
+    options: Any = {"finalize": changed, "args": (numbers[0],), "atomic": "page"}
+    if together:
+        change_together.iterate(Row.objects.all(), batch_size=CHUNK, **options)
+    else:
+        change.iterate(Row.objects.all(), **options)
 
 
 def notes(rows: int) -> int:
