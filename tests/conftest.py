@@ -28,7 +28,9 @@ pytest_plugins = [
 def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     """End what is still connected to the databases of the tests before they go.
 
-    PostgreSQL drops no database that a thread of a test has left a connection to.
+    PostgreSQL drops no database that a thread of a test has left a connection to. A run
+    whose tests need one database makes no other: a connection to that one leads to the
+    database of the server, to which other runs are connected.
     """
     yield
     with django_db_blocker.unblock():
@@ -40,7 +42,8 @@ def django_db_setup(django_db_setup: None, django_db_blocker: Any) -> Iterator[N
 
 END_OTHERS = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-    WHERE datname = current_database() AND pid <> pg_backend_pid()
+    WHERE datname = current_database() AND starts_with(datname, 'test_')
+    AND pid <> pg_backend_pid()
 """
 
 
