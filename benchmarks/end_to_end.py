@@ -30,6 +30,7 @@ ENQUEUED = "calls enqueued"
 P50, P99 = "latency, p50", "latency, p99"
 RATES = (NOOP, MANY, COMMITTED, SLOW, ENQUEUED)
 LEAST, MOST = 40, 6000  # calls of a sample
+RISING = 1.3  # a rate that grows by less with twice the calls has settled
 LONGEST = 2.0  # seconds of calls for the latency
 WAY = (
     "Each delivery is an HTTP request: our emulator, gunicorn and Django handle it, and"
@@ -121,10 +122,19 @@ def ready(place: Bench) -> Caller:
 
 
 def _through(caller: Caller, size: Size, **how: Any) -> Any:
-    """As many calls as take about the seconds that a sample should take."""
-    rate = caller("through", count=LEAST // 2, **how)["rate"]
-    count = int(min(MOST, max(LEAST, rate * size.seconds)))
-    return caller("through", count=count, **how)
+    """As many calls as take about the seconds that a sample should take.
+
+    More, while these raise the rate: a worker that looks for calls once a second may
+    wait for as long before the first of them.
+    """
+    count = LEAST // 2
+    found = caller("through", count=count, **how)
+    while True:
+        before = found["rate"]
+        count = int(min(MOST, max(2 * count, before * size.seconds)))
+        found = caller("through", count=count, **how)
+        if count == MOST or found["rate"] < RISING * before:
+            return found
 
 
 def prepare_database(**environ: str) -> None:

@@ -13,7 +13,7 @@ TITLE = "django-tasks-db on PostgreSQL"
 PACKAGES = ("django-tasks-db", "django-tasks")
 PROMISE = (
     "A call in a transaction is committed with it. A crash of the worker leaves it"
-    " marked as running."
+    " marked as running. A worker without calls looks for new ones once a second."
 )
 KEEPS = False
 IN_TRANSACTION = True
