@@ -3,7 +3,7 @@
     python -m benchmarks.publish             # measure and write
     python -m benchmarks.publish --render    # write the page again, from the same JSON
 
-Run it on a machine that does nothing else. It takes less than 30 minutes.
+Run it on a machine that does nothing else. It takes about half an hour.
 """
 
 from __future__ import annotations
