@@ -234,32 +234,29 @@ def _cancel(key: str) -> str:
     return "Cancelled. Shards that are at work stop at their next checkpoint."
 
 
-def _retry(key: str) -> str:
-    number = store().count_failures(key, given_up=True)
-    if number > AT_ONCE:
-        control.enqueue_for_rows(control.RETRY_ROWS, key)
-        return f"{number:,} failed rows are opened again by a task, which is enqueued."
-    opened = control.retry_failures(key)
-    if not opened:
-        raise CloudTaskError("There is no failed row to retry any more.")
-    return f"{opened:,} failed rows are tried again."
+def _for_rows(
+    path: str, change: Callable[[str], int], result: str
+) -> Callable[[str], str]:
+    """A deed to all failed rows of a run. If they are many, the task of `path` does
+    it."""
 
+    def deed(key: str) -> str:
+        number = store().count_failures(key, given_up=True)
+        if number > AT_ONCE:
+            control.enqueue_for_rows(path, key)
+            return f"{number:,} failed rows are {result} by a task, which is enqueued."
+        changed = change(key)
+        if not changed:
+            raise CloudTaskError("There are no failed rows any more.")
+        return f"{changed:,} failed rows are {result}."
 
-def _discard(key: str) -> str:
-    number = store().count_failures(key, given_up=True)
-    if number > AT_ONCE:
-        control.enqueue_for_rows(control.DISCARD_ROWS, key)
-        return f"{number:,} failed rows are discarded by a task, which is enqueued."
-    discarded = control.discard_failures(key)
-    if not discarded:
-        raise CloudTaskError("There is no failed row to discard.")
-    return f"{discarded:,} failed rows are discarded."
+    return deed
 
 
 _DEEDS = {
     "pause": _pause,
     "resume": _resume,
     "cancel": _cancel,
-    "retry": _retry,
-    "discard": _discard,
+    "retry": _for_rows(control.RETRY_ROWS, control.retry_failures, "tried again"),
+    "discard": _for_rows(control.DISCARD_ROWS, control.discard_failures, "discarded"),
 }

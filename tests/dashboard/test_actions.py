@@ -234,7 +234,7 @@ def test_failed_rows_are_discarded_in_any_state_after_a_question(
     assert "deleted with their errors" in question
     assert said(discarded) == "1 failed rows are discarded."
     assert store.count_failures(run_id) == 0
-    assert "There is no failed row to discard" in said(again)
+    assert "There are no failed rows any more" in said(again)
     assert 'value="discard"' not in client.get(url).content.decode()
     [entry] = LogEntry.objects.all()
     assert "1 failed rows are discarded." in entry.change_message

@@ -15,7 +15,7 @@ from typing import NoReturn, TypeAlias
 import grpc
 from google.rpc import status_pb2  # type: ignore[import-untyped]
 
-from cloudtask.emulator.calls import CALLS, State, answer
+from cloudtask.emulator.calls import CALLS, Call, State, answer
 from cloudtask.emulator.protocol import (
     VERSIONS,
     Message,
@@ -71,7 +71,7 @@ class Handlers(grpc.GenericRpcHandler):
             return _handler(_run_task(self._state, version), request)
         if name not in known or request is None:
             return None
-        return _handler(_answer(self._state, version, name), request)
+        return _handler(_answer(self._state, version, CALLS[name]), request)
 
 
 def _unknown(path: str) -> MethodHandler:
@@ -96,10 +96,10 @@ def _handler(answering: Answering, request: Message) -> MethodHandler:
     )
 
 
-def _answer(state: State, version: Version, name: str) -> Answering:
+def _answer(state: State, version: Version, call: Call) -> Answering:
     async def answering(request: Message, context: Context) -> Message:
         _check_deadline(context.time_remaining())
-        return answer(state, version, CALLS[name], request)
+        return answer(state, version, call, request)
 
     return answering
 
