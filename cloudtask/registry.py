@@ -8,9 +8,12 @@ import logging
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.util import find_spec
+from itertools import accumulate
 from typing import Any
 
 from django.apps import apps
+from django.utils.module_loading import module_has_submodule
 
 from cloudtask.codec import shapes, tags
 from cloudtask.codec.packing import register as register_type
@@ -162,6 +165,33 @@ def _found_elsewhere(path: str, may_import: Callable[[str], bool]) -> Definition
     if not (may_import(module) or (module in sys.modules and is_trusted(module))):
         return None  # a finder may import what the path names
     return next((found for finder in finders if (found := finder(path))), None)
+
+
+def may_have(path: str) -> bool:
+    """Whether this version has the task, or a module that is not imported may have it.
+
+    Imports nothing, unlike `find`: the name may come from a row that anybody has
+    written, and a module does what it does when it is imported.
+    """
+    if path in _known:
+        return True
+    parts = path.split(".")
+    if not all(map(str.isidentifier, parts)):
+        return False
+    modules = [*accumulate(parts, "{}.{}".format)][:-1]
+    loaded = [one for one in modules if one in sys.modules]
+    unseen = modules[len(loaded) : len(loaded) + 1]
+    if unseen and is_trusted(unseen[0]) and _is_there(unseen[0]):
+        return True
+    return _found_elsewhere(path, lambda _: False) is not None
+
+
+def _is_there(module: str) -> bool:
+    """Whether there is a module that is not imported; its package is, if it has one."""
+    package, _, name = module.rpartition(".")
+    if package:
+        return module_has_submodule(sys.modules[package], name)
+    return find_spec(name) is not None
 
 
 def is_findable(path: str) -> bool:

@@ -118,6 +118,41 @@ def test_a_module_that_is_not_trusted_is_not_imported(write: Any) -> None:
     assert module.__name__ not in sys.modules
 
 
+def test_a_name_may_be_there_if_its_module_is_not_imported(write: Any) -> None:
+    module = write("print('imported')\n@task\ndef job(): ...\n")
+    name = module.__name__
+    assert registry.may_have(f"{name}.job")
+    assert not registry.may_have(f"{name}.other")
+    assert not registry.may_have(f"{name}.Class.job")
+    registry._known.clear()
+    del sys.modules[name]
+    assert registry.may_have(f"{name}.job")
+    assert registry.may_have(f"{name}.other")
+    with override_settings(CLOUDTASK={}):
+        assert not registry.may_have(f"{name}.job")
+    assert name not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", ".", "a", "a.", ".a", "a..b", "tests.\0.job", "a b.c", "job", "\u017e.a"),
+        "tests.testapp.gone.job",
+        "tests.testapp.unimported",  # no task: it would be one of the package
+        "tests.testapp.tasks.gone",
+        "nobody_has.this",
+        "a." * 5000 + "a",
+    ],
+)
+def test_a_name_that_no_module_can_have_is_not_there(name: str) -> None:
+    assert not registry.may_have(name)
+
+
+def test_a_name_in_a_package_that_is_not_imported_may_be_there() -> None:
+    assert registry.may_have("tests.testapp.tasks.note")
+    assert registry.may_have("tests.testapp.unimported.reached")
+
+
 def test_a_module_that_is_broken_does_not_look_like_an_unknown_task(
     write: Any,
 ) -> None:

@@ -11,11 +11,10 @@ from django.http import HttpResponse
 
 from cloudtask import clock, models
 from cloudtask.dashboard import audit
-from cloudtask.dashboard.known import is_unknown
 from cloudtask.dashboard.visits import Visit, not_found, page
 from cloudtask.delivering import bulk
 from cloudtask.exceptions import CloudTaskError
-from cloudtask.registry import tasks
+from cloudtask.registry import may_have, tasks
 from cloudtask.stores import store
 from cloudtask.stores.failed import FailedFilter
 from cloudtask.stores.pages import MOST
@@ -214,7 +213,7 @@ def failed_call(visit: Visit, key: str) -> HttpResponse:
         "failed_call.html",
         "Failed task",
         call=call,
-        is_unknown=is_unknown(call.task),
+        is_unknown=not may_have(call.task),
         may_see=visit.may("view_failed_details"),
         may_retry=visit.may("retry_failed"),
         may_discard=visit.may("discard_failed"),

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from cloudtask.exceptions import TaskNotFound
 from cloudtask.options import Options
-from cloudtask.registry import Definition, find, is_findable, tasks
+from cloudtask.registry import Definition, is_findable, may_have, tasks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +39,7 @@ def known_tasks(
             is_unknown=True,
         )
         for path in sorted({*failed, *waiting})
-        if _is_own(path) and is_unknown(path)
+        if _is_own(path) and not may_have(path)
     ]
     known = {path: made for path, made in tasks().items() if _is_own(path)}
     return unknown + [
@@ -60,17 +59,6 @@ def _is_own(path: str) -> bool:
     """Whether it is a name of the project. A step of the library is registered when its
     room is first used."""
     return not path.startswith("cloudtask.")
-
-
-def is_unknown(path: str) -> bool:
-    """Whether this version has no task of this path; imports its module."""
-    try:
-        find(path)
-    except TaskNotFound:
-        return True
-    except Exception:  # noqa: BLE001  a module of the project may fail to import
-        return True
-    return False
 
 
 HIDDEN = "(hidden)"  # the value of an option that may hold a secret

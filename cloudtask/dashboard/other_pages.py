@@ -15,10 +15,7 @@ GROUPS = 500  # groups of failed tasks that are added up by task
 
 @page("task", ["view_task"])
 def task_list(visit: Visit) -> HttpResponse:
-    failed: dict[str, int] = {}
-    if visit.may("view_failed"):
-        for group in store().failed_groups(limit=GROUPS):
-            failed[group.task] = failed.get(group.task, 0) + group.number
+    failed = store().failed_by_task(GROUPS) if visit.may("view_failed") else {}
     return visit.render("tasks.html", "Tasks", tasks=known_tasks(failed))
 
 

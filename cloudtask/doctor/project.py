@@ -28,10 +28,10 @@ from cloudtask.doctor.findings import (
     skipped,
     warning,
 )
-from cloudtask.exceptions import PayloadError, TaskNotFound
+from cloudtask.exceptions import PayloadError
 from cloudtask.queues import QueuesUnknown
 from cloudtask.queues.listing import tasks_of, used
-from cloudtask.registry import find
+from cloudtask.registry import may_have
 from cloudtask.runs import ENDED, RunState
 from cloudtask.sending import relay, table, waiting
 from cloudtask.stores import store
@@ -125,17 +125,15 @@ def names(wish: Wish) -> Iterator[Finding]:
     if not number:
         yield ok(
             f"Groups of failed tasks, {OLDEST} messages of each outbox, {LISTED} tasks "
-            f"of each queue and {LISTED} iterations name tasks that are there. Later "
-            "steps of workflows were not looked at."
+            f"of each queue and {LISTED} iterations name tasks that are there, or "
+            "modules that were not imported yet. Later steps of workflows were not "
+            "looked at."
         )
 
 
 def _names_of_failed() -> Iterator[Finding]:
-    kept = Counter[str]()
-    for group in store().failed_groups(limit=GROUPS):
-        kept[group.task] += group.number
-    for task, number in sorted(kept.items()):
-        if not _is_known(task):
+    for task, number in sorted(store().failed_by_task(GROUPS).items()):
+        if not may_have(task):
             yield warning(
                 f"{number:,} failed calls name {task}, which this version does not "
                 "have.",
@@ -146,9 +144,8 @@ def _names_of_failed() -> Iterator[Finding]:
 
 def _names_in_outboxes() -> Iterator[Finding]:
     for alias in waiting.aliases():
-        waits = table.rows_of(alias).order_by("state", "created_at")[:OLDEST]
-        for task in sorted({row.task for row in waits.only("task")}):
-            if not _is_known(task):
+        for task in sorted(waiting.tasks_in(alias, OLDEST)):
+            if not may_have(task):
                 yield warning(
                     f"The outbox of {alias!r} has calls of {task}, which this version "
                     "does not have.",
@@ -165,7 +162,7 @@ def _names_in_queues() -> Iterator[Finding]:
             continue
         for task in sorted(filter(None, found)):
             # A step of the library is registered when its room is first used.
-            if not task.startswith("cloudtask.") and not _is_known(task):
+            if not task.startswith("cloudtask.") and not may_have(task):
                 yield warning(
                     f"The queue {queue!r} has calls of {task}, which this version does "
                     "not have.",
@@ -177,21 +174,13 @@ def _names_in_queues() -> Iterator[Finding]:
 def _names_of_iterations() -> Iterator[Finding]:
     runs = store().page_runs(states=NOT_ENDED, limit=LISTED).items
     for task in sorted({run.task for run in runs}):
-        if not _is_known(task):
+        if not may_have(task):
             yield warning(
                 f"An iteration that has not ended calls {task}, which this version "
                 "does not have.",
                 "Deploy the code that has it, or look at `manage.py "
                 f"cloudtask_iterations list --task {task}` and cancel what it lists.",
             )
-
-
-def _is_known(task: str) -> bool:
-    try:
-        find(task)
-    except TaskNotFound:
-        return False
-    return True
 
 
 def keys(wish: Wish) -> Iterator[Finding]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -93,6 +94,13 @@ class FailedStore(ABC):
         self, wanted: FailedFilter = EVERY, *, limit: int
     ) -> list[FailedGroup]:
         """Up to `limit` groups of failed calls, the largest first."""
+
+    def failed_by_task(self, groups: int) -> Counter[str]:
+        """The number of failed calls of each task in the largest `groups`."""
+        numbers = Counter[str]()
+        for group in self.failed_groups(limit=groups):
+            numbers[group.task] += group.number
+        return numbers
 
     def list_failed(self, *, task: str | None, limit: int) -> list[FailedCall]:
         """The latest failed calls in brief, newest first."""

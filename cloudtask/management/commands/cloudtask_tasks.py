@@ -44,9 +44,7 @@ class Command(BaseCommand):
     @discreet
     @printing.refusing
     def handle(self, *args: Any, **options: Any) -> None:
-        failed, waits = Counter[str](), Counter[str]()
-        for group in store().failed_groups(limit=GROUPS):
-            failed[group.task] += group.number
+        failed, waits = store().failed_by_task(GROUPS), Counter[str]()
         for alias in waiting.aliases():
             waits += waiting.tasks_in(alias, ROWS)
         found = known_tasks(failed, waits)
