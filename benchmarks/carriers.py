@@ -13,6 +13,7 @@ from django.utils import translation
 from benchmarks import tasks
 from benchmarks.harness import Budget, Case, Effort, Results, Scenario
 from benchmarks.project import MEMORY, cloudtask_settings
+from benchmarks.results import TIME
 from cloudtask import carriers, envelope, runtime
 from cloudtask.message import Delivery
 from cloudtask.transports import memory
@@ -60,7 +61,7 @@ def scenario(effort: Effort) -> Scenario:
     return Scenario(
         title="Carriers: enqueue and execute one no-op call, transport stubbed",
         cases=cases,
-        budgets=[Budget("the look when carriers are off", _off, 20, " ns")],
+        budgets=[Budget("the look when carriers are off", _off, 20, " ns", TIME)],
         about="Carriers take context along, and OpenTelemetry makes spans.",
         baseline="defer, without carriers",
     )

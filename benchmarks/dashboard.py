@@ -11,7 +11,7 @@ from pathlib import Path
 from benchmarks.harness import Effort
 from benchmarks.pages import MOST_MS, MOST_QUERIES
 from benchmarks.processes import ROOT
-from benchmarks.results import Figure, Outcome, Verdict
+from benchmarks.results import COUNT, TIME, Figure, Outcome, Verdict
 
 ABOUT = (
     "The best of several visits with PostgreSQL. A column has so many failed tasks,"
@@ -56,18 +56,21 @@ def outcome(effort: Effort) -> Outcome:
             figure=max(queries for queries, _ in every),
             limit=MOST_QUERIES,
             unit="",
+            reason=COUNT,
         ),
         Verdict(
             what="pages whose queries grow with the rows",
             figure=len(uneven),
             limit=0,
             unit="",
+            reason=COUNT,
         ),
         Verdict(
             what="the slowest page",
             figure=max(milliseconds for _, milliseconds in every),
             limit=MOST_MS,
             unit=" ms",
+            reason=TIME,
         ),
     ]
     return found

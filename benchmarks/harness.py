@@ -82,7 +82,7 @@ class Budget:
     figure: Callable[[Results], float]
     limit: float
     unit: str
-    reason: str = ""  # why it is missed, if it is
+    reason: str  # why it is missed, if it is
 
     def verdict(self, results: Results) -> Verdict:
         """The figure beside its limit."""

@@ -17,6 +17,7 @@ from django.db import connection, connections, models
 from django.test.utils import CaptureQueriesContext
 
 from benchmarks.harness import OURS, Budget, Case, Effort, Results, Scenario
+from benchmarks.results import COUNT, NEAR, TIME
 from cloudtask import task
 from cloudtask.iteration import planner
 from cloudtask.iteration.bounds import Bounds
@@ -94,14 +95,17 @@ def scenario(effort: Effort) -> Scenario:
             *_planning(planned),
         ],
         budgets=[
-            Budget("the wrapper of a row", _wrapper, 0.15, " us"),
-            Budget("queries a page", lambda _: costs.queries_a_page, 1.01, ""),
-            Budget("UPDATEs in 2 seconds", lambda _: costs.updates_in_2s, 1.01, ""),
+            Budget("the wrapper of a row", _wrapper, 0.15, " us", TIME),
+            Budget("queries a page", lambda _: costs.queries_a_page, 1.01, "", COUNT),
+            Budget(
+                "UPDATEs in 2 seconds", lambda _: costs.updates_in_2s, 1.01, "", COUNT
+            ),
             Budget(
                 f"peak memory at {large:,} rows over {small:,}",
                 lambda _: costs.memory,
                 1.1,
                 "x",
+                NEAR,
             ),
             *_planning_budgets(planned),
         ],
@@ -272,8 +276,9 @@ def _planning_budgets(planned: Planned) -> list[Budget]:
             lambda results: results[_plan_case("postgres", planned)].best * 1e3,
             100,
             " ms",
+            TIME,
         ),
-        Budget("the largest shard over the mean", unevenness, 2, "x"),
+        Budget("the largest shard over the mean", unevenness, 2, "x", NEAR),
     ]
 
 

@@ -10,7 +10,7 @@ from google.cloud import tasks_v2
 
 from benchmarks import emulator
 from benchmarks.harness import Effort
-from benchmarks.results import Figure, Outcome, Verdict
+from benchmarks.results import TIME, Figure, Outcome, Verdict
 from benchmarks.simulator.dispatch import Limits, drain
 
 PREDICTED, MEASURED = "simulator", "emulator"
@@ -45,6 +45,7 @@ def outcome(effort: Effort) -> Outcome:
                 figure=abs(measured / predicted - 1),
                 limit=MOST,
                 unit="",
+                reason=TIME,
             )
         )
     return Outcome(

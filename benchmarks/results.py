@@ -64,6 +64,12 @@ class Figure:
         }
 
 
+# Why a budget is missed, where nothing else is known of it.
+TIME = "This is a time, not a ratio: a slower or a busy machine takes longer."
+COUNT = "Other work of the machine does not change this: the code has changed."
+NEAR = "The figure varies by some percent from run to run, and the limit is near."
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
     """A figure beside its budget; `reason` says why a budget is missed."""
@@ -71,9 +77,9 @@ class Verdict:
     what: str
     figure: float
     limit: float
+    reason: str
     unit: str = "x"
     least: bool = False  # the budget is a lower limit
-    reason: str = ""
 
     @property
     def met(self) -> bool:
@@ -87,7 +93,7 @@ class Verdict:
         said = (
             f"{mark} {self.what}: {self.figure:.4g}{self.unit}, {bound} {self.limit:g}"
         )
-        return said if self.met or not self.reason else f"{said}. {self.reason}"
+        return said if self.met else f"{said}. {self.reason}"
 
     def as_json(self) -> dict[str, Any]:
         values = {name: getattr(self, name) for name in self.__slots__}

@@ -42,7 +42,8 @@ def test_a_peer_that_was_not_measured_is_named_with_the_reason(capsys) -> None:
 
 def test_a_lower_limit_is_met_from_above() -> None:
     verdicts = [
-        Verdict(what="w", figure=1.4, limit=1.5, least=least) for least in (True, False)
+        Verdict(what="w", figure=1.4, limit=1.5, reason="r", least=least)
+        for least in (True, False)
     ]
     assert [verdict.met for verdict in verdicts] == [False, True]
     assert not outcome(verdicts=verdicts).met
